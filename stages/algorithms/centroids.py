@@ -1,0 +1,126 @@
+"""Centroids of clusters, cosine distances to them, and rows moved to the nearest."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+BLOCK_ROWS = 4096
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Each row divided by its length; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1.0, lengths)
+
+
+def number_by_size(labels: np.ndarray) -> np.ndarray:
+    """Number clusters from 0 by falling size, ties by their first row.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int
+        Any numbering; -1 is noise and stays so.
+
+    Returns
+    -------
+    ndarray of shape (n,), int32
+    """
+    clusters, first_rows, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first_rows, -sizes, clusters == -1))
+    numbers = np.empty(len(clusters), dtype=np.int32)
+    numbers[order] = np.arange(len(clusters))
+    numbers[clusters == -1] = -1
+    return numbers[inverse]
+
+
+def cluster_centroids(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean of each cluster's rows, summed in double precision.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int
+        Clusters 0 to k - 1, none empty; rows labelled -1 belong to none.
+
+    Returns
+    -------
+    ndarray of shape (k, d), float64
+    """
+    return np.stack([rows[members].mean(axis=0, dtype=np.float64) for members in cluster_members(labels)])
+
+
+def cluster_members(labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Row numbers of cluster 0, of cluster 1, and so on, each in rising order."""
+    order = np.argsort(labels, kind="stable")
+    borders = np.searchsorted(labels[order], np.arange(labels.max() + 2))
+    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+        yield order[start:stop]
+
+
+def cosine_distances(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Cosine distance of every row to every centroid: (n, d), (k, d) -> (n, k) float64 in [0, 2].
+
+    A centroid at the origin has no direction and is at distance 1 from everything, as in scikit-learn.
+    """
+    similarities = unit_vectors(np.asarray(rows, dtype=np.float64)) @ unit_vectors(centroids).T
+    return np.clip(1.0 - similarities, 0.0, 2.0)
+
+
+def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:
+    """Move every row to the centroid nearest by cosine and recompute the centroids, until nothing moves.
+
+    Spherical k-means (Dhillon & Modha 2001) started from a given partition, as Scatter/Gather does (Cutting et
+    al. 1992): no random start. Each round raises the sum over rows of their projection on the direction of
+    their centroid, so it ends.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int
+        Clusters 0 to k - 1; rows labelled -1 stay so.
+
+    Returns
+    -------
+    labels : ndarray of shape (n,), int32
+        Numbered by falling size. k is as before: a cluster that would lose all its rows keeps the one nearest
+        to its centroid.
+    moved : int
+        Rows whose cluster is another in the end than in the beginning.
+
+    Raises
+    ------
+    RuntimeError
+        If rows still move after `max_rounds`.
+
+    Notes
+    -----
+    A row stays where it is unless another centroid is nearer by more than 1e-12, far above rounding and far below
+    any difference that means something: rounding can neither make rows go back and forth nor decide a tie. Time
+    O(n d k) a round.
+    """
+    start = labels
+    clustered = np.flatnonzero(labels >= 0)
+    everything = np.arange(len(clustered))
+    current = labels[clustered]
+    for _ in range(max_rounds):
+        centroids = cluster_centroids(rows[clustered], current)
+        nearest = np.empty_like(current)
+        own_distance = np.empty(len(clustered))
+        for block in range(0, len(clustered), BLOCK_ROWS):
+            part = slice(block, block + BLOCK_ROWS)
+            distances = cosine_distances(rows[clustered[part]], centroids)
+            own_distance[part] = distances[everything[: len(distances)], current[part]]
+            best = distances.argmin(axis=1)
+            gains = own_distance[part] - distances[everything[: len(distances)], best]
+            nearest[part] = np.where(gains > 1e-12, best, current[part])
+        for cluster in np.setdiff1d(current, nearest):
+            members = np.flatnonzero(current == cluster)
+            nearest[members[own_distance[members].argmin()]] = cluster
+        if np.array_equal(nearest, current):
+            break
+        current = nearest
+    else:
+        raise RuntimeError(f"consolidate: rows still move after {max_rounds} rounds; set consolidate: false.")
+    final = np.full(len(start), -1, dtype=np.int32)
+    final[clustered] = current
+    return number_by_size(final), int((final != start).sum())

@@ -1,0 +1,121 @@
+"""Principal components from streamed moments: one pass over the rows, in memory that does not grow with them."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+    """Count, sum and cross-products of rows, all float64, about a fixed origin."""
+
+    origin: np.ndarray  # (columns,) subtracted from every row before anything is summed
+    count: int
+    sum: np.ndarray  # (columns,)
+    products: np.ndarray  # (columns, columns), the sum of outer products
+
+
+class Reduction(NamedTuple):
+    """An affine map from embeddings to reduced embeddings; all arrays float64.
+
+    `((x - mean) @ components.T - center) / scale` has uncorrelated columns on the rows it was fitted to.
+    """
+
+    mean: np.ndarray  # (columns,)
+    components: np.ndarray  # (d, columns), orthonormal rows, by falling variance
+    explained_variance: np.ndarray  # (d,), with divisor n - 1
+    total_variance: float
+    center: np.ndarray  # (d,)
+    scale: np.ndarray  # (d,)
+
+
+def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Moments:
+    """Sum rows and their outer products.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray of shape (rows, columns), float64
+        Overwritten: the origin is subtracted in place.
+    origin : ndarray of shape (columns,)
+        Any point near the rows. The variance is invariant to it, but about a far origin the difference between
+        sum of squares and square of sums cancels.
+
+    Returns
+    -------
+    Moments
+        Moments about one origin add up, in any order and on any machine.
+
+    Notes
+    -----
+    Time O(n columns^2), memory O(columns^2). Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
+    variance", recommend the shift.
+    """
+    count = 0
+    total = np.zeros(len(origin))
+    products = np.zeros((len(origin), len(origin)))
+    for block in blocks:
+        block -= origin
+        count += len(block)
+        total += block.sum(axis=0)
+        products += block.T @ block  # (columns, rows) @ (rows, columns); numpy calls syrk, half of a gemm
+    return Moments(origin, count, total, products)
+
+
+def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool) -> tuple[Reduction, np.ndarray]:
+    """Find the fewest principal components that reach a share of the variance.
+
+    Parameters
+    ----------
+    moments : Moments
+    variance_threshold : float in (0, 1]
+    standardize : bool
+        Divide each component by its standard deviation (divisor n, as scikit-learn's StandardScaler does).
+
+    Returns
+    -------
+    reduction : Reduction
+        Each component's entry of largest magnitude is positive, so that its sign does not depend on LAPACK.
+    spectrum : ndarray of shape (columns,)
+        Variance along every principal axis, falling; those that cannot be told from rounding are 0.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows, or all are equal.
+
+    Notes
+    -----
+    The spectrum is that of the covariance matrix and so of scikit-learn's `PCA`, and of its `IncrementalPCA`
+    where that keeps all components. One `eigh`, O(columns^3).
+    """
+    n = moments.count
+    if n < 2:
+        raise ValueError(f"{n} row, expected at least 2: there is no variance to explain.")
+    mean_shift = moments.sum / n
+    covariance = (moments.products - n * np.outer(mean_shift, mean_shift)) / (n - 1)
+    variances, axes = np.linalg.eigh(covariance)
+    variances, axes = variances[::-1], axes[:, ::-1].T
+    # Rounding in the sums is relative to the second moment about the origin, not to the covariance.
+    rounding = len(variances) * np.finfo(np.float64).eps * max(variances[0], np.trace(moments.products) / n)
+    spectrum = np.where(variances > rounding, variances, 0.0)
+    if spectrum[0] == 0:
+        raise ValueError(f"all {n} rows are equal: there is no variance to explain; embed different texts.")
+    cumulative = np.cumsum(spectrum)
+    d = int(np.searchsorted(cumulative / cumulative[-1], variance_threshold)) + 1
+    components = axes[:d]
+    largest = components[np.arange(d), np.abs(components).argmax(axis=1)]
+    components = components * np.sign(largest)[:, None]
+    return Reduction(
+        mean=moments.origin + mean_shift,
+        components=components,
+        explained_variance=spectrum[:d],
+        total_variance=float(cumulative[-1]),
+        # The components of centred rows have zero mean and a known variance: no second pass is needed to scale.
+        center=np.zeros(d),
+        scale=np.sqrt(spectrum[:d] * (n - 1) / n) if standardize else np.ones(d),
+    ), spectrum
+
+
+def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:
+    """Apply a reduction: (n, columns) -> (n, d) in float64."""
+    return ((rows - reduction.mean) @ reduction.components.T - reduction.center) / reduction.scale

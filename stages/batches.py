@@ -1,0 +1,200 @@
+"""Folders of embedding batches: open, check, and read them a block of rows at a time."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK_ROWS = 4096
+
+
+class Batch(NamedTuple):
+    """One `.npy` file of embeddings, checked but not yet read."""
+
+    path: Path
+    rows: int
+    columns: int
+
+    @property
+    def texts_path(self) -> Path:
+        """Where the batch's texts lie, if it has any."""
+        return self.path.with_suffix(".jsonl")
+
+
+def open_batches(folder: Path) -> list[Batch]:
+    """Check the headers of all batches of a folder; no row is read.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them; nothing else.
+
+    Returns
+    -------
+    list of Batch
+        In natural order of name: `batch_2` before `batch_10`.
+
+    Raises
+    ------
+    ValueError
+        If the folder is missing or empty, holds anything else, or a batch is not a two-dimensional array of
+        floats with as many columns as the first batch. The message names the file.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; it has to hold the batches, one .npy file each.")
+    paths = sorted(folder.iterdir(), key=_natural_order)
+    names = {path.name for path in paths}
+    for path in paths:
+        if path.suffix not in (".npy", ".jsonl") or not path.is_file():
+            raise ValueError(
+                f"{path}: not a batch; this folder may hold only .npy files and a .jsonl of texts beside each. "
+                "Move it elsewhere."
+            )
+        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in names:
+            raise ValueError(f"{path}: texts without a batch; expected {path.with_suffix('.npy').name} beside it.")
+    batches = [_open_batch(path) for path in paths if path.suffix == ".npy"]
+    if not batches:
+        raise ValueError(f"{folder}: holds no .npy file; put at least one batch of embeddings there.")
+    for batch in batches:
+        if batch.columns != batches[0].columns:
+            raise ValueError(
+                f"{batch.path}: {batch.columns} columns, but {batches[0].path.name} has {batches[0].columns}; "
+                "all batches have to come from the same model."
+            )
+    return batches
+
+
+def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Read all rows in order, in blocks of equal size that run across the borders of files.
+
+    The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
+    one-row batches costs no more arithmetic than one large file. Memory: one block.
+
+    Parameters
+    ----------
+    batches : list of Batch
+    dtype : numpy dtype
+        Of the blocks returned.
+    block_rows : int
+        Rows a block; the last one may have fewer.
+
+    Yields
+    ------
+    ndarray of shape (block_rows, columns)
+        Finite, without zero rows. Do not keep it: the next block overwrites it.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite or all zeros; the message names file and row.
+    """
+    block = np.empty((block_rows, batches[0].columns), dtype=dtype)
+    filled = 0
+    for batch in batches:
+        array = _map_array(batch.path)
+        for start in range(0, batch.rows, block_rows):
+            rows = array[start : start + block_rows]
+            while len(rows):
+                taken = rows[: block_rows - filled]
+                target = block[filled : filled + len(taken)]
+                with np.errstate(over="ignore"):  # an overflow becomes an infinity, which _check_rows names
+                    target[...] = taken
+                _check_rows(target, batch.path, start)
+                filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
+                if filled == block_rows:
+                    yield block
+                    filled = 0
+    if filled:
+        yield block[:filled]
+
+
+def read_texts(batch: Batch) -> list[dict] | None:
+    """Read the texts beside a batch.
+
+    Returns
+    -------
+    list of dict, or None
+        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). None where
+        the batch has no texts.
+
+    Raises
+    ------
+    ValueError
+        If the file is not UTF-8, a line is not such an object, or their number is not that of the rows. The
+        message names file and row.
+    """
+    path = batch.texts_path
+    if not path.exists():
+        return None
+    try:
+        lines = path.read_bytes().decode("utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from None
+    if len(lines) != batch.rows:
+        raise ValueError(
+            f"{path}: {len(lines)} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
+        )
+    return [_parse_text(line, path, row) for row, line in enumerate(lines)]
+
+
+def _natural_order(path: Path) -> tuple:
+    parts = re.split(r"(\d+)", path.name)
+    # Odd places hold the digits. The name itself settles batch_1 against batch_01.
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def _map_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        # numpy's own words tell a truncated file from one that was never an array or holds objects.
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
+        ) from None
+
+
+def _open_batch(path: Path) -> Batch:
+    array = _map_array(path)
+    if array.ndim != 2:
+        raise ValueError(f"{path}: {array.ndim} dimensions, expected 2: one row an embedding.")
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise ValueError(f"{path}: dtype {array.dtype}, expected float16, float32 or float64; convert with astype.")
+    if 0 in array.shape:
+        raise ValueError(f"{path}: {array.shape[0]} rows and {array.shape[1]} columns; remove the empty batch.")
+    return Batch(path, *array.shape)
+
+
+def _check_rows(rows: np.ndarray, path: Path, start: int) -> None:
+    finite = np.isfinite(rows)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
+        raise ValueError(
+            f"{path}: {(~finite).sum()} values are NaN or infinite or overflow {rows.dtype}, the first in row "
+            f"{start + bad[0]}; remove the row or embed its text again."
+        )
+    zero = np.flatnonzero(~rows.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"{path}: row {start + zero[0]} is all zeros, so its cosine distance is undefined; "
+            "remove it or embed its text again."
+        )
+
+
+def _parse_text(line: str, path: Path, row: int) -> dict:
+    expected = (
+        'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'
+    )
+    try:
+        entry = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError(f"{path}: row {row} is not JSON; {expected}.") from None
+    if not isinstance(entry, dict) or "text" not in entry:
+        raise ValueError(f"{path}: row {row} has no text; {expected}.")
+    for key in ("text", "id", "topic"):
+        if not isinstance(entry.get(key, ""), str):
+            raise ValueError(f"{path}: row {row}: {key} is {entry[key]!r}, not a string; {expected}.")
+    return entry
