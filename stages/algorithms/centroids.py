@@ -1,6 +1,7 @@
 """Centroids of clusters, cosine distances to them, and rows moved to the nearest."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def cluster_members(labels: np.ndarray) -> Iterator[np.ndarray]:
     """Row numbers of cluster 0, of cluster 1, and so on, each in rising order."""
     order = np.argsort(labels, kind="stable")
     borders = np.searchsorted(labels[order], np.arange(labels.max() + 2))
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in pairwise(borders):
         yield order[start:stop]
 
 

@@ -26,10 +26,14 @@ class CutScores(NamedTuple):
 class _Clusters(NamedTuple):
     """All clusters that occur in the cuts of a range: first those of the cut at k_max, then one a merge."""
 
-    order: np.ndarray  # (n,) row numbers, sorted so that each cluster is a range of them
+    order: np.ndarray  # (n,) numbers of the rows that are in a cluster, sorted so that each cluster is a range of them
     start: np.ndarray  # (m,) cluster c holds rows order[start[c]:stop[c]]
     stop: np.ndarray  # (m,)
     merges: np.ndarray  # (m - k_max, 2) the two clusters that cluster k_max + i is made of
+
+    @property
+    def k_max(self) -> int:
+        return len(self.start) - len(self.merges)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -74,13 +78,36 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> Cu
 
     Time O(n d k_max + d k_max^2 + k_max^3), memory O(n + k_max^2 + d k_max + BLOCK_ROWS (d + k_max)).
     """
+    return _score_clusters(rows, _clusters_of_cuts(tree, k_min, k_max))
+
+
+def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
+    """The same scores for one partition, as a range of one k.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int
+        Clusters 0 to k - 1, 2 <= k < n, none empty; rows labelled -1 take no part.
+    """
+    order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
+    k = int(labels.max()) + 1
+    borders = np.searchsorted(labels[order], np.arange(k + 1))
+    return _score_clusters(rows, _Clusters(order, borders[:-1], borders[1:], np.empty((0, 2), dtype=np.int64)))
+
+
+def lowest(scores: np.ndarray) -> int:
+    """Where the lowest score is; the first of those within rounding (1e-12 relative) of it."""
+    return int(np.flatnonzero(scores <= scores.min() * (1 + 1e-12))[0])
+
+
+def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
     from scipy.spatial.distance import cdist
 
-    clusters = _clusters_of_cuts(tree, k_min, k_max)
     sizes = clusters.sizes
-    sums, unit_sums = _sum_clusters(rows, clusters, k_max)
+    sums, unit_sums = _sum_clusters(rows, clusters)
     centroids = sums / sizes[:, None]
-    scatter, inertia = _measure_scatter(rows, clusters, sums, k_max)
+    scatter, inertia = _measure_scatter(rows, clusters, sums)
     directions = unit_vectors(unit_sums)
     cosine_scatter = 1.0 - np.linalg.norm(unit_sums, axis=1) / sizes
     distances = cdist(centroids, centroids)
@@ -88,16 +115,16 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> Cu
     for matrix in (distances, cosine_distances):
         np.fill_diagonal(matrix, np.inf)
 
-    present = list(range(k_max))
+    present = list(range(clusters.k_max))
     cuts = [present.copy()]
-    for step, (a, b) in enumerate(clusters.merges):
+    for merged, (a, b) in enumerate(clusters.merges, start=clusters.k_max):
         present.remove(a)
         present.remove(b)
-        present.append(k_max + step)
+        present.append(merged)
         cuts.append(present.copy())
     cuts.reverse()
     return CutScores(
-        k=np.arange(k_min, k_max + 1),
+        k=np.array([len(c) for c in cuts]),
         davies_bouldin=np.array([_davies_bouldin(scatter[c], distances[np.ix_(c, c)]) for c in cuts]),
         davies_bouldin_cosine=np.array(
             [_davies_bouldin(cosine_scatter[c], cosine_distances[np.ix_(c, c)]) for c in cuts]
@@ -130,7 +157,7 @@ def _clusters_of_cuts(tree: np.ndarray, k_min: int, k_max: int) -> _Clusters:
     for step, (a, b) in enumerate(tree[n - k_max : n - k_min, :2].astype(np.int64).tolist()):
         merges.append((number[a], number[b]))
         members.append(members[number[a]] + members[number[b]])
-        number[2 * n - k_max + step] = k_max + step
+        number[2 * n - k_max + step] = k_max + step  # the tree's number of the new node
     inside = {c for merge in merges for c in merge}
     sequence = [c for top in range(len(members)) if top not in inside for c in members[top]]
     place = np.empty(k_max, dtype=np.int64)
@@ -144,44 +171,42 @@ def _clusters_of_cuts(tree: np.ndarray, k_min: int, k_max: int) -> _Clusters:
     )
 
 
-def _sum_clusters(rows: np.ndarray, clusters: _Clusters, k_max: int) -> tuple[np.ndarray, np.ndarray]:
+def _sum_clusters(rows: np.ndarray, clusters: _Clusters) -> tuple[np.ndarray, np.ndarray]:
     """Sums of every cluster's rows, and of its rows as unit vectors: (m, d) float64 each."""
     sums = np.zeros((len(clusters.start), rows.shape[1]))
     unit_sums = np.zeros_like(sums)
-    for cluster in range(k_max):
+    for cluster in range(clusters.k_max):
         for start in range(clusters.start[cluster], clusters.stop[cluster], BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, clusters.stop[cluster])
             members = rows[clusters.order[start:stop]].astype(np.float64)
             sums[cluster] += members.sum(axis=0)
             unit_sums[cluster] += unit_vectors(members).sum(axis=0)
-    for step, (a, b) in enumerate(clusters.merges):
-        sums[k_max + step] = sums[a] + sums[b]
-        unit_sums[k_max + step] = unit_sums[a] + unit_sums[b]
+    for merged, (a, b) in enumerate(clusters.merges, start=clusters.k_max):
+        sums[merged] = sums[a] + sums[b]
+        unit_sums[merged] = unit_sums[a] + unit_sums[b]
     return sums, unit_sums
 
 
-def _measure_scatter(
-    rows: np.ndarray, clusters: _Clusters, sums: np.ndarray, k_max: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _measure_scatter(rows: np.ndarray, clusters: _Clusters, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean distance and summed squared distance of every cluster's rows to its centroid: (m,) float64 each.
 
     A row's squared distance to the centroid c of n rows is |x|^2 - 2 x.s / n + |c|^2 with s the sum of the cluster,
     and the dot product with a merged cluster's sum is that with the one part plus that with the other: one matrix
     product serves all clusters. Where the difference cancels, the row is measured directly.
     """
-    sizes = clusters.sizes
-    mean = sums[:k_max].sum(axis=0) / len(rows)
+    k_max, sizes, n = clusters.k_max, clusters.sizes, len(clusters.order)
+    mean = sums[:k_max].sum(axis=0) / n
     sums = sums - sizes[:, None] * mean  # about the mean of all rows, where little cancels
     centroids = sums / sizes[:, None]
     centroid_squares = (centroids**2).sum(axis=1)
     distance, squared = np.zeros(len(sizes)), np.zeros(len(sizes))
     products = np.empty((len(sizes), BLOCK_ROWS))
-    for first in range(0, len(rows), BLOCK_ROWS):
+    for first in range(0, n, BLOCK_ROWS):
         block = rows[clusters.order[first : first + BLOCK_ROWS]] - mean
         row_squares = (block**2).sum(axis=1)
         products[:k_max, : len(block)] = sums[:k_max] @ block.T  # (k_max, d) @ (d, rows) -> (k_max, rows)
-        for step, (a, b) in enumerate(clusters.merges):
-            np.add(products[a], products[b], out=products[k_max + step])
+        for merged, (a, b) in enumerate(clusters.merges, start=k_max):
+            np.add(products[a], products[b], out=products[merged])
         inside = (clusters.start < first + len(block)) & (clusters.stop > first)
         for cluster in np.flatnonzero(inside):
             part = slice(max(clusters.start[cluster] - first, 0), min(clusters.stop[cluster] - first, len(block)))
