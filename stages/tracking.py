@@ -51,7 +51,7 @@ def run(stage: Callable[..., None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
     logging.captureWarnings(True)
-    for noisy in ("dvc", "dvclive", "py.warnings"):
+    for noisy in ("dvc", "dvclive", "openTSNE", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         hints = get_type_hints(stage, include_extras=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 import numpy as np
+from tqdm import tqdm
 
 from stages import pictures, tracking
-from stages.algorithms.map import fit_map, sample_evenly
+from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
 from stages.batches import open_batches, read_texts
 from stages.tracking import Between
 
@@ -42,7 +43,8 @@ def visualize(
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     sampled = f"{len(chosen)} of {len(rows)} rows, sampled evenly over clusters" if len(chosen) < len(rows) else ""
     log.info("t-SNE of %s", sampled or f"{len(rows)} rows")
-    positions = fit_map(rows[chosen], tsne["perplexity"], seed)
+    with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
+        positions = fit_map(rows[chosen], tsne["perplexity"], seed, bar.update)
 
     origins = _origins(embeddings)
     if len(origins) != len(rows):

@@ -1,9 +1,15 @@
 """A map in two dimensions on which near rows stay near."""
 
+from collections.abc import Callable
+
 import numpy as np
 
+ITERATIONS = 750  # openTSNE's defaults: 250 with early exaggeration, 500 without
 
-def fit_map(rows: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+
+def fit_map(
+    rows: np.ndarray, perplexity: float, seed: int, progress: Callable[[int], None] = lambda iterations: None
+) -> np.ndarray:
     """t-SNE of rows by cosine distance: (n, d) -> (n, 2) float64.
 
     openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). Exact neighbours and the Barnes-Hut
@@ -16,6 +22,8 @@ def fit_map(rows: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     perplexity : float
         Effective number of neighbours; lowered to (n - 1) / 3 where there are too few rows for it.
     seed : int
+    progress : callable
+        Told how many more of ITERATIONS iterations are done.
     """
     from openTSNE import TSNE
 
@@ -28,6 +36,8 @@ def fit_map(rows: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
             initialization="pca",
             random_state=seed,
             n_jobs=-1,
+            callbacks=lambda iteration, error, positions: progress(50),
+            callbacks_every_iters=50,
         ).fit(rows)
     )
 
