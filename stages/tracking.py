@@ -38,6 +38,9 @@ class Between(NamedTuple):
     high: float = math.inf
     above: bool = False
 
+    def holds(self, value: float) -> bool:
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'above' if self.above else 'at least'} {self.low}"
@@ -198,9 +201,7 @@ def _checked(name: str, values: dict[str, Any], hint: Any, path: Path, prefix: s
 def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        allowed = arguments[1]
-        inside = allowed.low < value if allowed.above else allowed.low <= value
-        return _fits(value, arguments[0]) and inside and value <= allowed.high
+        return _fits(value, arguments[0]) and arguments[1].holds(value)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin is UnionType:

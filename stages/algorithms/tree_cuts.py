@@ -127,7 +127,7 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
         k=np.array([len(c) for c in cuts]),
         davies_bouldin=np.array([_davies_bouldin(scatter[c], distances[np.ix_(c, c)]) for c in cuts]),
         davies_bouldin_cosine=np.array(
-            [_davies_bouldin(cosine_scatter[c], cosine_distances[np.ix_(c, c)]) for c in cuts]
+            [_davies_bouldin(cosine_scatter[c], cosine_distances[np.ix_(c, c)], zero=1e-15) for c in cuts]
         ),
         inertia=np.array([inertia[c].sum() for c in cuts]),
         sizes=[np.sort(sizes[c])[::-1] for c in cuts],
@@ -220,14 +220,13 @@ def _measure_scatter(rows: np.ndarray, clusters: _Clusters, sums: np.ndarray) ->
     return distance / sizes, squared
 
 
-def _davies_bouldin(scatter: np.ndarray, distances: np.ndarray) -> float:
+def _davies_bouldin(scatter: np.ndarray, distances: np.ndarray, zero: float = 1e-8) -> float:
     """Mean over clusters of the worst ratio of two scatters to the distance between the two.
 
     As `sklearn.metrics.davies_bouldin_score` has it, coinciding centroids are no neighbours, and the score is 0 where
-    all clusters, or all centroids, are points. `distances`: (k, k) with an infinite diagonal.
+    all clusters are points, or all centroids one, but for `zero`. `distances`: (k, k) with an infinite diagonal.
     """
-    finite = distances[np.isfinite(distances)]
-    if scatter.max() <= 1e-8 or finite.max() <= 1e-8:
+    if scatter.max() <= zero or distances[np.isfinite(distances)].max() <= zero:
         return 0.0
     distances = np.where(distances == 0, np.inf, distances)
     return float(((scatter[:, None] + scatter) / distances).max(axis=1).mean())

@@ -1,0 +1,154 @@
+"""A folder of batches gives all its rows in order, or one line that says what is wrong with which file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.batches import open_batches, read_blocks, read_texts
+
+
+def write(folder: Path, **arrays: np.ndarray) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return folder
+
+
+def random_rows(n: int, columns: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, columns))
+
+
+def read_all(folder: Path, **options) -> np.ndarray:
+    return np.concatenate([block.copy() for block in read_blocks(open_batches(folder), **options)])
+
+
+def test_batches_come_in_natural_order(tmp_path):
+    folder = write(tmp_path / "e", **{f"batch_{i}": np.full((1, 3), i + 1.0) for i in range(12)})
+    assert read_all(folder)[:, 0].tolist() == list(range(1, 13))
+
+
+@pytest.mark.parametrize("block_rows", [1, 2, 7, 64, 1000])
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3], [10, 11, 40], list(range(1, 64))])
+def test_blocks_do_not_depend_on_how_rows_are_cut_into_batches(tmp_path, block_rows, cuts):
+    rows = random_rows(64)
+    folder = write(tmp_path / "e", **{f"b{i}": part for i, part in enumerate(np.split(rows, cuts))})
+    blocks = [block.copy() for block in read_blocks(open_batches(folder), block_rows=block_rows)]
+    assert [len(block) for block in blocks[:-1]] == [block_rows] * (len(blocks) - 1)
+    np.testing.assert_array_equal(np.concatenate(blocks), rows)
+
+
+@pytest.mark.parametrize("change", [np.asfortranarray, lambda a: a.astype(">f4"), np.float16, np.float32])
+def test_any_float_layout_is_read(tmp_path, change):
+    rows = random_rows(9).astype(np.float16).astype(np.float64)
+    np.testing.assert_array_equal(read_all(write(tmp_path / "e", b=change(rows))), rows)
+
+
+def with_value(row: int, value: float) -> np.ndarray:
+    rows = random_rows(5)
+    rows[row] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.arange(3.0), "b.npy: 1 dimensions, expected 2"),
+        (np.ones((2, 3, 4)), "b.npy: 3 dimensions, expected 2"),
+        (np.arange(6).reshape(2, 3), "b.npy: dtype int64, expected float16"),
+        (np.ones((2, 3), dtype=complex), "b.npy: dtype complex128"),
+        (np.full((2, 3), "x"), "b.npy: dtype <U1"),
+        (np.ones((0, 3)), "b.npy: 0 rows"),
+        (np.ones((3, 0)), "0 columns"),
+        (with_value(3, np.nan), r"b.npy: 5 values are NaN or infinite .* the first in row 3"),
+        (with_value(2, -np.inf), r"first in row 2"),
+        (with_value(4, 0.0), r"b.npy: row 4 is all zeros"),
+    ],
+)
+def test_a_wrong_array_is_refused_by_file_and_row(tmp_path, array, message):
+    folder = write(tmp_path / "e", b=array)
+    with pytest.raises(ValueError, match=message):
+        read_all(folder)
+
+
+def test_a_row_is_numbered_within_its_own_file(tmp_path):
+    folder = write(tmp_path / "e", a=random_rows(5), b=with_value(3, np.nan))
+    with pytest.raises(ValueError, match=r"b.npy: .* row 3"):
+        read_all(folder, block_rows=4)
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    np.save(folder / "b.npy", np.array([[object()]]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array"):
+        open_batches(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'"])
+def test_what_is_no_array_is_refused(tmp_path, content):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    (folder / "b.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array"):
+        open_batches(folder)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = write(tmp_path / "e", b=random_rows(50)) / "b.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array"):
+        open_batches(path.parent)
+
+
+def test_columns_have_to_agree(tmp_path):
+    folder = write(tmp_path / "e", a=random_rows(2, 5), b=random_rows(2, 6))
+    with pytest.raises(ValueError, match=r"b.npy: 6 columns, but a.npy has 5"):
+        open_batches(folder)
+
+
+def test_anything_else_in_the_folder_is_refused_by_name(tmp_path):
+    folder = write(tmp_path / "e", a=random_rows(2))
+    for name, message in [("notes.txt", "notes.txt: not a batch"), ("b.jsonl", "b.jsonl: texts without a batch")]:
+        (folder / name).write_text("{}")
+        with pytest.raises(ValueError, match=message):
+            open_batches(folder)
+        (folder / name).unlink()
+    (folder / "sub.npy").mkdir()
+    with pytest.raises(ValueError, match=r"sub.npy: not a batch"):
+        open_batches(folder)
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        open_batches(tmp_path / "e")
+    with pytest.raises(ValueError, match="holds no"):
+        open_batches(write(tmp_path / "e"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (b'{"text": "a"}\n', "1 lines, but b.npy has 2 rows"),
+        (b'{"text": "a"}\n{"text": "b"}\n{"text": "c"}\n', "3 lines"),
+        (b'{"text": "a"}\nnot json\n', "row 1 is not JSON"),
+        (b'{"text": "a"}\n' + b"[" * 100_000 + b"\n", "row 1 is not JSON"),
+        (b'{"text": "a"}\n{"id": "b"}\n', "row 1 has no text"),
+        (b'{"text": "a"}\n[]\n', "row 1 has no text"),
+        (b'{"text": "a"}\n{"text": "b", "id": 7}\n', "row 1: id is 7, not a string"),
+        (b'{"text": "a"}\n{"text": "\xff"}\n', "not UTF-8 at byte 24"),
+    ],
+)
+def test_wrong_texts_are_refused_by_file_and_row(tmp_path, texts, message):
+    folder = write(tmp_path / "e", b=random_rows(2))
+    (folder / "b.jsonl").write_bytes(texts)
+    with pytest.raises(ValueError, match=f"b.jsonl: .*{message}"):
+        read_texts(open_batches(folder)[0])
+
+
+def test_texts_keep_what_they_hold(tmp_path):
+    folder = write(tmp_path / "e", a=random_rows(1), b=random_rows(2))
+    (folder / "b.jsonl").write_text('{"text": "зима\\u2028", "id": "1"}\n{"text": ""}', encoding="utf-8")
+    a, b = open_batches(folder)
+    assert read_texts(a) is None
+    assert read_texts(b) == [{"text": "зима\u2028", "id": "1"}, {"text": ""}]

@@ -1,0 +1,66 @@
+"""Numbering, centroids, distances, and rows that move to the nearest centroid."""
+
+import numpy as np
+import pytest
+from conftest import make_blobs, same_partition
+from sklearn.metrics.pairwise import cosine_distances as peer_distances
+
+from stages.algorithms.centroids import cluster_centroids, consolidate, cosine_distances, number_by_size
+
+
+def test_clusters_are_numbered_by_falling_size_then_first_row():
+    assert number_by_size(np.array([7, 7, 2, 5, 5, -1, 2, 9])).tolist() == [0, 0, 1, 2, 2, -1, 1, 3]
+
+
+def test_centroids_leave_noise_out():
+    rows = np.array([[1, 0], [3, 0], [0, 5], [9, 9]], dtype=np.float32)
+    np.testing.assert_array_equal(cluster_centroids(rows, np.array([0, 0, 1, -1])), [[2, 0], [0, 5]])
+
+
+def test_distances_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    rows, centroids = rng.normal(size=(50, 9)), rng.normal(size=(6, 9))
+    centroids[2] = 0
+    np.testing.assert_allclose(cosine_distances(rows, centroids), peer_distances(rows, centroids), atol=1e-14)
+    assert cosine_distances(rows, rows).min() >= 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_consolidation_ends_where_every_row_is_at_its_nearest_centroid(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(300, 8)).astype(np.float32)
+    start = number_by_size(rng.integers(12, size=300))
+    labels, moved = consolidate(rows, start)
+    nearest = peer_distances(rows.astype(np.float64), cluster_centroids(rows, labels)).argmin(axis=1)
+    np.testing.assert_array_equal(labels, nearest)
+    assert len(set(labels.tolist())) == 12
+    assert 0 < moved <= 300
+    again, none = consolidate(rows, labels)
+    assert none == 0
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_consolidation_mends_a_wrong_partition():
+    rows, blobs = make_blobs(300, 20, 5)
+    start = number_by_size(blobs).copy()
+    start[:10] = (start[:10] + 1) % 5
+    labels, moved = consolidate(rows, start)
+    assert same_partition(labels, blobs)
+    assert moved == 10
+
+
+def test_a_cluster_that_would_empty_keeps_its_nearest_row():
+    rows = np.array([[1, 0], [1, 0.1], [1, -0.1], [0, 1], [0.1, 1], [-0.1, 1], [1, 0.02], [0.02, 1]])
+    start = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    assert 2 not in peer_distances(rows, cluster_centroids(rows, start)).argmin(axis=1)
+    labels, _ = consolidate(rows, start)
+    assert sorted(set(labels.tolist())) == [0, 1, 2]
+    np.testing.assert_array_equal(labels, peer_distances(rows, cluster_centroids(rows, labels)).argmin(axis=1))
+
+
+def test_noise_stays_noise():
+    rows, blobs = make_blobs(60, 10, 3)
+    blobs[:5] = -1
+    labels, _ = consolidate(rows, number_by_size(blobs))
+    assert (labels[:5] == -1).all()
+    assert (labels[5:] >= 0).all()

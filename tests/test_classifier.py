@@ -1,0 +1,72 @@
+"""The regression is scikit-learn's, and its scores come from rows that the model has not seen."""
+
+import numpy as np
+import pytest
+from conftest import make_blobs
+from sklearn.linear_model import LogisticRegression
+
+from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
+from stages.algorithms.classifier import cross_validate, fit_classifier, predict_probabilities
+from stages.algorithms.novelty import distance_limits
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_probabilities_are_scikit_learns(k):
+    rows, blobs = make_blobs(400, 12, k, spread=2.0)
+    labels = number_by_size(blobs)
+    model = fit_classifier(rows, labels, C=10.0)
+    assert model.coef.shape == (k, k)
+    distances = cosine_distances(rows, cluster_centroids(rows, labels))
+    peer = LogisticRegression(C=10.0, max_iter=5000, tol=1e-8).fit(distances, labels).predict_proba(distances)
+    # 2e-3: two solvers stop at different tolerances of the same convex loss.
+    np.testing.assert_allclose(predict_probabilities(distances, model.coef, model.intercept), peer, atol=2e-3)
+
+
+def test_the_penalty_is_a_parameter():
+    rows, blobs = make_blobs(200, 12, 4, spread=2.0)
+    weak, strong = (np.abs(fit_classifier(rows, blobs, C).coef).max() for C in (100.0, 0.01))
+    assert weak > 10 * strong
+
+
+def test_one_cluster_is_refused():
+    with pytest.raises(ValueError, match="1 cluster, expected at least 2"):
+        fit_classifier(np.ones((5, 2)), np.zeros(5, dtype=int), 1.0)
+
+
+def test_random_labels_are_not_predicted_out_of_fold():
+    # A score on rows that the model was fitted to, or with centroids from all rows, is far above chance here.
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(300, 200)), rng.integers(5, size=300)
+    result = cross_validate(rows, labels, C=10.0, folds=5, seed=0)
+    assert (result.probabilities.argmax(axis=1) == labels).mean() < 0.3
+    assert (result.distances.argmin(axis=1) == labels).mean() < 0.3
+    fitted = fit_classifier(rows, labels, 10.0)
+    assert (cosine_distances(rows, fitted.centroids).argmin(axis=1) == labels).mean() > 0.6
+
+
+def test_a_row_alone_in_its_cluster_can_only_be_misclassified():
+    rows, blobs = make_blobs(60, 10, 3)
+    labels = number_by_size(blobs)
+    labels[7] = 3
+    result = cross_validate(rows, labels, C=10.0, folds=5, seed=0)
+    assert result.probabilities[7, 3] == 0
+    assert np.isinf(result.distances[7, 3])
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
+    assert (result.probabilities.argmax(axis=1) == labels).sum() == 59
+
+
+def test_too_small_clusters_for_the_folds_are_refused():
+    with pytest.raises(ValueError, match=r"largest cluster has 2 rows, expected at least classifier.folds = 5"):
+        cross_validate(np.eye(6), np.arange(6) // 2, C=1.0, folds=5, seed=0)
+
+
+def test_limits_keep_the_share_asked_for():
+    rng = np.random.default_rng(1)
+    clusters = np.repeat([0, 1, 2], [5000, 3000, 20])
+    distances = rng.gamma(4, size=8020) * np.array([1.0, 2.0, 1.0])[clusters]
+    limits = distance_limits(distances, clusters, 4, 0.99)
+    assert limits[1] > 1.5 * limits[0]
+    assert (distances > limits[clusters]).mean() == pytest.approx(0.01, abs=0.003)
+    overall = np.quantile(distances, 0.99)
+    assert limits[3] == overall  # no row of its own
+    assert abs(limits[2] - overall) < abs(np.quantile(distances[clusters == 2], 0.99) - overall)

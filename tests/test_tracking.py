@@ -1,0 +1,119 @@
+"""Parameters are checked by the stage's signature; files appear whole or not at all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from stages import tracking
+from stages.tracking import Between
+
+
+class Group(TypedDict):
+    C: Annotated[float, Between(0, above=True)]
+    folds: int
+
+
+SCHEMA = {
+    "share": Annotated[float, Between(0, 1, above=True)],
+    "standardize": bool,
+    "linkage": Literal["average", "ward"],
+    "k_min": Annotated[int, Between(2)],
+    "address": str | None,
+    "group": Group,
+}
+GOOD = {
+    "share": 0.95, "standardize": True, "linkage": "ward", "k_min": 2, "address": None, "group": {"C": 10, "folds": 5},
+}  # fmt: skip
+
+
+def read(**changes) -> dict:
+    values = {name: value for name, value in {**GOOD, **changes}.items() if value != "absent"}
+    Path("params.yaml").write_text(json.dumps(values))
+    Path("dvc.yaml").write_text(json.dumps({"stages": {"one": {"params": [*SCHEMA, "of_another_stage"]}}}))
+    return tracking.read_parameters(SCHEMA)
+
+
+def test_good_parameters_arrive():
+    assert read() == GOOD
+    assert isinstance(read(share=1)["share"], float)
+    assert read(address="tcp://one", of_another_stage=1, run={"anything": 1})["address"] == "tcp://one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"share": 0}, "share is 0, expected a number such as 0.95 or 10 above 0 to 1"),
+        ({"share": 1.01}, "share is 1.01"),
+        ({"share": float("inf")}, "share is 'Infinity'"),
+        ({"share": "0.95"}, "share is '0.95'"),
+        ({"share": True}, "share is True"),
+        ({"standardize": 1}, "standardize is 1, expected true or false"),
+        ({"linkage": "Ward"}, "linkage is 'Ward', expected one of average, ward"),
+        ({"k_min": 1}, "k_min is 1, expected a whole number at least 2"),
+        ({"k_min": 2.0}, "k_min is 2.0, expected a whole number"),
+        ({"k_min": None}, "k_min is None"),
+        ({"address": 3}, "address is 3, expected a text or null"),
+        ({"group": 3}, "group is 3, expected a group of C, folds"),
+        ({"group": {"C": 10}}, "parameter group.folds is missing"),
+        ({"group": {"C": 0, "folds": 5}}, "group.C is 0, expected a number such as 0.95 or 10 above 0"),
+        ({"group": {"C": 1, "fold": 5}}, "unknown parameter group.fold; did you mean group.folds?"),
+        ({"k_mni": 3}, "unknown parameter k_mni; did you mean k_min?"),
+        ({"k_min": "absent"}, "parameter k_min is missing; expected a whole number at least 2"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=r"params.yaml: ") as refused:
+        read(**changes)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["- 1", "", "a: [", "a: \t1"])
+def test_a_broken_file_is_refused(content):
+    Path("params.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"params.yaml: "):
+        tracking.read_parameters(SCHEMA)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else():
+    path = Path("out") / "a.npy"
+    tracking.save_array(path, np.arange(3))
+    with pytest.raises(RuntimeError), tracking.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in path.parent.iterdir()] == ["a.npy"]
+    np.testing.assert_array_equal(np.load(path), np.arange(3))
+
+
+def test_models_are_the_same_bytes_and_load_without_pickle():
+    for name in ("a.npz", "b.npz"):
+        tracking.save_model(Path(name), one=np.eye(2), two=np.float64(3))
+    assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
+    with np.load("a.npz", allow_pickle=False) as arrays:
+        assert arrays["two"] == 3
+
+
+def test_plots_hold_plain_numbers_of_six_digits():
+    tracking.write_plot(Path("p.json"), [{"k": np.int64(2), "score": np.float32(1 / 3), "name": "ё", "edge": True}])
+    assert (
+        Path("p.json").read_text(encoding="utf-8") == '[\n{"k": 2, "score": 0.333333, "name": "ё", "edge": true}\n]\n'
+    )
+
+
+def test_a_refusal_is_one_line_and_a_traceback_only_if_asked_for():
+    code = "from stages import tracking\ndef sample(*, k: int): ...\ntracking.run(sample)"
+    Path("params.yaml").write_text("k: 1.5")
+    Path("dvc.yaml").write_text("stages: {}")
+    for environment, lines in (({}, 1), ({"STAGE_TRACEBACK": "1"}, 5)):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) >= lines
+        assert done.stderr.splitlines()[-1].endswith("k is 1.5, expected a whole number.")
+        assert ("Traceback" in done.stderr) == (lines > 1)
