@@ -149,8 +149,9 @@ def _natural_order(path: Path) -> tuple:
 def _map_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        # numpy's own words tell a truncated file from one that was never an array or holds objects.
+    except Exception as error:
+        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
+        # Their own words tell a truncated file from one that was never an array or holds objects.
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(
             f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
