@@ -100,7 +100,8 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
-                with np.errstate(over="ignore"):  # an overflow becomes an infinity, which _check_rows names
+                # An overflow becomes an infinity and a signalling NaN a quiet one; _check_rows names both.
+                with np.errstate(over="ignore", invalid="ignore"):
                     target[...] = taken
                 _check_rows(target, batch.path, start)
                 filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
