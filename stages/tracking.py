@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,23 +143,19 @@ def save_model(path: Path, **arrays: np.ndarray) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends, and is removed if it fails."""
+    """Give a temporary path beside `path` that takes its place when the block ends, and is removed if it fails.
+
+    What a killed run leaves has the same name every time, so that the next run writes over it; Git and DVC ignore it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".partial-{path.name}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp allows the owner alone
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with none of its bytes
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:

@@ -99,8 +99,9 @@ class Project:
 
     def digests(self) -> dict[str, bytes]:
         """The bytes of every output, by name."""
-        lock = self.run("git", "ls-files", "--others", "-z", "data", "metrics", "plots").stdout.split("\0")
-        return {name: (self.folder / name).read_bytes() for name in lock if name and "embeddings_" not in name}
+        names = self.run("git", "ls-files", "--others", "-z", "data", "metrics", "plots").stdout.split("\0")
+        outputs = (name for name in names if name and "embeddings_" not in name and ".partial-" not in name)
+        return {name: (self.folder / name).read_bytes() for name in outputs}
 
 
 @pytest.fixture
