@@ -5,15 +5,19 @@ data/reduced.npy
 """
 
 import logging
+import time
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from stages import tracking
 from stages.algorithms.linkage import linkage_tree
 
 log = logging.getLogger(__name__)
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
 
 
 def link(
@@ -24,8 +28,18 @@ def link(
 ) -> None:
     """Build the dendrogram of the reduced embeddings by cosine distance."""
     rows = np.load(reduced, allow_pickle=False)
-    log.info("%s linkage of %d rows x %d components", linkage, *rows.shape)
-    tracking.save_array(tree, linkage_tree(rows, linkage))
+    n, d = rows.shape
+    log.info("%s linkage of %d rows x %d components", linkage, n, d)
+    start = time.perf_counter()
+    with tqdm(desc="tree", total=100, unit="%", bar_format=BAR, delay=1, disable=None) as bar:
+
+        def show(clusters_left: int, share: float) -> None:
+            bar.set_postfix_str(f"{clusters_left} clusters left", refresh=False)
+            bar.update(100 * share - bar.n)
+
+        merges, products = linkage_tree(rows, linkage, show)
+    log.info("tree in %.1f s, %.2f n^2 dot products", time.perf_counter() - start, products / n**2)
+    tracking.save_array(tree, merges)
 
 
 if __name__ == "__main__":

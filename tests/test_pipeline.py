@@ -109,7 +109,7 @@ def test_the_demo_reduces_and_clusters_as_scikit_learn_and_scipy_have_it():
     assert np.abs(reduced.mean(axis=0)).max() < 1e-5
     assert np.abs(reduced.std(axis=0) - 1).max() < 1e-5
 
-    tree = linkage_tree(reduced, "average")
+    tree = linkage_tree(reduced, "average").merges
     expected = linkage(reduced.astype(np.float64), "average", metric="cosine")
     scores = score_cuts(reduced, tree, 2, 30)
     for i, k in enumerate(scores.k.tolist()):

@@ -1,0 +1,182 @@
+"""Clusters as vectors: exact distances in double precision, lower bounds in single.
+
+A cluster is the sum of its unit rows, its size and, for searching, a single-precision vector
+whose inner products with others are lower bounds of distances. So a search is a matrix product,
+and whatever one BLAS kernel rounds otherwise than another can add or spare a candidate, but never
+decide which cluster is nearest.
+"""
+
+import numpy as np
+
+# Clusters whose double-precision vectors are copied at a time.
+CHUNK = 256
+# Lower bounds carried through merges are trusted to this much per unit of distance: thousands of
+# times their rounding error, and far below any gap between distances that is not a tie.
+SLACK = 1e-12
+# The lower bound of the distance to a cluster that is no more.
+ABSENT = np.float32(1e30)
+
+
+class Clusters:
+    """The live clusters as vectors, with exact distances and single-precision lower bounds.
+
+    Slots are in the order of each cluster's first row, and stay so when the slots of merged
+    clusters are dropped.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (n, d), float64
+        Sum of each cluster's unit rows; kept and overwritten.
+    sizes : ndarray of shape (n,), int64
+        Rows of each cluster; kept and overwritten.
+    first_row : ndarray of shape (n,), int64, ascending
+        The lowest row number of each cluster, its name for as long as it lives.
+    """
+
+    extra_columns: int
+
+    def __init__(self, sums: np.ndarray, sizes: np.ndarray, first_row: np.ndarray):
+        self.sums = sums
+        self.sizes = sizes
+        self.first_row = first_row
+        self.right = np.empty((len(sums), sums.shape[1] + self.extra_columns), np.float32)
+        for start in range(0, len(sums), CHUNK):
+            self.refresh(np.arange(start, min(start + CHUNK, len(sums))))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Exact distances of pairs of slots: (p,), (p,) -> (p,) float64.
+
+        ``einsum`` calls no BLAS and adds in one order, so the same two sums give the same bits
+        whatever the kernel, the threads and the company they are computed in.
+        """
+        chunks = (slice(start, start + CHUNK) for start in range(0, len(left), CHUNK))
+        found = [self._distances(left[chunk], right[chunk]) for chunk in chunks]
+        return np.concatenate([np.empty(0), *found])
+
+    def merge(self, kept: np.ndarray, dropped: np.ndarray) -> None:
+        """Add the clusters in slots ``dropped`` to those in slots ``kept``, pair by pair."""
+        self.sizes[kept] += self.sizes[dropped]
+        for start in range(0, len(kept), CHUNK):
+            part = slice(start, start + CHUNK)
+            self.sums[kept[part]] += self.sums[dropped[part]]
+            self.refresh(kept[part])
+        self.right[dropped] = 0
+        self.right[dropped, self.sums.shape[1]] = ABSENT
+
+    def compact(self, alive: np.ndarray) -> None:
+        """Keep the slots listed in ascending order in ``alive``; no second copy is made."""
+        for array in (self.sums, self.right):
+            for start in range(0, len(alive), CHUNK):
+                part = alive[start : start + CHUNK]
+                array[start : start + len(part)] = array[part]
+        self.sums, self.right = self.sums[: len(alive)], self.right[: len(alive)]
+        self.sizes, self.first_row = self.sizes[alive], self.first_row[alive]
+
+
+class AverageClusters(Clusters):
+    """Average linkage: the mean cosine distance over all pairs of rows of two clusters.
+
+    With unit rows the mean of 1 - x_i . x_j over i in a, j in b is 1 - (s_a . s_b) / (n_a n_b),
+    s the sums (Manning, Raghavan & Schuetze 2008, section 17.3): an inner product of means.
+    """
+
+    extra_columns = 1
+
+    def refresh(self, slots: np.ndarray) -> None:
+        """Write the search vectors of ``slots``: [-mean, 1 - margin].
+
+        A single-precision sum of d + 1 products, added in any order, is off by at most
+        (d + 1) u (|m_a| |m_b| + 1) with u = 2^-24; rounding the means adds 2 u. The norms of
+        means are at most 1, and twice the bound leaves room for its second-order terms.
+        """
+        dimensions = self.sums.shape[1]
+        self.right[slots, :-1] = self.sums[slots] / -self.sizes[slots, None]
+        self.right[slots, -1] = 1 - 2 * (dimensions + 4) * 2.0**-24 * 2
+
+    def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
+        """Lower bounds of distances, (rows, columns) float32."""
+        left = -self.right[rows]
+        left[:, -1] = 1
+        return left @ self.right[columns].T  # (r, d + 1) @ (d + 1, w) -> (r, w)
+
+    def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        inner = np.einsum("pd,pd->p", self.sums[left], self.sums[right])
+        return 1 - inner / (self.sizes[left] * self.sizes[right])
+
+    def slack(self, slots: np.ndarray) -> np.ndarray:
+        """Return the rounding allowed for in carried lower bounds, per slot."""
+        return np.full(len(slots), SLACK)
+
+    @staticmethod
+    def merged_bound(first, second, joined, first_size, second_size, other_size):
+        """Lower bound of the distance from a merged pair to another cluster.
+
+        Lance & Williams (1967): the size-weighted mean of the two distances.
+        """
+        return (first_size * first + second_size * second) / (first_size + second_size)
+
+    @staticmethod
+    def heights(distances: np.ndarray) -> np.ndarray:
+        """Heights in the tree of merges at these distances."""
+        return np.clip(distances, 0, 2)
+
+
+class WardClusters(Clusters):
+    """Ward linkage on the unit sphere; the distance is the square of SciPy's height.
+
+    2 n_a n_b / (n_a + n_b) |m_a - m_b|^2, with m the means: for two single rows their squared
+    Euclidean distance, which is twice their cosine distance.
+    """
+
+    extra_columns = 2
+
+    def refresh(self, slots: np.ndarray) -> None:
+        """Write the search vectors of ``slots``: [-2 mean, |mean|^2 (1 - margin), 1].
+
+        As in average linkage; the terms of |m_a|^2 + |m_b|^2 - 2 m_a . m_b add up to at most
+        2 (|m_a|^2 + |m_b|^2), so the margin is relative to the squared norms.
+        """
+        dimensions = self.sums.shape[1]
+        means = self.sums[slots] / self.sizes[slots, None]
+        margin = 2 * (dimensions + 16) * 2.0**-24 * 2
+        self.right[slots, :-2] = -2 * means
+        self.right[slots, -2] = np.einsum("pd,pd->p", means, means) * (1 - margin)
+        self.right[slots, -1] = 1
+
+    def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
+        """Lower bounds of distances, (rows, columns) float32."""
+        left = self.right[rows] * np.float32(-0.5)
+        left[:, -1] = self.right[rows, -2]
+        left[:, -2] = 1
+        bounds = left @ self.right[columns].T  # (r, d + 2) @ (d + 2, w) -> (r, w)
+        inverses = [(0.5 / self.sizes[slots]).astype(np.float32) for slots in (rows, columns)]
+        bounds /= np.add.outer(*inverses)
+        return bounds
+
+    def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        left_size, right_size = self.sizes[left], self.sizes[right]
+        apart = self.sums[left] / left_size[:, None] - self.sums[right] / right_size[:, None]
+        weights = 2 * left_size * right_size / (left_size + right_size)
+        return weights * np.einsum("pd,pd->p", apart, apart)
+
+    def slack(self, slots: np.ndarray) -> np.ndarray:
+        """Return the rounding allowed for in carried lower bounds, per slot."""
+        return SLACK * self.sizes[slots]
+
+    @staticmethod
+    def merged_bound(first, second, joined, first_size, second_size, other_size):
+        """Lower bound of the distance from a merged pair to another cluster.
+
+        Lance & Williams (1967). As both distances are at least ``joined``, the bound grows with
+        ``other_size``, so the smallest possible size is the safe one.
+        """
+        total = first_size + second_size + other_size
+        return ((first_size + other_size) * first + (second_size + other_size) * second - other_size * joined) / total
+
+    @staticmethod
+    def heights(distances: np.ndarray) -> np.ndarray:
+        """Heights in the tree of merges at these distances."""
+        return np.sqrt(np.maximum(distances, 0))

@@ -1,0 +1,237 @@
+"""Time and memory of the dendrogram, and of what else builds one.
+
+    python tests/benchmarks/tree.py --rows 10000 20000 --columns 300
+    python tests/benchmarks/tree.py --data rows.npy --standardize --rows 20000 --peers
+
+Prints a Markdown table. Every contender runs in a process of its own that loads the rows before
+the clock starts; memory is the peak resident size less that before the start, so without rows
+and libraries. Ratios compare with ours on the same rows. The share of peak is the time that the
+dot products done would take at the speed of a 4096 x 4096 x 4096 single-precision matrix product,
+measured before and after in the same process, over the time that the tree took. On a machine that
+does other work too, the same share of processor seconds is the one to trust.
+
+Peers get float64 unit rows and compute distances themselves, as their users let them. The
+contender "fastcluster, matrix by BLAS" is what a user can do better by hand: one matrix product.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = "this repo"
+
+
+def synthetic_rows(n: int, d: int) -> np.ndarray:
+    """Touching Gaussian clusters: 100 centres of standard deviation 0.5, rows of 1 about them."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((n, d), dtype=np.float32)
+    rows += 0.5 * rng.standard_normal((100, d), dtype=np.float32)[rng.integers(100, size=n)]
+    return rows
+
+
+def file_rows(path: str, n: int | None, standardize: bool) -> np.ndarray:
+    """The first n rows of a file, float32, on request with columns of mean 0 and deviation 1."""
+    rows = np.load(path, mmap_mode="r")[:n].astype(np.float32)
+    if standardize:
+        rows -= rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rows /= rows.std(axis=0, dtype=np.float64).astype(np.float32)
+    return rows
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of unit length, float64."""
+    rows = rows.astype(np.float64)
+    rows /= np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    return rows
+
+
+def metric(linkage: str) -> str:
+    """What the peers call the distance."""
+    return "euclidean" if linkage == "ward" else "cosine"
+
+
+def ours(linkage: str) -> Callable:
+    """The repo's dendrogram."""
+    sys.path.insert(0, str(ROOT))
+    from stages.algorithms.linkage import linkage_tree
+
+    return lambda rows: linkage_tree(rows, linkage).products
+
+
+def scipy(linkage: str) -> Callable:
+    """SciPy's linkage of rows."""
+    from scipy.cluster import hierarchy
+
+    return lambda rows: hierarchy.linkage(unit(rows), linkage, metric(linkage))
+
+
+def fastcluster(linkage: str) -> Callable:
+    """fastcluster's linkage of rows."""
+    import fastcluster
+
+    return lambda rows: fastcluster.linkage(unit(rows), linkage, metric(linkage))
+
+
+def fastcluster_matrix(linkage: str) -> Callable:
+    """fastcluster's linkage of distances from one matrix product, overwritten in place."""
+    import fastcluster
+
+    def tree(rows: np.ndarray) -> None:
+        rows = unit(rows)
+        distances = np.empty(len(rows) * (len(rows) - 1) // 2)
+        end = 0
+        for start in range(0, len(rows), 512):
+            inner = rows[start : start + 512] @ rows[start:].T
+            for row in range(len(inner)):
+                found = inner[row, row + 1 :]
+                distances[end : end + len(found)] = 1 - found
+                end += len(found)
+        if linkage == "ward":
+            np.sqrt(np.maximum(distances, 0, out=distances) * 2, out=distances)
+        fastcluster.linkage(distances, linkage, preserve_input=False)
+
+    return tree
+
+
+def scikit_learn(linkage: str) -> Callable:
+    """scikit-learn's full tree."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    model = AgglomerativeClustering(n_clusters=None, distance_threshold=0, linkage=linkage, metric=metric(linkage))
+    return lambda rows: model.fit(unit(rows))
+
+
+PEERS = {
+    "SciPy": scipy,
+    "fastcluster": fastcluster,
+    "scikit-learn": scikit_learn,
+    "fastcluster, matrix by BLAS": fastcluster_matrix,
+}
+CONTENDERS = {OURS: ours, **PEERS}
+
+
+def matrix_product_peak() -> np.ndarray:
+    """Operations of a large single-precision matrix product, a second and a processor second."""
+    square = np.random.default_rng(0).standard_normal((4096, 4096), dtype=np.float32)
+    best = np.zeros(2)
+    for _ in range(4):
+        start = time.perf_counter(), time.process_time()
+        np.matmul(square, square)
+        taken = time.perf_counter() - start[0], time.process_time() - start[1]
+        best = np.maximum(best, 2 * 4096**3 / np.array(taken))
+    return best
+
+
+def measure(contender: str, linkage: str, path: str) -> dict:
+    """Run one contender in this process."""
+    peak = matrix_product_peak() if contender == OURS else None
+    tree = CONTENDERS[contender](linkage)
+    rows = np.load(path)
+    # The high-water mark of the process, from here on: what came before does not count.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = psutil.Process().memory_info().rss
+    start = time.perf_counter(), time.process_time()
+    products = tree(rows)
+    seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
+    status = Path("/proc/self/status").read_text()
+    high = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    found = {"rows": len(rows), "contender": contender, "seconds": seconds}
+    found |= {"processor": processor, "bytes": high - before}
+    if contender == OURS:
+        peak = np.maximum(peak, matrix_product_peak())
+        found["products"] = products / len(rows) ** 2
+        found["peak"] = peak[0]
+        operations = products * 2 * rows.shape[1]
+        found["share"] = operations / peak[0] / seconds
+        found["processor share"] = operations / peak[1] / processor
+    return found
+
+
+def measure_apart(contender: str, linkage: str, path: str, repeats: int) -> dict:
+    """Run one contender in processes of its own; the fastest of ``repeats``."""
+    command = [sys.executable, __file__, "--linkage", linkage]
+    command += ["--measure", contender, "--data", path]
+    runs = []
+    for _ in range(repeats):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        runs.append(json.loads(done.stdout))
+    return min(runs, key=lambda run: run["seconds"])
+
+
+def report(results: list[dict]) -> None:
+    """Print the Markdown table, and how time and memory grow with the rows."""
+    print("| rows | contender | seconds | processor seconds | MB beyond input", end=" | ")
+    print("time to ours | memory to ours | products / n² | share of peak | by processor |")
+    print("|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|")
+    mine = {result["rows"]: result for result in results if result["contender"] == OURS}
+    for result in results:
+        own = mine[result["rows"]]
+        cells = [
+            f"{result['rows']:,}",
+            result["contender"],
+            f"{result['seconds']:.2f}",
+            f"{result['processor']:.2f}",
+            f"{result['bytes'] / 1e6:.0f}",
+            f"{result['seconds'] / own['seconds']:.1f}",
+            f"{result['bytes'] / own['bytes']:.1f}",
+            f"{result['products']:.3f}" if "products" in result else "",
+            f"{result['share']:.0%}" if "share" in result else "",
+            f"{result['processor share']:.0%}" if "share" in result else "",
+        ]
+        print("| " + " | ".join(cells) + " |")
+    peaks = [result["peak"] / 1e9 for result in mine.values()]
+    print(f"\nMatrix-product peak {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s,", end=" ")
+    print(f"{os.cpu_count()} cores.")
+    first, last = mine[min(mine)], mine[max(mine)]
+    if first is not last:
+        growth = math.log(last["rows"] / first["rows"])
+        exponents = [math.log(last[what] / first[what]) / growth for what in ("seconds", "bytes")]
+        print(f"Growth exponent from {first['rows']:,} to {last['rows']:,} rows:", end=" ")
+        print(f"{exponents[0]:.2f} in time, {exponents[1]:.2f} in memory.")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--columns", type=int, default=300, help="of synthetic rows")
+    parser.add_argument("--data", help=".npy file whose first rows are taken")
+    parser.add_argument("--standardize", action="store_true", help="columns of --data")
+    parser.add_argument("--linkage", default="average", choices=["average", "ward"])
+    parser.add_argument("--peers", action="store_true", help="also others, at the fewest rows")
+    parser.add_argument("--repeats", type=int, default=1, help="report the fastest of so many")
+    parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.linkage, options.data)))
+        return
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "rows.npy")
+        for n in sorted(options.rows):
+            if options.data:
+                rows = file_rows(options.data, n, options.standardize)
+            else:
+                rows = synthetic_rows(n, options.columns)
+            np.save(path, rows)
+            del rows
+            peers = PEERS if options.peers and n == min(options.rows) else {}
+            for contender in [OURS, *peers]:
+                print(f"{n} rows: {contender}", file=sys.stderr)
+                results.append(measure_apart(contender, options.linkage, path, options.repeats))
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
