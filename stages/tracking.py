@@ -147,13 +147,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What a killed run leaves has the same name every time, so that the next run writes over it; Git and DVC ignore it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with none of its bytes
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: not written ({error}); free space or mend the permissions, and run again.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
