@@ -99,8 +99,9 @@ class Project:
 
     def digests(self) -> dict[str, bytes]:
         """The bytes of every output, by name."""
-        names = self.run("git", "ls-files", "--others", "-z", "data", "metrics", "plots").stdout.split("\0")
-        outputs = (name for name in names if name and "embeddings_" not in name and ".partial-" not in name)
+        paths = (path for folder in ("data", "metrics", "plots") for path in (self.folder / folder).rglob("*"))
+        names = (path.relative_to(self.folder).as_posix() for path in sorted(paths) if path.is_file())
+        outputs = (name for name in names if "embeddings_" not in name and ".partial-" not in name)
         return {name: (self.folder / name).read_bytes() for name in outputs}
 
 
@@ -111,13 +112,31 @@ def project(tmp_path) -> Project:
     return Project(folder)
 
 
-@pytest.fixture
-def small_project(project) -> Project:
+def write_blobs(project: Project) -> None:
     """Six blobs in two batches to cluster and one to classify; a repro takes seconds."""
     rows, _ = make_blobs(400, 24, 6)
-    project.write_batch("embeddings_clu/batch_0", rows[:150])
-    project.write_batch("embeddings_clu/batch_1", rows[150:300])
+    project.write_batch("embeddings_clu/a", rows[:150])
+    project.write_batch("embeddings_clu/b", rows[150:300])
     project.write_batch("embeddings_classf/new", rows[300:])
     project.set(k_max=10)
     project.commit()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """The blobs after `dvc repro`, committed. Tests that change anything take a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    folder.mkdir()
+    project = Project(folder)
+    write_blobs(project)
+    project.run("dvc", "repro")
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Project:
+    """The finished project in a folder of its own."""
+    project = object.__new__(Project)
+    project.folder = shutil.copytree(finished.folder, tmp_path / "copy")
     return project

@@ -8,29 +8,20 @@ import time
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Project, make_blobs
+from conftest import ROOT, Project
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Project, dict[str, bytes], dict[str, float]]:
-    """A small project after `dvc repro`, its outputs, and the seconds that each stage takes."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    folder.mkdir()
-    project = Project(folder)
-    rows, _ = make_blobs(500, 30, 6)
-    project.write_batch("embeddings_clu/a", rows[:400])
-    project.write_batch("embeddings_classf/b", rows[400:])
-    project.set(k_max=10)
-    project.commit()
-    project.run("dvc", "repro")
-    seconds = {}
+def seconds(finished) -> dict[str, float]:
+    """How long each stage takes."""
+    times = {}
     for stage in STAGES:
         start = time.perf_counter()
-        project.run("python", "-m", f"stages.{stage}")
-        seconds[stage] = time.perf_counter() - start
-    return project, project.digests(), seconds
+        finished.run("python", "-m", f"stages.{stage}")
+        times[stage] = time.perf_counter() - start
+    return times
 
 
 def kill_at(project: Project, stage: str, seconds: float, signal_number: int) -> tuple[int, str]:
@@ -45,25 +36,25 @@ def kill_at(project: Project, stage: str, seconds: float, signal_number: int) ->
 
 @pytest.mark.parametrize("kills", [1, pytest.param(17, marks=pytest.mark.long)], ids=["few", "many"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_leaves_whole_files_and_the_next_run_mends_the_rest(finished, stage, kills):
-    project, outputs, seconds = finished
+def test_a_killed_stage_leaves_whole_files_and_the_next_run_mends_the_rest(copy, seconds, stage, kills):
+    outputs = copy.digests()
     rng = np.random.default_rng(STAGES.index(stage))
     for _ in range(kills):
-        kill_at(project, stage, rng.uniform(0.1, 1.1) * seconds[stage], signal.SIGKILL)
-        left = project.digests()
+        kill_at(copy, stage, rng.uniform(0.1, 1.1) * seconds[stage], signal.SIGKILL)
+        left = copy.digests()
         # DVCLive removes the metrics when it starts, so of them one may be missing; none is ever half.
         assert {name: left[name] for name in outputs if name in left} == {n: outputs[n] for n in outputs if n in left}
         assert all(name.startswith("metrics/") for name in outputs.keys() - left.keys())
-        project.run("dvc", "repro")
-        assert project.digests() == outputs
-    assert "up to date" in project.run("dvc", "status").stdout
+        copy.run("dvc", "repro")
+        assert copy.digests() == outputs
+    assert "up to date" in copy.run("dvc", "status").stdout
 
 
-def test_an_interrupted_stage_says_so_in_one_line_and_leaves_its_outputs(finished):
-    project, outputs, seconds = finished
+def test_an_interrupted_stage_says_so_in_one_line_and_leaves_its_outputs(copy, seconds):
+    outputs = copy.digests()
     for share in (0.5, 0.7, 0.9):  # before and after the imports
-        code, errors = kill_at(project, "visualize", share * seconds["visualize"], signal.SIGINT)
-        assert project.digests() == outputs
+        code, errors = kill_at(copy, "visualize", share * seconds["visualize"], signal.SIGINT)
+        assert copy.digests() == outputs
         if code:
             assert "Traceback" not in errors
             assert "interrupted" in errors.splitlines()[-1]

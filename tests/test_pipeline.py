@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, make_blobs, same_partition
+from conftest import ROOT, make_blobs, same_partition, write_blobs
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.decomposition import IncrementalPCA
 from sklearn.metrics import davies_bouldin_score
@@ -125,25 +125,23 @@ def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '(\w+)'", output)
 
 
-def test_repro_runs_once_and_gives_the_same_bytes_when_forced(small_project):
-    assert ran(small_project.run("dvc", "repro").stdout) == list(PIPELINE)
-    first = small_project.digests()
+def test_repro_runs_once_and_gives_the_same_bytes_when_forced(project):
+    write_blobs(project)
+    assert ran(project.run("dvc", "repro").stdout) == list(PIPELINE)
+    first = project.digests()
     assert {"data/labels.npy", "data/predictions/new.parquet", "plots/tsne.png"} <= set(first)
-    assert "up to date" in small_project.run("dvc", "repro").stdout
-    small_project.commit()
-    assert ran(small_project.run("dvc", "repro", "-f").stdout) == list(PIPELINE)
-    assert "up to date" in small_project.run("dvc", "status").stdout
-    assert small_project.run("git", "status", "--porcelain").stdout == ""
-    rerun = {name: (small_project.folder / name).read_bytes() for name in first}
+    assert "up to date" in project.run("dvc", "repro").stdout
+    project.commit()
+    assert ran(project.run("dvc", "repro", "-f").stdout) == list(PIPELINE)
+    assert "up to date" in project.run("dvc", "status").stdout
+    assert project.run("git", "status", "--porcelain").stdout == ""
+    rerun = {name: (project.folder / name).read_bytes() for name in first}
     assert rerun == first
 
 
-def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(small_project):
-    small_project.run("dvc", "repro")
+def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     metrics = {
-        stage: small_project.json(f"metrics/{stage}/metrics.json")
-        for stage in PIPELINE
-        if stage not in ("link", "visualize")
+        stage: copy.json(f"metrics/{stage}/metrics.json") for stage in PIPELINE if stage not in ("link", "visualize")
     }
     assert metrics["cluster"]["n_clusters"] == 6
     assert metrics["cluster"]["k_at_edge"] is False
@@ -152,23 +150,21 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(small_project):
     names = [name for stage in metrics.values() for name in stage]
     assert len(names) == len(set(names))
     _, blobs = make_blobs(400, 24, 6)
-    labels = np.load(small_project.folder / "data" / "labels.npy")
-    table = pq.read_table(small_project.folder / "data" / "predictions" / "new.parquet")
+    labels = np.load(copy.folder / "data" / "labels.npy")
+    table = pq.read_table(copy.folder / "data" / "predictions" / "new.parquet")
     assert table.column_names == ["row", "cluster", "probability", "margin", "distance", "novel"]
     assert same_partition(np.concatenate([labels, table["cluster"].to_numpy()]), blobs)
     for name in ("reduction", "classifier"):
-        with np.load(small_project.folder / "data" / "model" / f"{name}.npz", allow_pickle=False) as arrays:
+        with np.load(copy.folder / "data" / "model" / f"{name}.npz", allow_pickle=False) as arrays:
             assert all(array.dtype.kind in "fi" for array in arrays.values())
 
 
-def test_a_wider_range_reruns_from_cluster_on(small_project):
-    small_project.run("dvc", "repro")
-    small_project.commit()
-    output = small_project.run("dvc", "exp", "run", "-S", "k_max=4").stdout
+def test_a_wider_range_reruns_from_cluster_on(copy):
+    output = copy.run("dvc", "exp", "run", "-S", "k_max=4").stdout
     assert ran(output) == ["cluster", "train", "classify", "visualize"]
-    changed = {row["Metric"] for row in json_rows(small_project.run("dvc", "metrics", "diff", "--md").stdout)}
+    changed = {row["Metric"] for row in json_rows(copy.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
-    assert "k_max" in small_project.run("dvc", "params", "diff").stdout
+    assert "k_max" in copy.run("dvc", "params", "diff").stdout
 
 
 def json_rows(markdown: str) -> list[dict[str, str]]:
@@ -178,13 +174,12 @@ def json_rows(markdown: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
-def test_a_new_batch_reruns_classify_alone(small_project):
-    small_project.run("dvc", "repro")
+def test_a_new_batch_reruns_classify_alone(copy):
     rows, _ = make_blobs(10, 24, 6, seed=1)
     texts = [{"text": f"text {i}", "id": f"n{i}"} for i in range(10)]
-    small_project.write_batch("embeddings_classf/more", rows, texts)
-    assert ran(small_project.run("dvc", "repro").stdout) == ["classify"]
-    table = pq.read_table(small_project.folder / "data" / "predictions" / "more.parquet")
+    copy.write_batch("embeddings_classf/more", rows, texts)
+    assert ran(copy.run("dvc", "repro").stdout) == ["classify"]
+    table = pq.read_table(copy.folder / "data" / "predictions" / "more.parquet")
     assert table["id"].to_pylist() == [f"n{i}" for i in range(10)]
 
 
@@ -199,10 +194,9 @@ def test_other_data_run_with_no_change_but_the_files(project, columns, cuts):
     assert project.json("metrics/classify/metrics.json")["classified"] == 50
 
 
-def test_a_wrong_parameter_stops_the_stage_in_one_line(small_project):
-    small_project.run("dvc", "repro", "reduce")
-    small_project.set(linkage="Average")
-    output = small_project.run("dvc", "repro", check=False)
+def test_a_wrong_parameter_stops_the_stage_in_one_line(copy):
+    copy.set(linkage="Average")
+    output = copy.run("dvc", "repro", check=False)
     assert output.returncode != 0
     assert "link: params.yaml: parameter linkage is 'Average', expected one of average, complete" in output.stdout
     assert "Traceback" not in output.stdout
