@@ -44,7 +44,8 @@ class NearestClusters:
     Attributes
     ----------
     nearest, distance : ndarray of shape (n,), int64 and float64
-        Each slot's nearest slot and their exact distance. Of equally near ones it is that with
+        Each slot's nearest slot and their exact distance; the slot itself, infinitely far, while
+        no one has asked for it. Of equally near ones it is that with
         the smallest ``first_row[i] ^ first_row[j]``: exclusive or is symmetric and differs
         between a cluster's partners, so nearest neighbours cannot be cyclic, and a set of
         equal distances is merged in pairs where the smallest number would merge it one by one.
@@ -102,17 +103,35 @@ class NearestClusters:
         changed = np.zeros(len(self.alive), bool)
         changed[left] = changed[right] = True
         orphans = np.flatnonzero(changed[self.nearest] & self.alive & ~changed)
-
-        entries = self.current[self.neighbours[orphans]]
-        keys = self.keys[orphans]
-        settled = self._settle(orphans, entries, keys, self.bounds[orphans])
-        self.neighbours[orphans], self.keys[orphans] = entries, keys
-
-        united_settled = self._settle_united(left, *united)
-        self._search(np.concatenate([orphans[~settled], left[~united_settled]]))
-        self.updated = np.concatenate([orphans, left])
+        self.nearest[orphans] = orphans
+        self.distance[orphans] = np.inf
+        self._search(left[~self._settle_united(left, *united)])
+        updated = [left]
+        while len(wanted := self._wanted()):
+            self._find(wanted)
+            updated.append(wanted)
+        self.updated = np.concatenate(updated)
         if np.count_nonzero(self.alive) < ALIVE_SHARE * len(self.alive):
             self._compact()
+
+    def _wanted(self) -> np.ndarray:
+        """Slots whose nearest is not known and that are the nearest of another.
+
+        Only they can be part of a reciprocal pair. The others wait, while there come to be fewer
+        clusters to compare them with; what they wait for does not depend on the lists.
+        """
+        known = self.nearest != np.arange(len(self.nearest))
+        targets = np.zeros(len(known), bool)
+        targets[self.nearest[known & self.alive]] = True
+        return np.flatnonzero(targets & ~known)
+
+    def _find(self, slots: np.ndarray) -> None:
+        """Find the nearest clusters of slots, from their lists where these can decide."""
+        entries = self.current[self.neighbours[slots]]
+        keys = self.keys[slots]
+        settled = self._settle(slots, entries, keys, self.bounds[slots])
+        self.neighbours[slots], self.keys[slots] = entries, keys
+        self._search(slots[~settled])
 
     def _united_lists(self, left: np.ndarray, right: np.ndarray) -> tuple:
         """Entries, keys and bounds of the clusters about to be merged: (p, 2 kept) and (p,).
@@ -257,7 +276,7 @@ class NearestClusters:
         return others[chosen], keys[chosen], neighbours, lists, bounds, measured
 
     def _first_search(self, report: Callable[[float], None]) -> tuple:
-        """Lists of all clusters; each pair of clusters is multiplied once, for both of them."""
+        """Make the lists of all clusters; each pair is multiplied once, for both of its parts."""
         n = len(self.clusters)
         blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
         lists = _GrowingLists(n)
