@@ -43,7 +43,7 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "visualize"]
+    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "describe", "visualize"]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -165,7 +165,7 @@ def test_a_wider_range_reruns_from_cluster_on(small_project):
     small_project.run("dvc", "repro")
     small_project.commit()
     output = small_project.run("dvc", "exp", "run", "-S", "k_max=4").stdout
-    assert ran(output) == ["cluster", "train", "classify", "visualize"]
+    assert ran(output) == ["cluster", "train", "classify", "describe", "visualize"]
     changed = {row["Metric"] for row in json_rows(small_project.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
     assert "k_max" in small_project.run("dvc", "params", "diff").stdout
@@ -178,12 +178,12 @@ def json_rows(markdown: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
-def test_a_new_batch_reruns_classify_alone(small_project):
+def test_a_new_batch_reruns_classify_and_what_shows_its_results(small_project):
     small_project.run("dvc", "repro")
     rows, _ = make_blobs(10, 24, 6, seed=1)
     texts = [{"text": f"text {i}", "id": f"n{i}"} for i in range(10)]
     small_project.write_batch("embeddings_classf/more", rows, texts)
-    assert ran(small_project.run("dvc", "repro").stdout) == ["classify"]
+    assert ran(small_project.run("dvc", "repro").stdout) == ["classify", "describe", "visualize"]
     table = pq.read_table(small_project.folder / "data" / "predictions" / "more.parquet")
     assert table["id"].to_pylist() == [f"n{i}" for i in range(10)]
 
