@@ -8,6 +8,7 @@ classify   embeddings to be classified, model -> cluster, probability and novelt
 describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 
-Shared by them: batches (reading folders of embeddings), rows (texts and predictions, row by row), tracking (parameters,
-metrics, plot data), pictures (plot data drawn), algorithms/ (arrays in, arrays out). Stages meet in files only; none imports another.
+Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), pictures (plots drawn),
+tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages meet in files only; none imports
+another.
 """
