@@ -101,7 +101,7 @@ def draw_cluster_sizes(points: Points, path: Path) -> None:
     clusters = sorted({point["cluster"] for point in shown}, key=lambda cluster: (cluster < 0, cluster))
     places = {cluster: place for place, cluster in enumerate(clusters)}
     names = {point["cluster"]: point["name"] for point in shown}
-    figure, panels = plt.subplots(1, len(kinds), figsize=(8, 1 + 0.19 * len(clusters)), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(kinds), figsize=(8, 1.4 + 0.19 * len(clusters)), sharey=True, squeeze=False)
     for axes, kind, color in zip(panels[0], kinds, (LINE, MARK), strict=False):
         own = [point for point in shown if point["kind"] == kind]
         total = sum(point["rows"] for point in points if point["kind"] == kind)
@@ -174,7 +174,7 @@ def draw_silhouette(points: Points, path: Path) -> None:
 def draw_dendrogram(points: Points, path: Path) -> None:
     """How the clusters join, from the cut up to one."""
     leaves = [point for point in points if point["merge"] is None]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.18 * len(leaves)))
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.18 * len(leaves)))
     for merge in sorted({point["merge"] for point in points if point["merge"] is not None}):
         corners = [point for point in points if point["merge"] == merge]
         axes.plot(_column(corners, "distance"), _column(corners, "place"), color=LINE, linewidth=1.3)

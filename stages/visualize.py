@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 TEXT_LENGTH = 80
 SILHOUETTE_POINTS = 1000
 NAMED = 60  # branches of the dendrogram
+NUMBERED = 100  # clusters on the interactive map
 MAP_SIZE = np.array([640, 600])  # of the interactive map, and of a cluster's number on it, in pixels
 NUMBER_SIZE = np.array([22, 14])
 Points = list[dict[str, Any]]
@@ -128,18 +129,20 @@ def _map_points(positions: np.ndarray, clusters: np.ndarray, probability: np.nda
 
 
 def _name_first(points: Points, names: dict[int, str]) -> None:
-    """Give the first point of each cluster the cluster's name and the place of its number on the map.
+    """Give the first point of each cluster the cluster's name and, of the largest, the place of its number on the map.
 
     The other points take the name from there: the file stays small.
     """
     positions = np.array([(point["x"], point["y"]) for point in points])
     clusters = np.array([point["cluster"] for point in points])
     numbers, first = np.unique(clusters, return_index=True)
-    scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
-    medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers])
-    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
-    for cluster, row, (x, y) in zip(numbers.tolist(), first.tolist(), places.tolist(), strict=True):
+    for cluster, row in zip(numbers.tolist(), first.tolist(), strict=True):
         points[row]["name"] = names.get(cluster, "noise" if cluster < 0 else "")
+    numbered = (numbers >= 0) & (numbers < NUMBERED)
+    scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
+    medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
+    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
+    for row, (x, y) in zip(first[numbered].tolist(), places.tolist(), strict=True):
         points[row] |= {"number_x": round(x, 2), "number_y": round(y, 2)}
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-ITERATIONS = 750  # openTSNE's defaults: 250 with early exaggeration, 500 without
+ITERATIONS = 1000  # openTSNE's defaults: 250 with early exaggeration, 500 without, 250 to place new rows
 FFT_ROWS = 12_000
+THREADED_ROWS = 2_000  # fewer are done before a second thread has paid off, and wait for it on a busy machine
 
 
 def fit_map(
@@ -56,7 +57,7 @@ def fit_map(
         negative_gradient_method="fft" if n >= FFT_ROWS else "bh",
         initialization="pca",
         random_state=seed,
-        n_jobs=-1,
+        n_jobs=1 if n < THREADED_ROWS else -1,
         callbacks=lambda iteration, error, positions: progress(50),
         callbacks_every_iters=50,
     ).fit(rows)
@@ -86,7 +87,7 @@ def sample_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 
 
-def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 2000) -> np.ndarray:
+def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
     """Move the labels of a map until none covers another, each round the least way for each pair of them.
 
     Parameters

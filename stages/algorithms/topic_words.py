@@ -36,10 +36,10 @@ def topic_words(
 ) -> list[list[str]]:
     """The words of each cluster with the highest class-based TF-IDF.
 
-    Of word w in cluster c it is sqrt(p) * log(1 + (A - f + 0.5) / (f + 0.5)), with p the share of w among the words
-    of c, f how often all clusters have w together, and A the mean number of words of a cluster: BERTopic's
-    (Grootendorst 2022) with `bm25_weighting` and `reduce_frequent_words`, without which "genus, large, having, small"
-    named the birds and fish of the demonstration data. A word counts once a text, however often the text repeats it.
+    Of word w in cluster c it is sqrt(p) * log(1 + A / f), with p the share of w among the words of c, f how often all
+    clusters have w together, and A the mean number of words of a cluster: BERTopic's (Grootendorst 2022) with
+    `reduce_frequent_words`, without which "genus, large, having, small" named the birds and fish of the demonstration
+    data. A word counts once a text, however often the text repeats it.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def topic_words(
     frequency = (members @ counts).tocsr()  # (k, n) @ (n, words)
     frequency.sort_indices()
     totals = np.asarray(frequency.sum(axis=0)).ravel()
-    weights = np.log((frequency.sum() / k + 1) / (totals + 0.5))  # the logarithm above; below 0 where f > A
+    weights = np.log1p(frequency.sum() / k / totals)
     if stop_words == "frequent":
         weights[totals > FREQUENT * len(clustered)] = 0
     found = []
