@@ -5,8 +5,10 @@ link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
 train      reduced embeddings, labels -> centroids and a regression on the distances to them
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row
-visualize  reduced embeddings, labels, plot data -> the map and the pictures
+describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
+visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 
-Shared by them: batches (reading folders of embeddings), tracking (parameters, metrics, plot data), algorithms/ (arrays
-in, arrays out). Stages meet in files only; none imports another.
+Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), pictures (plots drawn),
+tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages meet in files only; none imports
+another.
 """

@@ -114,9 +114,14 @@ def log_metrics(stage: str, **metrics: float | int | bool) -> None:
 
 
 def write_plot(path: Path, points: Iterable[dict[str, Any]]) -> None:
-    """Write plot data as JSON, an object a line, floats rounded to six significant digits."""
+    """Write plot data as JSON, an object a line, floats rounded to six significant digits.
+
+    A "<" is followed by an invisible word joiner: DVC writes the data into the script of a page, which a text such as
+    "</script>" would end.
+    """
     lines = (
-        json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False) for point in points
+        json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False).replace("<", "<\u2060")
+        for point in points
     )
     with replacing(path) as temporary:
         temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

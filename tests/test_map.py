@@ -1,24 +1,52 @@
-"""The map repeats itself and keeps neighbours; the sample is even."""
+"""The map repeats itself, keeps neighbours and takes new rows in; its labels do not cover each other."""
 
 import numpy as np
+import pytest
 from conftest import make_blobs
 
-from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
+from stages.algorithms import map as tsne
+from stages.algorithms.map import ITERATIONS, fit_map, push_apart, sample_evenly
 
 
-def test_the_map_keeps_clusters_together_and_repeats_itself():
-    rows, blobs = make_blobs(150, 20, 4)
+def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The row of `others` nearest to each position, other than itself."""
+    gaps = np.linalg.norm(positions[:, None] - others, axis=2)
+    if positions is others:
+        np.fill_diagonal(gaps, np.inf)
+    return gaps.argmin(axis=1)
+
+
+@pytest.mark.parametrize("gradient", ["bh", pytest.param("fft", marks=pytest.mark.long)])
+def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(gradient, monkeypatch):
+    monkeypatch.setattr(tsne, "FFT_ROWS", 0 if gradient == "fft" else 10**9)
+    rows, blobs = make_blobs(200, 20, 4)
     done = []
-    first, second = (fit_map(rows, 30, seed=3, progress=done.append) for _ in range(2))
+    first, first_new = fit_map(rows[:150], rows[150:], 30, seed=3, progress=done.append)
+    monkeypatch.setattr(tsne, "THREADED_ROWS", 0)
+    second, second_new = fit_map(rows[:150], rows[150:], 30, seed=3, progress=done.append)
     np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first_new, second_new)
     assert sum(done) == 2 * ITERATIONS
-    gaps = np.linalg.norm(first[:, None] - first, axis=2)
-    np.fill_diagonal(gaps, np.inf)
-    assert (blobs[gaps.argmin(axis=1)] == blobs).all()
+    assert (blobs[nearest(first, first)] == blobs[:150]).all()
+    assert (blobs[nearest(first_new, first)] == blobs[150:]).all()
 
 
-def test_few_rows_make_a_map():
-    assert fit_map(make_blobs(8, 5, 2)[0], 30, seed=0).shape == (8, 2)
+def test_new_rows_do_not_move_the_map():
+    rows, _ = make_blobs(120, 10, 3)
+    with_new, _ = fit_map(rows[:100], rows[100:], 20, seed=0)
+    without, none = fit_map(rows[:100], rows[:0], 20, seed=0)
+    np.testing.assert_array_equal(with_new, without)
+    assert none.shape == (0, 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+def test_few_rows_make_a_map(n):
+    rows, _ = make_blobs(n + 3, 5, 2)
+    positions, new = fit_map(rows[:n], rows[n:], 30, seed=0)
+    assert positions.shape == (n, 2)
+    assert new.shape == (3, 2)
+    assert np.isfinite(positions).all()
+    assert np.isfinite(new).all()
 
 
 def test_the_sample_is_even_over_clusters():
@@ -31,3 +59,17 @@ def test_the_sample_is_even_over_clusters():
     assert counts[0] == 30
     assert abs(counts[1] - counts[2]) <= 1
     np.testing.assert_array_equal(sample_evenly(labels, 5000, seed=0), np.arange(1550))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 40])
+def test_labels_pushed_apart_do_not_cover_each_other_and_stay_near(n):
+    rng = np.random.default_rng(0)
+    positions, sizes = rng.normal(scale=60, size=(n, 2)), np.tile([22.0, 14.0], (n, 1))
+    positions[: n // 4] = positions[0] if n else 0  # some in the very same place
+    places = push_apart(positions, sizes)
+    for i in range(n):
+        for j in range(i):
+            assert (np.abs(places[i] - places[j]) >= (sizes[i] + sizes[j]) / 2).any()
+    assert np.abs(places - positions).max(initial=0) < 100
+    apart = np.column_stack([30.0 * np.arange(n), np.zeros(n)])
+    np.testing.assert_allclose(push_apart(apart, sizes), apart, atol=0.02)

@@ -43,7 +43,7 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "visualize"]
+    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "describe", "visualize"]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -161,7 +161,7 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
 
 def test_a_wider_range_reruns_from_cluster_on(copy):
     output = copy.run("dvc", "exp", "run", "-S", "k_max=4").stdout
-    assert ran(output) == ["cluster", "train", "classify", "visualize"]
+    assert ran(output) == ["cluster", "train", "classify", "describe", "visualize"]
     changed = {row["Metric"] for row in json_rows(copy.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
     assert "k_max" in copy.run("dvc", "params", "diff").stdout
@@ -174,11 +174,11 @@ def json_rows(markdown: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
-def test_a_new_batch_reruns_classify_alone(copy):
+def test_a_new_batch_reruns_classify_and_what_shows_its_results(copy):
     rows, _ = make_blobs(10, 24, 6, seed=1)
     texts = [{"text": f"text {i}", "id": f"n{i}"} for i in range(10)]
     copy.write_batch("embeddings_classf/more", rows, texts)
-    assert ran(copy.run("dvc", "repro").stdout) == ["classify"]
+    assert ran(copy.run("dvc", "repro").stdout) == ["classify", "describe", "visualize"]
     table = pq.read_table(copy.folder / "data" / "predictions" / "more.parquet")
     assert table["id"].to_pylist() == [f"n{i}" for i in range(10)]
 

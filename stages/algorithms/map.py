@@ -4,42 +4,68 @@ from collections.abc import Callable
 
 import numpy as np
 
-ITERATIONS = 750  # openTSNE's defaults: 250 with early exaggeration, 500 without
+ITERATIONS = 1000  # openTSNE's defaults: 250 with early exaggeration, 500 without, 250 to place new rows
+FFT_ROWS = 12_000
+THREADED_ROWS = 2_000  # fewer are done before a second thread has paid off, and wait for it on a busy machine
 
 
 def fit_map(
-    rows: np.ndarray, perplexity: float, seed: int, progress: Callable[[int], None] = lambda iterations: None
-) -> np.ndarray:
-    """t-SNE of rows by cosine distance: (n, d) -> (n, 2) float64.
+    rows: np.ndarray,
+    new_rows: np.ndarray,
+    perplexity: float,
+    seed: int,
+    progress: Callable[[int], None] = lambda iterations: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """t-SNE of rows by cosine distance, and new rows placed on the same map.
 
-    openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). Exact neighbours and the Barnes-Hut
-    gradient give the same bytes with any number of threads; its approximate neighbours do not, and its FFT gradient
-    was more than twice as slow at 6,000 rows.
+    openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). A new row starts at the median of its
+    nearest rows and is drawn by them alone (Policar, Strazar & Zupan 2023): new rows do not move the map nor each
+    other.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
+    new_rows : ndarray of shape (m, d)
+        m may be 0.
     perplexity : float
         Effective number of neighbours; lowered to (n - 1) / 3 where there are too few rows for it.
     seed : int
     progress : callable
         Told how many more of ITERATIONS iterations are done.
+
+    Returns
+    -------
+    positions : ndarray of shape (n, 2), float64
+    new_positions : ndarray of shape (m, 2), float64
+
+    Notes
+    -----
+    Exact neighbours and either gradient give the same bytes with any number of threads; openTSNE's approximate
+    neighbours do not. Barnes-Hut takes O(n log n) an iteration. Interpolation by FFT takes O(n) and an overhead that
+    only pays off from about FFT_ROWS rows on. Exact neighbours take O(n^2 d).
     """
     from openTSNE import TSNE
 
-    return np.asarray(
-        TSNE(
-            perplexity=min(perplexity, (len(rows) - 1) / 3),
-            metric="cosine",
-            neighbors="exact",
-            negative_gradient_method="bh",
-            initialization="pca",
-            random_state=seed,
-            n_jobs=-1,
-            callbacks=lambda iteration, error, positions: progress(50),
-            callbacks_every_iters=50,
-        ).fit(rows)
-    )
+    n = len(rows)
+    if n < 4:  # no neighbourhoods to keep
+        return np.column_stack([np.arange(n), np.zeros(n)]), np.zeros((len(new_rows), 2))
+    perplexity = min(perplexity, (n - 1) / 3)
+    embedding = TSNE(
+        perplexity=perplexity,
+        metric="cosine",
+        neighbors="exact",
+        negative_gradient_method="fft" if n >= FFT_ROWS else "bh",
+        initialization="pca",
+        random_state=seed,
+        n_jobs=1 if n < THREADED_ROWS else -1,
+        callbacks=lambda iteration, error, positions: progress(50),
+        callbacks_every_iters=50,
+    ).fit(rows)
+    positions = np.array(embedding)
+    if len(new_rows) == 0:
+        return positions, np.empty((0, 2))
+    placed = embedding.transform(new_rows, perplexity=min(5, perplexity), k=min(25, n - 1))
+    return positions, np.array(placed)
 
 
 def sample_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -59,3 +85,35 @@ def sample_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     turn = np.arange(len(labels)) - np.repeat(starts, sizes)  # a row's place in the shuffled order of its cluster
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
+
+
+def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
+    """Move the labels of a map until none covers another, each round the least way for each pair of them.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n, 2)
+        Centres of the labels.
+    sizes : ndarray of shape (n, 2)
+        Widths and heights.
+
+    Returns
+    -------
+    ndarray of shape (n, 2)
+        Labels that still cover each other after all rounds stay so. Time and memory O(n^2) a round.
+    """
+    # Labels in one place have no way apart: move each a little, in a direction of its own.
+    turns = 2.399963 * np.arange(len(positions))
+    places = positions + 0.01 * np.column_stack([np.cos(turns), np.sin(turns)])
+    room = (sizes[:, None] + sizes) / 2
+    for _ in range(rounds):
+        gaps = places[:, None] - places
+        overlap = room - np.abs(gaps)
+        covers = (overlap > 0).all(axis=2)
+        np.fill_diagonal(covers, False)
+        if not covers.any():
+            break
+        along = overlap.argmin(axis=2)[..., None] == np.arange(2)
+        pushes = np.where(covers[..., None] & along, np.sign(gaps) * (overlap / 2 + 0.05), 0)
+        places = places + pushes.sum(axis=1) / np.maximum(covers.sum(axis=1), 1)[:, None]
+    return places

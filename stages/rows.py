@@ -1,0 +1,79 @@
+"""Who the rows are: their batch, their text, and what was predicted for them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.batches import open_batches, read_texts
+
+
+class Row(NamedTuple):
+    """One embedding: where it comes from, and the text and the known topic that it may have."""
+
+    batch: str
+    row: int
+    text: str | None
+    topic: str | None
+
+    def shown(self, length: int) -> str:
+        """The text on one line, cut to `length` characters; the place in its batch where there is none."""
+        if self.text is None:
+            return f"{self.batch}, row {self.row}"
+        text = " ".join(self.text.split()) or "(empty text)"
+        return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
+    """The rows of all batches of a folder, in order; only those numbered in `wanted` (rising) if it is given.
+
+    One batch's texts are in memory at a time.
+    """
+    first = 0
+    for batch in open_batches(folder):
+        inside = np.arange(batch.rows) if wanted is None else wanted - first
+        inside = inside[(inside >= 0) & (inside < batch.rows)]
+        first += batch.rows
+        if len(inside) == 0:
+            continue
+        texts = read_texts(batch)
+        for row in inside.tolist():
+            text = texts[row] if texts else {}
+            yield Row(batch.path.stem, row, text.get("text"), text.get("topic"))
+
+
+class Predictions(NamedTuple):
+    """What classify said of m new rows, in the order of their batches."""
+
+    cluster: np.ndarray  # (m,) int32
+    probability: np.ndarray  # (m,) float32
+    novel: np.ndarray  # (m,) bool
+
+
+def read_predictions(predictions: Path, embeddings: Path) -> Predictions:
+    """Read the predictions of all batches of a folder of embeddings.
+
+    Raises
+    ------
+    ValueError
+        If those of a batch are missing or are not as many as its rows.
+    """
+    import pyarrow.parquet
+
+    tables = []
+    for batch in open_batches(embeddings):
+        path = predictions / f"{batch.path.stem}.parquet"
+        if not path.exists():
+            raise ValueError(f"{path}: no such file, but {batch.path} has to be classified; rerun classify.")
+        table = pyarrow.parquet.read_table(path, columns=list(Predictions._fields))
+        if len(table) != batch.rows:
+            raise ValueError(f"{path}: {len(table)} rows, but {batch.path} has {batch.rows}; rerun classify.")
+        tables.append(table)
+    return Predictions(*(np.concatenate([table[name].to_numpy() for table in tables]) for name in Predictions._fields))
+
+
+def load_classifier(path: Path) -> dict[str, np.ndarray]:
+    """The centroids (k, d), coefficients (k, k) and intercepts (k,) of the classifier."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in ("centroids", "coef", "intercept")}

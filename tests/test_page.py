@@ -1,0 +1,153 @@
+"""The page of `dvc plots show` in a browser: drawn whole without a network, and answering to the mouse."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, Project, make_blobs
+
+selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with its chromedriver is installed")
+
+# Texts that have broken pages: the end of a script, a template's own placeholders, other scripts, nothing.
+TEXTS = [
+    "</script><img src='https://example.com/x.png'>", "<!-- <script>", "{plot_divs} {refresh_tag}", "",
+    "Кошки и собаки", "机器学习与数据", "🐈🐈 🚀", "<DVC_METRIC_DATA>", 'quote " and \\ and $x_1$', "a\u2028b",
+]  # fmt: skip
+
+# Every mark of a view with its place on the screen: groups nest, each with an offset of its own.
+FIND_MARKS = """
+const view = figures[arguments[0]], marks = [];
+const walk = (mark, x, y) => mark.items.forEach((item) => {
+  if (mark.marktype === "group") {
+    (item.items || []).forEach((child) => walk(child, x + (item.x || 0), y + (item.y || 0)));
+  } else {
+    const datum = item.datum || {};
+    marks.push({role: mark.role, type: mark.marktype, x: x + (item.x || 0), y: y + (item.y || 0), opacity: item.opacity,
+                text: item.text, label: datum.label, value: datum.value, row: datum.text, rev: datum.rev,
+                probability: datum.probability, width: item.width});
+  }
+});
+const canvas = view.container().querySelector("canvas").getBoundingClientRect();
+const [x, y] = view.origin(), padding = view.padding();
+walk(view.scenegraph().root, canvas.x + padding.left + x, canvas.y + padding.top + y);
+return marks;
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """Run, with texts that break pages, committed; then run again with fewer clusters."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    rows, blobs = make_blobs(240, 24, 6)
+    texts = [{"text": TEXTS[i % len(TEXTS)], "topic": f"topic {blob}"} for i, blob in enumerate(blobs.tolist())]
+    project.write_batch("embeddings_clu/batch_0", rows[:200], texts[:200])
+    project.write_batch("embeddings_classf/new", np.concatenate([rows[200:], -rows[:5]]), None)
+    project.set(k_max=8)
+    project.commit()
+    project.run("dvc", "repro")
+    project.commit()
+    project.set(k_max=4)
+    project.run("dvc", "repro")
+    return project
+
+
+@pytest.fixture
+def browser():
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1600,1400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(executable_path=DRIVER))
+    yield browser
+    browser.quit()
+
+
+def open_page(browser, page: Path) -> list[str]:
+    """Open a page, wait until it is drawn, and give the names of its figures."""
+    browser.get(page.as_uri())
+    deadline = time.monotonic() + 60
+    while browser.execute_script("return document.body.dataset.drawn") is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    figures = browser.execute_script("return Object.keys(figures)")
+    assert browser.execute_script("return document.body.dataset.drawn") == str(len(figures))
+    return figures
+
+
+def assert_quiet(browser) -> None:
+    """Nothing was asked for outside of the page's own files, and the console is empty."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert asked
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert browser.get_log("browser") == []
+
+
+def point_at(browser, mark: dict, click: bool = False) -> None:
+    actions = selenium.ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(round(mark["x"]), round(mark["y"]))
+    if click:
+        actions.w3c_actions.pointer_action.click()
+    actions.perform()
+    time.sleep(0.3)
+
+
+def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, browser):
+    project.run("dvc", "plots", "show")
+    page = project.folder / "dvc_plots" / "index.html"
+    figures = open_page(browser, page)
+    data = sorted(path.stem for path in (project.folder / "plots").glob("*.json"))
+    assert sorted(figures) == [f"#plots_{name}_json" for name in data]
+    for figure in figures:
+        marks = browser.execute_script(FIND_MARKS, figure)
+        assert sum(mark["role"] == "mark" for mark in marks) > 0, figure
+    pictures = browser.execute_script("return [...document.querySelectorAll('details img')].map((i) => i.naturalWidth)")
+    assert len(pictures) == len(data)
+    assert all(pictures)
+
+    marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
+    points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
+    assert len(points) == 245
+    assert {point["opacity"] for point in points} == {0.85}
+    # A point that no other covers.
+    places = np.array([(point["x"], point["y"]) for point in points])
+    gaps = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(len(places))
+    alone = points[int(gaps.min(axis=1).argmax())]
+    point_at(browser, alone)
+    tooltip = browser.execute_script("return document.querySelector('#vg-tooltip-element.visible').innerText")
+    assert alone["row"] in tooltip
+    assert alone["label"] in tooltip
+    assert f"{alone['probability']:.3f}" in tooltip
+
+    entry = next(mark for mark in marks if mark["role"] == "legend-symbol" and mark["value"] == points[0]["label"])
+    point_at(browser, entry, click=True)
+    marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
+    points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
+    single = {point["label"] for point in points if point["opacity"] == 0.85}
+    assert single == {entry["value"]}
+    assert {point["opacity"] for point in points if point["label"] not in single} == {0.03}
+    assert_quiet(browser)
+
+
+def test_two_revisions_are_drawn_side_by_side(project, browser):
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
+    points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
+    left, right = ([mark["x"] for mark in points if mark["rev"] == rev] for rev in ("workspace", "HEAD"))
+    assert max(left) < min(right)
+    assert_quiet(browser)
+
+
+def test_the_page_and_the_pictures_have_the_same_colors():
+    from stages.pictures import COLORS
+
+    template = json.loads((ROOT / ".dvc" / "plots" / "map.json").read_text())
+    assert template["spec"]["layer"][0]["encoding"]["color"]["scale"]["range"] == COLORS

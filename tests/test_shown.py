@@ -1,0 +1,239 @@
+"""What people look at holds for other data: any language, no texts, one cluster, a thousand, noise, many rows."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import make_blobs
+from matplotlib import pyplot as plt
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v_measure_score
+
+from stages import tracking
+from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
+from stages.algorithms.classifier import predict_probabilities
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree_cuts import cut_tree
+from stages.describe import describe
+from stages.pictures import PICTURES, draw_tsne
+from stages.visualize import visualize
+
+DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
+TSNE = {"perplexity": 30.0, "max_rows": 300}
+LANGUAGES = {
+    "Russian": "{} и ещё кошка номер {}: пушистый зверь",
+    "Chinese": "{}这是第{}个关于机器学习的句子",
+    "emoji": "🐈🚀 {} {} 👩‍👩‍👧",
+    "dollars": "a ${}$ and $\\frac{{}}{}$ _x_",
+}
+
+
+def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, new: int = 20) -> None:
+    """The files that describe and visualize read, as earlier stages would have left them; the last rows are new."""
+    k = labels.max() + 1
+    old = slice(0, len(rows) - new)
+    for name, part in (("clu", old), ("classf", slice(len(rows) - new, None))):
+        folder = Path(f"data/embeddings_{name}")
+        folder.mkdir(parents=True)
+        np.save(folder / "batch.npy", rows[part])
+        if texts is not None:
+            lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts[part])
+            (folder / "batch.jsonl").write_text("".join(lines), encoding="utf-8")
+    tracking.save_array(Path("data/reduced.npy"), rows[old])
+    tracking.save_array(Path("data/labels.npy"), labels[old].astype(np.int32))
+    d = rows.shape[1]
+    tracking.save_model(
+        Path("data/model/reduction.npz"), mean=np.zeros(d), components=np.eye(d), explained_variance=np.ones(d),
+        total_variance=np.array(float(d)), center=np.zeros(d), scale=np.ones(d),
+    )  # fmt: skip
+    model = {"centroids": cluster_centroids(rows[old], labels[old]), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
+    tracking.save_model(Path("data/model/classifier.npz"), **model)
+    shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])
+    table = {"cluster": shares.argmax(axis=1), "probability": shares.max(axis=1), "novel": np.arange(new) < 2}
+    Path("data/predictions").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(table), "data/predictions/batch.parquet")
+    plots = Path("plots")
+    tracking.write_plot(
+        plots / "explained_variance.json",
+        [{"components": i + 1, "explained_variance": share, "threshold": 0.95} for i, share in enumerate((0.5, 1.0))],
+    )
+    tracking.write_plot(
+        plots / "davies_bouldin.json", [{"k": 2, "davies_bouldin": 2.0}, {"k": 3, "davies_bouldin": 1.5}]
+    )
+    tracking.write_plot(
+        plots / "confusion.json",
+        [{"actual": c, "predicted": c, "rows": 1, "share": 1.0} for c in range(k)],
+    )
+
+
+def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
+    """Run both stages; the plot data by name, each also drawn as a picture that is not empty."""
+    tracking.save_array(Path("data/tree.npy"), linkage_tree(rows, "average"))
+    describe(describe=DESCRIBE)
+    visualize(tsne=tsne, seed=0)
+    for name in PICTURES:
+        assert np.ptp(plt.imread(f"plots/{name}.png")) > 0.5
+    return {name: json.loads(Path(f"plots/{name}.json").read_text()) for name in PICTURES}
+
+
+def clusters() -> list[dict]:
+    return json.loads(Path("metrics/describe/clusters.json").read_text())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_of_any_language(language):
+    rows, blobs = make_blobs(140, 10, 3)
+    topics = [["первый", "猫", "🐈 $x$"][blob] for blob in blobs.tolist()]
+    texts = [{"text": LANGUAGES[language].format(topics[i], i), "topic": topics[i]} for i in range(140)]
+    texts[3]["text"] = ""
+    write_state(rows, blobs, texts)
+    plots = show(rows[:120], blobs[:120])
+    assert {point["text"] for point in plots["tsne"]} >= {"(empty text)", " ".join(texts[0]["text"].split())}
+    assert {point["topic"] for point in plots["topics"]} == set(topics)
+    page = Path("metrics/describe/clusters.md").read_text(encoding="utf-8")
+    assert page.count("\n## Cluster ") == 3
+    metrics = json.loads(Path("metrics/describe/metrics.json").read_text())
+    assert metrics["v_measure"] == 1
+    if language == "Russian":
+        assert "первый" in clusters()[0]["words"] + clusters()[1]["words"] + clusters()[2]["words"]
+    if language == "Chinese":
+        assert all("机器" in cluster["words"] or len(cluster["words"]) == 5 for cluster in clusters())
+
+
+def test_without_texts_rows_are_named_by_batch_and_row():
+    rows, blobs = make_blobs(140, 10, 3)
+    write_state(rows, blobs, None)
+    plots = show(rows[:120], blobs[:120])
+    assert plots["tsne"][5]["text"] == "batch, row 5"
+    assert all(cluster["words"] == [] and len(cluster["nearest"]) == 3 for cluster in clusters())
+    assert json.loads(Path("metrics/describe/metrics.json").read_text()) == {"known_topics": 0}
+    page = Path("metrics/describe/clusters.md").read_text(encoding="utf-8")
+    assert "- batch, row " in page
+    assert "topic" not in page
+
+
+def test_the_rows_shown_are_the_nearest_the_most_uncertain_and_the_novel():
+    rows, blobs = make_blobs(160, 10, 3, spread=1.2)
+    blobs = number_by_size(blobs)
+    write_state(rows, blobs, [{"text": f"text {i}"} for i in range(160)])
+    show(rows[:140], blobs[:140])
+    with np.load("data/model/classifier.npz") as model:
+        distances = cosine_distances(rows[:140], model["centroids"])
+        shares = predict_probabilities(distances, model["coef"], model["intercept"])
+    table = pyarrow.parquet.read_table("data/predictions/batch.parquet")
+    for cluster in clusters():
+        own = np.flatnonzero(blobs[:140] == cluster["cluster"])
+        assert cluster["rows"] == len(own)
+        nearest = own[np.argsort(distances[own, cluster["cluster"]])[:3]]
+        assert [entry["row"] for entry in cluster["nearest"]] == nearest.tolist()
+        others = np.delete(shares[own], cluster["cluster"], axis=1).max(axis=1)
+        border = own[np.argsort(np.abs(shares[own, cluster["cluster"]] - others))[:3]]
+        assert [entry["row"] for entry in cluster["border"]] == border.tolist()
+        for entry in cluster["border"]:
+            assert entry["rival_probability"] == pytest.approx(shares[entry["row"], entry["rival"]], rel=1e-5)
+        assert cluster["new_rows"] == table["cluster"].to_pylist().count(cluster["cluster"])
+    shown = [entry["text"] for cluster in clusters() for entry in cluster["novel"]]
+    assert sorted(shown) == ["text 140", "text 141"]
+
+
+def test_topics_are_scored_over_rows_that_have_one():
+    rows, blobs = make_blobs(170, 10, 4, spread=1.0)
+    known = [{"text": "a", "topic": f"t{i % 3 + blob}"} for i, blob in enumerate(blobs.tolist())]
+    texts = [text if i % 4 else {"text": "b"} for i, text in enumerate(known)]
+    write_state(rows, blobs, texts)
+    describe(describe=DESCRIBE)
+    metrics = json.loads(Path("metrics/describe/metrics.json").read_text())
+    with_topic = [i for i in range(150) if i % 4]
+    topics = [known[i]["topic"] for i in with_topic]
+    assert metrics["v_measure"] == pytest.approx(v_measure_score(topics, blobs[with_topic]), rel=1e-5)
+    assert metrics["normalized_mutual_information"] == pytest.approx(
+        normalized_mutual_info_score(topics, blobs[with_topic]), rel=1e-5
+    )
+    assert metrics["adjusted_rand_index"] == pytest.approx(adjusted_rand_score(topics, blobs[with_topic]), rel=1e-5)
+    points = json.loads(Path("plots/topics.json").read_text())
+    totals = [sum(point["share"] for point in points if point["cluster"] == cluster) for cluster in range(4)]
+    assert totals == pytest.approx([1] * 4, rel=1e-5)
+
+
+def test_one_cluster():
+    rows, blobs = make_blobs(60, 10, 1)
+    write_state(rows, blobs, None)
+    plots = show(rows[:40], blobs[:40])
+    assert len(plots["dendrogram"]) == 1
+
+
+def test_noise_is_shown_as_such():
+    rows, blobs = make_blobs(160, 10, 3)
+    labels = np.where(np.arange(160) % 5 == 0, -1, blobs)
+    write_state(rows, labels, None)
+    plots = show(rows[:140], labels[:140])
+    sizes = {(point["cluster"], point["kind"]): point["rows"] for point in plots["cluster_sizes"]}
+    assert sizes[-1, "clustered"] == 28
+    assert sizes[-1, "new"] == 0
+    assert all(point["probability"] is None for point in plots["tsne"] if point["cluster"] < 0)
+    assert "28 rows noise" in Path("metrics/describe/clusters.md").read_text()
+
+
+def test_a_thousand_clusters_are_sensibly_reduced():
+    rows, _ = make_blobs(1520, 30, 20, spread=2.0)
+    tree = linkage_tree(rows[:1500], "average")
+    labels = cut_tree(tree, 1000)
+    write_state(rows, np.append(labels, np.zeros(20, dtype=labels.dtype)), None)
+    plots = show(rows[:1500], labels, TSNE | {"max_rows": 1000})
+    assert len({point["cluster"] for point in plots["tsne"]}) == 1000
+    leaves = [point for point in plots["dendrogram"] if point["merge"] is None]
+    assert len(leaves) == 60
+    clusters_in_leaves = [1 + int((re.search(r"and (\d+) more", leaf["name"]) or [0, 0])[1]) for leaf in leaves]
+    assert sum(clusters_in_leaves) == 1000
+    for name in PICTURES:
+        height, width, _ = plt.imread(f"plots/{name}.png").shape
+        assert max(height, width) < 1800
+
+
+def test_the_map_says_that_it_is_sampled_and_keeps_novel_rows():
+    rows, blobs = make_blobs(700, 10, 3)
+    write_state(rows, blobs, None, new=300)
+    plots = show(rows[:400], blobs[:400], TSNE | {"max_rows": 60})
+    kinds = [point["kind"] for point in plots["tsne"]]
+    assert kinds.count("clustered") == 60
+    assert kinds.count("new") + kinds.count("novel") == 60
+    assert kinds.count("novel") == 2
+    assert plots["tsne"][0]["note"] == (
+        "60 of 400 clustered rows, sampled evenly over clusters. 60 of 300 new rows, sampled evenly over clusters. "
+    )
+
+
+def test_forty_numbers_on_the_map_do_not_cover_each_other(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("stages.pictures._save", lambda figure, path: drawn.append(figure))
+    rng = np.random.default_rng(0)
+    points = [
+        {"x": x, "y": y, "cluster": i % 40, "kind": "clustered", "name": f"name {i}"}
+        for i, (x, y) in enumerate(rng.normal(size=(400, 2)).tolist())  # forty medians near the middle
+    ]
+    draw_tsne(points, Path("unused.png"))
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    boxes = [text.get_bbox_patch().get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 40
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    plt.close(figure)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_texts_in_russian():
+    rows, blobs = make_blobs(100_020, 16, 40)
+    texts = [{"text": LANGUAGES["Russian"].format(f"слово{blob}", i)} for i, blob in enumerate(blobs.tolist())]
+    write_state(rows, blobs, texts)
+    # A chain joins rows in any order: the tree of so many is not what is tried here.
+    n = len(rows) - 20
+    chain = np.column_stack(
+        [np.append(0, np.arange(n, 2 * n - 2)), np.arange(1, n), np.ones(n - 1), np.arange(2, n + 1)]
+    )
+    tracking.save_array(Path("data/tree.npy"), chain)
+    describe(describe=DESCRIBE)
+    visualize(tsne=TSNE, seed=0)
+    assert [cluster["words"][0] for cluster in clusters()] == [f"слово{i}" for i in range(40)]
