@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ BLOCK_ROWS = 4096
 
 
 class Batch(NamedTuple):
-    """One `.npy` file of embeddings, checked but not yet read."""
+    """One `.npy` file of embeddings, or a run of its rows, checked but not yet read."""
 
     path: Path
     rows: int
     columns: int
+    start: int = 0  # the first row, where this is a part of the file
 
     @property
     def texts_path(self) -> Path:
@@ -67,6 +69,32 @@ def open_batches(folder: Path) -> list[Batch]:
     return batches
 
 
+def split_rows(batches: list[Batch], part_rows: int) -> list[list[Batch]]:
+    """Cut all rows, in order, into parts of equal size that run across the borders of files.
+
+    Returns
+    -------
+    list of list of Batch
+        Each inner list is one part: runs of rows, of `part_rows` rows together; the last part may have fewer.
+    """
+    parts, room = [], 0
+    for batch in batches:
+        taken = 0
+        while taken < batch.rows:
+            if room == 0:
+                parts.append([])
+                room = part_rows
+            rows = min(room, batch.rows - taken)
+            parts[-1].append(batch._replace(rows=rows, start=batch.start + taken))
+            taken, room = taken + rows, room - rows
+    return parts
+
+
+def map_rows(batch: Batch) -> np.ndarray:
+    """The rows of a batch, memory-mapped. Drop it soon: what was touched counts as memory while the map lives."""
+    return _map_array(batch.path)[batch.start : batch.start + batch.rows]
+
+
 def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
     """Read all rows in order, in blocks of equal size that run across the borders of files.
 
@@ -94,22 +122,80 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     block = np.empty((block_rows, batches[0].columns), dtype=dtype)
     filled = 0
     for batch in batches:
-        array = _map_array(batch.path)
-        for start in range(0, batch.rows, block_rows):
-            rows = array[start : start + block_rows]
+        array = map_rows(batch)
+        for offset in range(0, batch.rows, block_rows):
+            start, rows = batch.start + offset, array[offset : offset + block_rows]
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
                 # An overflow becomes an infinity and a signalling NaN a quiet one; _check_rows names both.
                 with np.errstate(over="ignore", invalid="ignore"):
                     target[...] = taken
-                _check_rows(target, batch.path, start)
+                check_rows(target, batch.path, np.arange(start, start + len(taken)))
                 filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
                 if filled == block_rows:
                     yield block
                     filled = 0
     if filled:
         yield block[:filled]
+
+
+def read_centred(
+    batch: Batch, center: np.ndarray, block_rows: int = BLOCK_ROWS
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Read the rows of one batch in single precision, less a center, in blocks.
+
+    Parameters
+    ----------
+    batch : Batch
+    center : ndarray of shape (columns,), float32
+
+    Yields
+    ------
+    rows : ndarray of shape (block_rows, columns)
+        As they are stored, memory-mapped.
+    centred : ndarray of shape (block_rows, columns), float32
+        Rows less the center, subtracted in their own precision if that is higher. Do not keep it: the next block
+        overwrites it.
+    squared_lengths : ndarray of shape (block_rows,), float32
+        Of `centred`. What overflows single precision is infinite or NaN here.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite or all zeros; the message names file and row.
+    """
+    array = map_rows(batch)
+    buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
+    of_zeros = np.vecdot(center, center)
+    for start in range(0, batch.rows, block_rows):
+        rows = array[start : start + block_rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = np.subtract(rows, center, out=buffer[: len(rows)], casting="same_kind")
+            squared_lengths = np.vecdot(centred, centred)
+            # Only a row that is not finite, or as far from the center as a row of zeros, is worth a second look.
+            clear = (np.abs(squared_lengths - of_zeros) > 1e-4 * of_zeros) & np.isfinite(squared_lengths)
+        if not clear.all():
+            suspects = np.flatnonzero(~clear)
+            check_rows(rows[suspects].astype(np.float64), batch.path, batch.start + start + suspects)
+        yield rows, centred, squared_lengths
+
+
+def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
+    """Refuse rows that are not finite or all zeros; `numbers` are their places in the file."""
+    finite = np.isfinite(rows)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
+        raise ValueError(
+            f"{path}: {(~finite).sum()} values are NaN or infinite or overflow {rows.dtype}, the first in row "
+            f"{numbers[bad[0]]}; remove the row or embed its text again."
+        )
+    zero = np.flatnonzero(~rows.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"{path}: row {numbers[zero[0]]} is all zeros, so its cosine distance is undefined; "
+            "remove it or embed its text again."
+        )
 
 
 def read_texts(batch: Batch) -> list[dict] | None:
@@ -127,18 +213,26 @@ def read_texts(batch: Batch) -> list[dict] | None:
         If the file is not UTF-8, a line is not such an object, or their number is not that of the rows. The
         message names file and row.
     """
+    return list(iterate_texts(batch)) if batch.texts_path.exists() else None
+
+
+def iterate_texts(batch: Batch) -> Iterator[dict]:
+    """Read the texts beside a batch, which has some, a line at a time; else as `read_texts`."""
     path = batch.texts_path
-    if not path.exists():
-        return None
-    try:
-        lines = path.read_bytes().decode("utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    if len(lines) != batch.rows:
-        raise ValueError(
-            f"{path}: {len(lines)} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
-        )
-    return [_parse_text(line, path, row) for row, line in enumerate(lines)]
+    with path.open("rb") as file:
+        lines = 1 + max((number for number, line in enumerate(file) if line != b"\n"), default=0)
+        if lines != batch.rows:
+            raise ValueError(
+                f"{path}: {lines} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
+            )
+        file.seek(0)
+        position = 0
+        for row, line in enumerate(islice(file, lines)):
+            try:
+                yield _parse_text(line.decode("utf-8"), path, row)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
+            position += len(line)
 
 
 def _natural_order(path: Path) -> tuple:
@@ -168,22 +262,6 @@ def _open_batch(path: Path) -> Batch:
     if 0 in array.shape:
         raise ValueError(f"{path}: {array.shape[0]} rows and {array.shape[1]} columns; remove the empty batch.")
     return Batch(path, *array.shape)
-
-
-def _check_rows(rows: np.ndarray, path: Path, start: int) -> None:
-    finite = np.isfinite(rows)
-    if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1))
-        raise ValueError(
-            f"{path}: {(~finite).sum()} values are NaN or infinite or overflow {rows.dtype}, the first in row "
-            f"{start + bad[0]}; remove the row or embed its text again."
-        )
-    zero = np.flatnonzero(~rows.any(axis=1))
-    if len(zero):
-        raise ValueError(
-            f"{path}: row {start + zero[0]} is all zeros, so its cosine distance is undefined; "
-            "remove it or embed its text again."
-        )
 
 
 def _parse_text(line: str, path: Path, row: int) -> dict:

@@ -1,25 +1,56 @@
-"""Classify new embeddings into the clusters found.
+"""Classify new embeddings into the clusters found, and say how far to trust it.
 
 data/embeddings_classf/*.npy, data/model/reduction.npz, data/model/classifier.npz
-  -> data/predictions/<batch>.parquet, metrics/classify/
+  -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json
+
+Any other folder, with the model as it stands: `--embeddings DIR --predictions DIR`. That writes into the latter alone,
+the report on drift as drift.json.
 """
 
+import io
+import json
 import logging
+import zipfile
+from functools import reduce
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, NamedTuple, TypedDict
 
 import numpy as np
+import xxhash
 from tqdm import tqdm
 
 from stages import tracking
-from stages.algorithms.centroids import cosine_distances
-from stages.algorithms.classifier import predict_probabilities
-from stages.algorithms.novelty import distance_limits
-from stages.algorithms.principal_components import Reduction, reduce_rows
-from stages.batches import Batch, open_batches, read_blocks, read_texts
+from stages.algorithms.drift import (
+    Drift,
+    Edges,
+    Profile,
+    add_profiles,
+    bin_edges,
+    compare_profiles,
+    count_rows,
+    departures,
+)
+from stages.algorithms.novelty import novelty_limits
+from stages.algorithms.prediction import Folded, Model, Predictions, classify_chunk, fold_model
+from stages.algorithms.principal_components import Reduction, fingerprint
+from stages.batches import Batch, open_batches, read_centred, split_rows
+from stages.predictions import (
+    Result,
+    digest_batch,
+    digest_part,
+    prediction_path,
+    read_stamp,
+    remove_stale,
+    write_predictions,
+)
 from stages.tracking import Between
+from stages.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
+
+PART_ROWS = 16384  # of a task, and of a row group
+OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/predictions")
 
 
 class NoveltyParameters(TypedDict):
@@ -28,95 +59,165 @@ class NoveltyParameters(TypedDict):
     quantile: Annotated[float, Between(0.5, 0.9999)]
 
 
+class Trained(NamedTuple):
+    """The model, and what its training rows look like to models that have not seen them."""
+
+    folded: Folded
+    edges: Edges
+    profile: Profile
+    digest: str
+
+
 def classify(
     *,
     novelty: NoveltyParameters,
-    embeddings: Path = Path("data/embeddings_classf"),
+    run: RunParameters,
+    embeddings: Path = OWN_EMBEDDINGS,
     model: Path = Path("data/model"),
-    predictions: Path = Path("data/predictions"),
+    predictions: Path = OWN_PREDICTIONS,
 ) -> None:
-    """Reduce, measure and classify each batch in one pass over it."""
-    reduction = Reduction(**_load(model / "reduction.npz", Reduction._fields))
-    classifier = _load(
-        model / "classifier.npz",
-        ("centroids", "coef", "intercept", "out_of_fold_cluster", "out_of_fold_distance"),
-    )
-    if classifier["centroids"].shape[1] != len(reduction.components):
+    """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone."""
+    own = _same(predictions, OWN_PREDICTIONS)
+    if own and not _same(embeddings, OWN_EMBEDDINGS):
         raise ValueError(
-            f"{model}: reduction.npz has {len(reduction.components)} components and classifier.npz "
-            f"{classifier['centroids'].shape[1]}; they are not of one model, rerun train."
+            f"--embeddings is {embeddings}, but --predictions is {predictions}, which belongs to {OWN_EMBEDDINGS}; "
+            "give another folder for the predictions."
         )
+    trained = load_model(model, novelty["quantile"])
     batches = open_batches(embeddings)
-    if batches[0].columns != len(reduction.mean):
+    if batches[0].columns != len(trained.folded.mean):
         raise ValueError(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
-            f"{len(reduction.mean)}; embed with the same model as the clustered texts."
+            f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
-    limits = distance_limits(
-        classifier["out_of_fold_distance"],
-        classifier["out_of_fold_cluster"],
-        len(classifier["centroids"]),
-        novelty["quantile"],
-    )
-    rows = novel = 0
-    for batch in tqdm(batches, desc="classify", unit="batch", delay=1, disable=None):
-        table = _classify_batch(batch, reduction, classifier, limits)
-        _write_table(table, predictions / f"{batch.path.stem}.parquet")
-        rows += batch.rows
-        novel += int(table["novel"].sum())
-    for stale in set(predictions.glob("*.parquet")) - {predictions / f"{b.path.stem}.parquet" for b in batches}:
-        stale.unlink()
+    if _same(predictions, embeddings):
+        raise ValueError(f"--predictions {predictions} is the folder of the embeddings; give another one.")
+    for path in remove_stale(predictions, batches):
+        log.info("%s removed: its batch is gone", path)
+    profiles = _up_to_date(batches, predictions, trained.digest, run)
+    todo = [batch for batch in batches if batch not in profiles]
+    profiles |= _compute(todo, predictions, trained, run)
+
+    total = reduce(add_profiles, (profiles[batch] for batch in batches))
     log.info(
-        "%d rows of %d batches classified, %d of them novel (%.1f %%)", rows, len(batches), novel, 100 * novel / rows
+        "%d rows of %d batches classified, %d batches were up to date; %d rows novel (%.2f %%, expected %.2f %%)",
+        total.rows, len(batches), len(batches) - len(todo), total.novel, 100 * total.novel / total.rows,
+        100 * (1 - novelty["quantile"]),
+    )  # fmt: skip
+    drifts = {"all": total} | {batch.path.stem: profiles[batch] for batch in batches}
+    drifts = {name: compare_profiles(profile, trained.profile) for name, profile in drifts.items()}
+    _report_drift(drifts, predictions, own)
+    if own:
+        tracking.log_metrics("classify", classified=total.rows, novel_share=total.novel / total.rows)
+
+
+def load_model(folder: Path, quantile: float) -> Trained:
+    """Load both halves of a model, refuse halves of two, and find the limits of novelty."""
+    contents = [_read(folder / name) for name in ("reduction.npz", "classifier.npz")]
+    reduction = Reduction(**_arrays(folder / "reduction.npz", contents[0], Reduction._fields))
+    outside = ("out_of_fold_cluster", "out_of_fold_distance", "out_of_fold_residual")
+    half = _arrays(
+        folder / "classifier.npz",
+        contents[1],
+        ("centroids", "coef", "intercept", "reduction_fingerprint", *outside),
     )
-    tracking.log_metrics("classify", classified=rows, novel_share=novel / rows)
+    k, d = half["centroids"].shape
+    if d != len(reduction.components):
+        raise ValueError(
+            f"{folder}: reduction.npz has {len(reduction.components)} components and classifier.npz {d}; "
+            "they are not of one model, rerun train."
+        )
+    if not np.array_equal(half["reduction_fingerprint"], fingerprint(reduction)):
+        raise ValueError(
+            f"{folder}: classifier.npz was trained on another reduction.npz with as many components; "
+            "they are not of one model, rerun train."
+        )
+    clusters, distances, residuals = (half[name] for name in outside)
+    limits, residual_limit = novelty_limits(distances, residuals, clusters, k, quantile)
+    edges = bin_edges(distances, residuals)
+    novel = (distances > limits[clusters]) | (residuals > residual_limit)
+    return Trained(
+        fold_model(Model(reduction, half["centroids"], half["coef"], half["intercept"], limits, residual_limit)),
+        edges,
+        count_rows(clusters, distances, residuals, novel, k, edges),
+        # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
+        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode()])),
+    )
 
 
-def _classify_batch(
-    batch: Batch, reduction: Reduction, classifier: dict[str, np.ndarray], limits: np.ndarray
-) -> dict[str, np.ndarray | list]:
-    parts = [_classify_rows(reduce_rows(block, reduction), classifier, limits) for block in read_blocks([batch])]
-    table = {"row": np.arange(batch.rows, dtype=np.int32)}
-    texts = read_texts(batch)
-    if texts and any("id" in text for text in texts):
-        table["id"] = [text.get("id") for text in texts]
-    return table | {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _up_to_date(batches: list[Batch], predictions: Path, model: str, run: RunParameters) -> dict[Batch, Profile]:
+    """The batches, of which the predictions of this very model and content are there already, with their profiles."""
+    stamps = {batch: read_stamp(prediction_path(predictions, batch)) for batch in batches}
+    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp and stamp.model == model}
+    digests = map_tasks(digest_part, ((part,) for of_batch in parts.values() for (part,) in of_batch), run)
+    current = {batch: digest_batch(batch, [next(digests) for _ in of_batch]) for batch, of_batch in parts.items()}
+    return {batch: stamps[batch].profile for batch, digest in current.items() if digest == stamps[batch].batch}
 
 
-def _classify_rows(rows: np.ndarray, classifier: dict[str, np.ndarray], limits: np.ndarray) -> dict[str, np.ndarray]:
-    distances = cosine_distances(rows, classifier["centroids"])
-    probabilities = predict_probabilities(distances, classifier["coef"], classifier["intercept"])
-    cluster = probabilities.argmax(axis=1)
-    best = probabilities[np.arange(len(rows)), cluster]
-    second = np.partition(probabilities, -2, axis=1)[:, -2]
-    distance = distances[np.arange(len(rows)), cluster]
+def _compute(batches: list[Batch], predictions: Path, trained: Trained, run: RunParameters) -> dict[Batch, Profile]:
+    """Classify batches, each written as soon as its last part is there."""
+    parts = [(batch, part) for batch in batches for (part,) in split_rows([batch], PART_ROWS)]
+    results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for _, part in parts), run)
+    results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
+    of_batches = groupby(zip(results, (batch for batch, _ in parts), strict=True), key=lambda pair: pair[1])
     return {
-        "cluster": cluster.astype(np.int32),
-        "probability": best.astype(np.float32),
-        "margin": (best - second).astype(np.float32),
-        "distance": distance.astype(np.float32),
-        "novel": distance > limits[cluster],
+        batch: write_predictions(predictions, batch, trained.digest, (result for result, _ in pairs))
+        for batch, pairs in of_batches
     }
 
 
-def _write_table(table: dict[str, np.ndarray | list], path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
+def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
+    chunks = [
+        classify_chunk(rows, centred, squared_lengths, folded)[0]
+        for rows, centred, squared_lengths in read_centred(part, folded.mean)
+    ]
+    found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
+    k = len(folded.intercept)
+    profile = count_rows(found.cluster, found.distance, found.residual, found.novel, k, edges)
+    return Result(found, profile, digest_part(part))
 
-    with tracking.replacing(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.table(table), temporary)
+
+def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> None:
+    """Log what is not like training, and write the table and, for the pipeline's own predictions, the plot."""
+    for name, drift in drifts.items():
+        if drift.verdict != "like training":
+            causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
+            log.warning("%s: %s (%s)", name, drift.verdict, causes)
+    table = {
+        name: {key: tracking.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
+    }
+    with tracking.replacing(Path("metrics/classify/drift.json") if own else predictions / "drift.json") as temporary:
+        temporary.write_text(json.dumps({"drift": table}, indent=4) + "\n", encoding="utf-8")
+    if own:
+        tracking.write_plot(
+            Path("plots/drift.json"),
+            (
+                {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
+                for name, drift in drifts.items()
+                for test, departure in departures(drift).items()
+            ),
+        )
 
 
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _read(path: Path) -> bytes:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+        return path.read_bytes()
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no such file; run `dvc repro` to make the model, or `dvc pull` to fetch it."
         ) from None
-    except (KeyError, ValueError, EOFError) as error:
+
+
+def _arrays(path: Path, content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not this pipeline's model ({error}); run `dvc repro`.") from None
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve()
 
 
 if __name__ == "__main__":

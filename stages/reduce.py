@@ -5,6 +5,7 @@ data/embeddings_clu/*.npy
 """
 
 import logging
+from functools import reduce as fold
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +13,31 @@ import numpy as np
 from tqdm import tqdm
 
 from stages import tracking
-from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows
-from stages.batches import BLOCK_ROWS, open_batches, read_blocks
+from stages.algorithms.principal_components import (
+    Moments,
+    Reduction,
+    accumulate_moments,
+    add_moments,
+    fit_reduction,
+    held_out_space,
+    reduce_rows,
+    residual_lengths,
+)
+from stages.batches import Batch, open_batches, read_blocks, split_rows
 from stages.tracking import Between
+from stages.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
+
+PART_ROWS = 16384  # at most, of a task
+FOLDS = 10  # of the residuals: the more, the nearer a fold's components are to those of all rows
 
 
 def reduce(
     *,
     variance_threshold: Annotated[float, Between(0, 1, above=True)],
     standardize: bool,
+    run: RunParameters,
     embeddings: Path = Path("data/embeddings_clu"),
     reduced: Path = Path("data/reduced.npy"),
     model: Path = Path("data/model/reduction.npz"),
@@ -32,21 +47,26 @@ def reduce(
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
-    origin = next(read_blocks(batches)).mean(axis=0)
-    moments = accumulate_moments(_progress(read_blocks(batches), n, "moments"), origin)
+    # How rows are cut into tasks and folds depends on their number alone: not on files, not on workers.
+    parts = split_rows(batches, min(PART_ROWS, -(-n // (10 * FOLDS))))
+    folds = sum_moments(parts, run)
+    moments = fold(add_moments, folds)
     reduction, spectrum = fit_reduction(moments, variance_threshold, standardize)
     d = len(reduction.components)
     explained = np.cumsum(spectrum) / reduction.total_variance
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
-    with tracking.replacing(reduced) as temporary:
-        output = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(n, d))
-        start = 0
-        for block in _progress(read_blocks(batches), n, "reduce"):
-            output[start : start + len(block)] = reduce_rows(block, reduction)
-            start += len(block)
-        output.flush()
-    tracking.save_model(model, **reduction._asdict())
+    spaces = list(map_tasks(held_out_space, ((moments, held_out, d) for held_out in folds), run))
+    tasks = ((part, reduction, *spaces[i % len(spaces)]) for i, part in enumerate(parts))
+    residuals = []
+    with tracking.replacing(reduced) as temporary, temporary.open("wb") as file:
+        # Written, not mapped: pages of a map that have been touched count as memory.
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows, lengths in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
+            file.write(rows.data)
+            residuals.append(lengths)
+    tracking.save_model(model, **reduction._asdict(), out_of_fold_residual=np.concatenate(residuals))
     tracking.write_plot(
         Path("plots/explained_variance.json"),
         (
@@ -57,8 +77,35 @@ def reduce(
     tracking.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 
-def _progress(blocks, n: int, what: str):
-    return tqdm(blocks, desc=what, total=-(-n // BLOCK_ROWS), unit="block", delay=1, disable=None)
+def sum_moments(parts: list[list[Batch]], run: RunParameters) -> list[Moments]:
+    """The moments of each fold. Parts go to the folds in turn, so that a fold samples the whole folder."""
+    first = next(read_blocks(parts[0]))
+    tasks = ((part, first.mean(axis=0)) for part in parts)
+    folds: list[Moments] = []
+    for i, moments in enumerate(_progress(map_tasks(_sum_part, tasks, run), parts, "moments")):
+        if i < FOLDS:
+            folds.append(moments)
+        else:
+            folds[i % FOLDS] = add_moments(folds[i % FOLDS], moments)
+    return folds
+
+
+def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
+    return accumulate_moments(read_blocks(part), origin)
+
+
+def _reduce_part(
+    part: list[Batch], reduction: Reduction, held_out_mean: np.ndarray, held_out_components: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    reduced, lengths = [], []
+    for block in read_blocks(part):
+        reduced.append(reduce_rows(block, reduction).astype(np.float32))
+        lengths.append(residual_lengths(block, held_out_mean, held_out_components).astype(np.float32))
+    return np.concatenate(reduced), np.concatenate(lengths)
+
+
+def _progress(results, parts: list, what: str):
+    return tqdm(results, desc=what, total=len(parts), unit="part", delay=1, disable=None)
 
 
 if __name__ == "__main__":

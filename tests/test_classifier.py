@@ -7,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import cross_validate, fit_classifier, predict_probabilities
-from stages.algorithms.novelty import distance_limits
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
@@ -58,15 +57,3 @@ def test_a_row_alone_in_its_cluster_can_only_be_misclassified():
 def test_too_small_clusters_for_the_folds_are_refused():
     with pytest.raises(ValueError, match=r"largest cluster has 2 rows, expected at least classifier.folds = 5"):
         cross_validate(np.eye(6), np.arange(6) // 2, C=1.0, folds=5, seed=0)
-
-
-def test_limits_keep_the_share_asked_for():
-    rng = np.random.default_rng(1)
-    clusters = np.repeat([0, 1, 2], [5000, 3000, 20])
-    distances = rng.gamma(4, size=8020) * np.array([1.0, 2.0, 1.0])[clusters]
-    limits = distance_limits(distances, clusters, 4, 0.99)
-    assert limits[1] > 1.5 * limits[0]
-    assert (distances > limits[clusters]).mean() == pytest.approx(0.01, abs=0.003)
-    overall = np.quantile(distances, 0.99)
-    assert limits[3] == overall  # no row of its own
-    assert abs(limits[2] - overall) < abs(np.quantile(distances[clusters == 2], 0.99) - overall)

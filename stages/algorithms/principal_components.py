@@ -1,5 +1,6 @@
 """Principal components from streamed moments: one pass over the rows, in memory that does not grow with them."""
 
+import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -91,13 +92,7 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     n = moments.count
     if n < 2:
         raise ValueError(f"{n} row, expected at least 2: there is no variance to explain.")
-    mean_shift = moments.sum / n
-    covariance = (moments.products - n * np.outer(mean_shift, mean_shift)) / (n - 1)
-    variances, axes = np.linalg.eigh(covariance)
-    variances, axes = variances[::-1], axes[:, ::-1].T
-    # Rounding in the sums is relative to the second moment about the origin, not to the covariance.
-    rounding = len(variances) * np.finfo(np.float64).eps * max(variances[0], np.trace(moments.products) / n)
-    spectrum = np.where(variances > rounding, variances, 0.0)
+    mean, spectrum, axes = _principal_axes(moments)
     if spectrum[0] == 0:
         raise ValueError(f"all {n} rows are equal: there is no variance to explain; embed different texts.")
     cumulative = np.cumsum(spectrum)
@@ -106,7 +101,7 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     largest = components[np.arange(d), np.abs(components).argmax(axis=1)]
     components = components * np.sign(largest)[:, None]
     return Reduction(
-        mean=moments.origin + mean_shift,
+        mean=mean,
         components=components,
         explained_variance=spectrum[:d],
         total_variance=float(cumulative[-1]),
@@ -116,6 +111,62 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     ), spectrum
 
 
+def held_out_space(everything: Moments, held_out: Moments, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """The space of principal components as the other rows have it, to see how far from it the rows held out lie.
+
+    Rows that a reduction was fitted to lie nearer to its space than new rows do: by 7 % on 6,000 rows of 768 columns.
+    Moments are additive, so leaving rows out is a subtraction.
+
+    Returns
+    -------
+    mean : ndarray of shape (columns,)
+    components : ndarray of shape (d, columns)
+        No more than one row fewer than there are rows; none where a single row is left.
+    """
+    others = Moments(
+        everything.origin,
+        everything.count - held_out.count,
+        everything.sum - held_out.sum,
+        everything.products - held_out.products,
+    )
+    if others.count < 2:
+        return others.origin + others.sum / max(others.count, 1), np.empty((0, len(others.sum)))
+    mean, _, axes = _principal_axes(others)
+    return mean, axes[: min(d, others.count - 1)]
+
+
+def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """Euclidean distance of every row from the space of the components: (n, columns) -> (n,) float64."""
+    centred = rows - mean
+    squares = np.vecdot(centred, centred) - np.square(centred @ components.T).sum(axis=1)
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def add_moments(a: Moments, b: Moments) -> Moments:
+    """Moments of the rows of both, which were taken about one origin."""
+    return Moments(a.origin, a.count + b.count, a.sum + b.sum, a.products + b.products)
+
+
+def _principal_axes(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variances by falling size with those within rounding set to 0, and an axis a row."""
+    n = moments.count
+    mean_shift = moments.sum / n
+    covariance = (moments.products - n * np.outer(mean_shift, mean_shift)) / (n - 1)
+    variances, axes = np.linalg.eigh(covariance)
+    variances, axes = variances[::-1], axes[:, ::-1].T
+    # Rounding in the sums is relative to the second moment about the origin, not to the covariance.
+    rounding = len(variances) * np.finfo(np.float64).eps * max(variances[0], np.trace(moments.products) / n)
+    return moments.origin + mean_shift, np.where(variances > rounding, variances, 0.0), axes
+
+
 def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:
     """Apply a reduction: (n, columns) -> (n, d) in float64."""
     return ((rows - reduction.mean) @ reduction.components.T - reduction.center) / reduction.scale
+
+
+def fingerprint(reduction: Reduction) -> np.ndarray:
+    """SHA-256 of the arrays, as int64 of shape (4,): what is made from a reduction can say from which."""
+    digest = hashlib.sha256()
+    for array in reduction:
+        digest.update(np.asarray(array, dtype="<f8").tobytes())
+    return np.frombuffer(digest.digest(), dtype="<i8")

@@ -1,0 +1,163 @@
+"""Whether a batch of classified rows looks like training, from counts that add up over chunks and batches."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+BINS = 128
+SIGNIFICANCE = 0.01  # of a verdict; each of the four tests takes a quarter (Bonferroni)
+NEGLIGIBLE = 0.03  # a Kolmogorov-Smirnov statistic that the estimate of the training distribution can be off by
+FOREIGN = 10  # so many times the share expected, or half of all rows if that is less, is not a shift any more
+EXPECTED = 5  # rows expected in a cluster, below which it is merged with others for chi-square
+
+
+class Profile(NamedTuple):
+    """What drift is judged by, as counts of rows."""
+
+    clusters: np.ndarray  # (k,)
+    distances: np.ndarray  # (bins,) of cosine distances to the centroid
+    residuals: np.ndarray  # (bins,) of distances from the space of the principal components
+    novel: int
+
+    @property
+    def rows(self) -> int:
+        return int(self.clusters.sum())
+
+
+class Edges(NamedTuple):
+    """Borders of the bins: quantiles of the training rows, so that every bin holds as many of them."""
+
+    distances: np.ndarray  # (bins - 1,)
+    residuals: np.ndarray  # (bins - 1,)
+
+
+class Drift(NamedTuple):
+    """A batch against training. The p-values are of the hypothesis that both come from one population."""
+
+    verdict: str  # like training, shifted, or foreign
+    rows: int
+    novel_share: float
+    novel_low: float  # of the 95 % interval of the share, Clopper and Pearson's
+    novel_high: float
+    novel_p: float  # Fisher's exact test against the training rows
+    clusters_p: float  # chi-square of the cluster shares
+    clusters_psi: float  # population stability index of the cluster shares
+    clusters_psi_limit: float  # that one population stays below but for a quarter of SIGNIFICANCE
+    distance_ks: float  # two-sample Kolmogorov-Smirnov statistic
+    distance_p: float
+    residual_ks: float
+    residual_p: float
+
+
+def bin_edges(distances: np.ndarray, residuals: np.ndarray) -> Edges:
+    """Borders of bins from the out-of-fold distances and residuals of the training rows, both (n,)."""
+    levels = np.arange(1, BINS) / BINS
+    return Edges(np.quantile(distances, levels), np.quantile(residuals, levels))
+
+
+def count_rows(
+    clusters: np.ndarray, distances: np.ndarray, residuals: np.ndarray, novel: np.ndarray, k: int, edges: Edges
+) -> Profile:
+    """Count rows, all arguments (n,); the first edge that a value does not exceed is its bin's."""
+    return Profile(
+        np.bincount(clusters, minlength=k),
+        np.bincount(np.searchsorted(edges.distances, distances), minlength=BINS),
+        np.bincount(np.searchsorted(edges.residuals, residuals), minlength=BINS),
+        int(np.count_nonzero(novel)),
+    )
+
+
+def add_profiles(a: Profile, b: Profile) -> Profile:
+    """The profile of the rows of both."""
+    return Profile(*(mine + other for mine, other in zip(a, b, strict=True)))
+
+
+def compare_profiles(batch: Profile, training: Profile) -> Drift:
+    """Test a batch against training, and judge it.
+
+    Parameters
+    ----------
+    batch : Profile
+    training : Profile
+        Of the training rows by models that have not seen them: a model knows the rows it was fitted to too well.
+
+    Returns
+    -------
+    Drift
+        `foreign` where even the lower end of the novel share's interval is above `FOREIGN` times that of training
+        (at most one half), `shifted` where a test rejects, and by Kolmogorov-Smirnov the distributions are further
+        apart than `NEGLIGIBLE`; otherwise `like training`. Fewer than some ten rows prove nothing but foreignness.
+
+    Notes
+    -----
+    The Kolmogorov-Smirnov statistic is taken over the edges of the bins, so it is no larger than over all rows, and
+    its asymptotic p-value errs towards no drift. The stability index of two samples of one population is distributed
+    as (1/n + 1/m) chi-square with one degree of freedom less than clusters (Yurdakul 2018); its usual limits of 0.1
+    and 0.25 know nothing of n and m.
+    """
+    from scipy import stats
+
+    n, m = training.rows, batch.rows
+    level = SIGNIFICANCE / 4
+    shares = merge_rare(np.stack([training.clusters, batch.clusters]))
+    groups = shares.shape[1]
+    clusters_p = stats.chi2_contingency(shares, correction=False).pvalue if groups > 1 else 1.0
+    p, q = (shares + 0.5) / (shares + 0.5).sum(axis=1, keepdims=True)  # half a row more: no logarithm of 0
+    distance_ks, distance_p = _kolmogorov_smirnov(batch.distances, training.distances)
+    residual_ks, residual_p = _kolmogorov_smirnov(batch.residuals, training.residuals)
+    novel_p = stats.fisher_exact([[training.novel, n - training.novel], [batch.novel, m - batch.novel]]).pvalue
+    interval = stats.binomtest(batch.novel, m).proportion_ci(0.95)
+    drift = Drift(
+        verdict="like training",
+        rows=m,
+        novel_share=batch.novel / m,
+        novel_low=float(interval.low),
+        novel_high=float(interval.high),
+        novel_p=float(novel_p),
+        clusters_p=float(clusters_p),
+        clusters_psi=float(((q - p) * np.log(q / p)).sum()),
+        clusters_psi_limit=float(stats.chi2.isf(level, groups - 1) * (1 / n + 1 / m)) if groups > 1 else 0.0,
+        distance_ks=distance_ks,
+        distance_p=distance_p,
+        residual_ks=residual_ks,
+        residual_p=residual_p,
+    )
+    if drift.novel_low > min(0.5, FOREIGN * training.novel / n):
+        return drift._replace(verdict="foreign")
+    return drift._replace(verdict="shifted") if max(departures(drift).values()) > 1 else drift
+
+
+def departures(drift: Drift) -> dict[str, float]:
+    """By test, how far a batch is from training in units of what the test allows: 1 is its limit, 10 or more is 10."""
+
+    def evidence(p: float) -> float:
+        return float(np.log(max(p, 1e-300)) / np.log(SIGNIFICANCE / 4))
+
+    found = {
+        "novel rows": evidence(drift.novel_p),
+        "cluster shares": evidence(drift.clusters_p),
+        "distances": min(evidence(drift.distance_p), drift.distance_ks / NEGLIGIBLE),
+        "residuals": min(evidence(drift.residual_p), drift.residual_ks / NEGLIGIBLE),
+    }
+    return {test: min(value, 10.0) for test, value in found.items()}
+
+
+def merge_rare(counts: np.ndarray) -> np.ndarray:
+    """Merge columns of a (2, k) table until at least 5 rows are expected in each cell, rarest first."""
+    expected = counts.sum(axis=0) * counts.sum(axis=1).min() / counts.sum()
+    order = np.argsort(expected, kind="stable")
+    rare = int((expected < EXPECTED).sum())
+    while 0 < rare < len(order) and expected[order[:rare]].sum() < EXPECTED:
+        rare += 1
+    if rare == 0:
+        return counts
+    return np.column_stack([counts[:, order[rare:]], counts[:, order[:rare]].sum(axis=1)])
+
+
+def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Statistic and asymptotic p-value of two histograms over the same bins."""
+    from scipy.special import kolmogorov
+
+    n, m = a.sum(), b.sum()
+    statistic = float(np.abs(np.cumsum(a) / n - np.cumsum(b) / m).max())
+    return statistic, float(kolmogorov(statistic * np.sqrt(n * m / (n + m))))

@@ -1,0 +1,213 @@
+"""New embeddings to clusters: the whole chain in double precision, and in single precision where that is safe."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.algorithms.centroids import cosine_distances, unit_vectors
+from stages.algorithms.classifier import predict_probabilities
+from stages.algorithms.principal_components import Reduction, reduce_rows, residual_lengths
+
+
+class Model(NamedTuple):
+    """All that a row's prediction depends on; all arrays float64."""
+
+    reduction: Reduction
+    centroids: np.ndarray  # (k, d)
+    coef: np.ndarray  # (k, k)
+    intercept: np.ndarray  # (k,)
+    distance_limits: np.ndarray  # (k,) a row farther from its cluster's centroid is novel
+    residual_limit: float  # so is one farther from the space of the principal components
+
+
+class Predictions(NamedTuple):
+    """One entry a row."""
+
+    cluster: np.ndarray  # int32
+    probability: np.ndarray  # float32, of that cluster
+    margin: np.ndarray  # float32, to the probability of the next
+    distance: np.ndarray  # float32, cosine, to the centroid of that cluster
+    novel: np.ndarray  # bool
+    residual: np.ndarray  # float32, distance from the space of the principal components
+
+
+class Folded(NamedTuple):
+    """A model as few single-precision products, and what bounds their rounding.
+
+    A row's reduction is one affine map, `(x - mean) @ matrix + offset`, and a regression on `1 - similarity` is one on
+    similarities. Not folded: the centring into the offset, because subtracting costs nothing where half precision is
+    widened anyway and keeps the digits of rows that lie far from the origin; and the centroids into the matrix,
+    because the cosine divides by the length of the reduced row, which takes all its components to know.
+    """
+
+    model: Model
+    mean: np.ndarray  # (columns,) float32; what rounding it lost is in offset
+    matrix: np.ndarray  # (columns, d) float32
+    offset: np.ndarray  # (d,) float32
+    squares: np.ndarray  # (d, 2) float32: squared components -> squared lengths reduced, and in units of the rows
+    directions: np.ndarray  # (d, k) float32, unit centroids
+    coef: np.ndarray  # (k, k) float32, on similarities
+    intercept: np.ndarray  # (k,) float32
+    bounds: "Bounds"
+
+
+class Bounds(NamedTuple):
+    """Worst-case rounding, each as a multiple of a row's length about the mean plus a constant."""
+
+    reduced: tuple[float, float]  # of the reduced row, in length
+    scores: tuple[float, float]  # of the difference of any two scores, times the length of the reduced row
+    score: float  # of that difference, from all that follows the reduction
+    similarity: float  # likewise of a similarity
+    square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
+
+
+def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
+    """Predict rows in double precision, step by step: the reference that `classify_chunk` has to agree with.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, columns)
+    """
+    everything = np.arange(len(rows))
+    rows = np.asarray(rows, dtype=np.float64)
+    reduced = reduce_rows(rows, model.reduction)
+    distances = cosine_distances(reduced, model.centroids)
+    probabilities = predict_probabilities(distances, model.coef, model.intercept)
+    cluster = probabilities.argmax(axis=1)
+    best = probabilities[everything, cluster]
+    second = np.partition(probabilities, -2, axis=1)[:, -2]
+    distance = distances[everything, cluster]
+    residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
+    return Predictions(
+        cluster=cluster.astype(np.int32),
+        probability=best.astype(np.float32),
+        margin=(best - second).astype(np.float32),
+        distance=distance.astype(np.float32),
+        novel=(distance > model.distance_limits[cluster]) | (residual > model.residual_limit),
+        residual=residual.astype(np.float32),
+    )
+
+
+def fold_model(model: Model) -> Folded:
+    """Fold a model for `classify_chunk`, and bound what single precision can change.
+
+    Notes
+    -----
+    A sum of n products rounded to unit roundoff u is off by at most n u / (1 - n u) times the sum of their magnitudes,
+    in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1); the
+    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random.
+    """
+    reduction, (d, columns) = model.reduction, model.reduction.components.shape
+    directions = unit_vectors(model.centroids).T
+    mean = reduction.mean.astype(np.float32)
+    lost = mean.astype(np.float64) - reduction.mean
+    matrix = reduction.components.T / reduction.scale
+    offset = lost @ matrix - reduction.center / reduction.scale
+    # Axes are orthonormal, so a component before scaling is scale * y + center, and residuals do not see center.
+    score_axes = directions @ (model.coef - model.coef.mean(axis=0)).T  # (d, k), softmax ignores a common shift
+    constants = np.abs(model.coef).sum(axis=1) * 2 + np.abs(model.intercept)
+
+    per_row, per_reduced = _rounding(columns + 4), _rounding(d + len(directions.T) + 8)
+    lengths, offsets = np.linalg.norm(matrix, axis=0), np.abs(offset)
+    spread, lean = np.abs(score_axes), np.linalg.norm(score_axes, axis=0)
+    shift = np.linalg.norm(lost) + np.linalg.norm(reduction.center)
+    return Folded(
+        model=model,
+        mean=mean,
+        matrix=matrix.astype(np.float32),
+        offset=offset.astype(np.float32),
+        squares=np.stack([np.ones(d), reduction.scale**2], axis=1).astype(np.float32),
+        directions=directions.astype(np.float32),
+        coef=-model.coef.astype(np.float32),
+        intercept=(model.coef.sum(axis=1) + model.intercept).astype(np.float32),
+        bounds=Bounds(
+            reduced=(per_row * np.linalg.norm(lengths), per_row * np.linalg.norm(offsets)),
+            scores=(
+                2 * per_row * (lengths @ spread + np.linalg.norm(lengths) * lean).max(),
+                2 * per_row * (offsets @ spread + np.linalg.norm(offsets) * lean).max(),
+            ),
+            score=2 * per_reduced * constants.max(),
+            similarity=per_reduced,
+            square=(
+                2 * per_row * (1 + np.sqrt(d)) + per_reduced,
+                2 * shift + 2 * per_row * np.linalg.norm(offsets * reduction.scale),
+                shift**2,
+            ),
+        ),
+    )
+
+
+def classify_chunk(
+    rows: np.ndarray, centred: np.ndarray, squared_lengths: np.ndarray, folded: Folded
+) -> tuple[Predictions, int]:
+    """Predict rows in single precision, and those in double that rounding could put on another side.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, columns)
+        As they were read, finite.
+    centred : ndarray of shape (n, columns), float32
+        Less `folded.mean`.
+    squared_lengths : ndarray of shape (n,), float32
+        Of `centred`.
+
+    Returns
+    -------
+    predictions : Predictions
+        `cluster` and `novel` are those of `classify_rows`, but where even that has a tie to within double rounding.
+    settled : int
+        Rows that double precision had to settle: those nearer to a border between clusters, or to a limit of
+        novelty, than the worst rounding.
+
+    Notes
+    -----
+    Time O(n columns d), of which the one product with `matrix` is most; memory O(n d).
+    """
+    model, bounds, everything = folded.model, folded.bounds, np.arange(len(rows))
+    reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
+    reduced += folded.offset
+    squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # Worst bounds of a row that overflows are NaN or infinite, and nothing is clear of those.
+        lengths, radii = np.sqrt(squares[:, 0]), np.sqrt(squared_lengths)
+        similarities = reduced @ folded.directions  # (n, d) @ (d, k)
+        similarities /= lengths[:, None]
+        scores = similarities @ folded.coef.T
+        scores += folded.intercept
+        cluster = scores.argmax(axis=1)
+        best = scores[everything, cluster]
+        distance = 1 - similarities[everything, cluster]
+        scores -= best[:, None]
+        scores[everything, cluster] = -np.inf
+        gap = -scores.max(axis=1)
+        probability = 1 / (1 + np.exp(scores, out=scores).sum(axis=1))
+        squared_residual = squared_lengths - squares[:, 1]
+
+        turned = 1.1 * (bounds.reduced[0] * radii + bounds.reduced[1]) / lengths  # relative error of a reduced row
+        doubt = 1.1 * (bounds.scores[0] * radii + bounds.scores[1]) / lengths + bounds.score
+        square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
+        clear = (
+            (turned < 0.05)
+            & (gap > doubt)
+            & (np.abs(distance - model.distance_limits[cluster]) > 2 * turned + bounds.similarity)
+            & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)
+        )
+        predictions = Predictions(
+            cluster=cluster.astype(np.int32),
+            probability=probability,
+            margin=probability * -np.expm1(-gap),
+            distance=np.clip(distance, 0, 2),
+            novel=(distance > model.distance_limits[cluster]) | (squared_residual > model.residual_limit**2),
+            residual=np.sqrt(np.maximum(squared_residual, 0)),
+        )
+    unclear = np.flatnonzero(~clear)
+    if len(unclear):
+        for fast, exact in zip(predictions, classify_rows(rows[unclear], model), strict=True):
+            fast[unclear] = exact
+    return predictions, len(unclear)
+
+
+def _rounding(operations: int) -> float:
+    """Worst relative rounding of a sum of so many products in single precision."""
+    n = operations * float(np.finfo(np.float32).eps) / 2
+    return n / (1 - n)

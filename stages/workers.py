@@ -1,0 +1,87 @@
+"""Tasks on this machine's cores or on a Dask cluster; where they run changes no byte of the result."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Annotated, Any, Literal, TypedDict
+
+from joblib import Parallel, delayed, parallel_config
+from threadpoolctl import threadpool_limits
+
+from stages.tracking import Between
+
+
+class RunParameters(TypedDict):
+    """The group `run` of params.yaml; no stage lists it, because it changes no result."""
+
+    backend: Literal["local", "dask"]
+    workers: Annotated[int, Between(0)]
+    scheduler: str | None
+
+
+def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunParameters) -> Iterator[Any]:
+    """Yield `function(*task)` of every task, in the order of the tasks.
+
+    Parameters
+    ----------
+    function : callable
+        Pure: a task whose worker dies is computed again elsewhere. For Dask, importable by the workers.
+    tasks : iterable of tuple
+        Cut by the caller without regard to the number of workers, so that every sum has the same parts in the same
+        order. Taken a few ahead of the results.
+    run : RunParameters
+
+    Raises
+    ------
+    ValueError
+        If Dask is asked for without the address of a scheduler, or is not installed.
+    OSError
+        If no scheduler answers there.
+
+    Notes
+    -----
+    The linear algebra of a task runs on one thread: how it splits a product over threads decides the last digits.
+    Local workers are threads, since all that is slow here (casting, products, digests) lets other threads run: no
+    second copy of the libraries, no start-up, no copying. Constants travel inside a task rather than being scattered
+    once to the cluster: what is scattered is lost with the worker that holds it.
+    """
+    with _backend(run) as wrap:
+        calls = (delayed(partial(wrap, function, *task))() for task in tasks)
+        yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
+
+
+@contextmanager
+def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
+    """Tell joblib where to run; gives what each call is wrapped in."""
+    if run["backend"] == "local":
+        with threadpool_limits(1), parallel_config(backend="threading"):
+            yield _call
+        return
+    if not run["scheduler"]:
+        raise ValueError(
+            "params.yaml: run.scheduler is null, but run.backend is dask; give the address that `dask scheduler` "
+            "prints, such as tcp://10.0.0.1:8786."
+        )
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(
+            "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
+        ) from None
+    with Client(run["scheduler"], set_as_default=False) as client, parallel_config(backend="dask", client=client):
+        yield _call_on_one_thread
+
+
+def _call(function: Callable[..., Any], *task: Any) -> Any:
+    return function(*task)
+
+
+def _call_on_one_thread(function: Callable[..., Any], *task: Any) -> Any:
+    _limit_threads()
+    return function(*task)
+
+
+@cache
+def _limit_threads() -> None:
+    """Once, for the rest of a Dask worker's life."""
+    threadpool_limits(1)
