@@ -1,10 +1,11 @@
 """The clustering methods by name: their parameters in params.yaml, and the criteria that each can have."""
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from stages.tracking import Between
 
 Linkage = Literal["average", "complete", "single", "ward"]
+LINKAGES = get_args(Linkage)
 Method = Literal["agglomerative", "kmeans", "minibatch_kmeans", "gaussian_mixture", "dbscan"]
 Criterion = Literal["davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow"]
 

@@ -43,7 +43,7 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "visualize"]
+    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "visualize", "compare"]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)

@@ -1,10 +1,23 @@
 """Whether clusters come back on a part of the rows, or from another random start."""
 
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
+from stages.algorithms.centroids import cluster_centroids, consolidate
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree_cuts import cut_tree
+
 STABLE, DOUBTFUL = 0.75, 0.6  # mean Jaccard from which a cluster is stable, and below which it is not to be trusted
+
+
+class PartStability(NamedTuple):
+    """How what is found in a part of the rows agrees with what was found in all."""
+
+    curve: np.ndarray  # (k values,) float64, adjusted Rand index of the cuts of the two trees
+    in_use: float  # adjusted Rand index with the partition in use
+    jaccards: np.ndarray  # (clusters in use,) float64, how well each is found again; NaN without rows in the part
 
 
 def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
@@ -42,6 +55,46 @@ def best_jaccards(labels: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
     return np.where(own > 0, best, np.nan)
 
 
+def compare_part_tree(
+    rows: np.ndarray,
+    part: np.ndarray,
+    linkage: str,
+    k_values: list[int],
+    cuts: np.ndarray,
+    in_use: np.ndarray,
+    consolidated: bool,
+) -> PartStability:
+    """Build the tree of a part of the rows, and compare its cuts with those of the tree of all rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    part : ndarray of shape (m,), int
+        Row numbers.
+    linkage : str
+    k_values : list of int
+        A cut with more clusters than the part has rows is compared with the part's rows one by one.
+    cuts : ndarray of shape (len(k_values), n), int
+        The cuts of the tree of all rows.
+    in_use : ndarray of shape (n,), int
+        The partition whose clusters are looked for one by one: a cut, consolidated or not.
+    consolidated : bool
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    tree = linkage_tree(rows[part], linkage)
+    curve = [
+        adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
+    ]
+    k = int(in_use.max()) + 1
+    again = cut_tree(tree, min(k, len(part)))
+    if consolidated:
+        again, _ = consolidate(rows[part], again)
+    return PartStability(
+        np.array(curve), adjusted_rand_score(in_use[part], again), best_jaccards(in_use[part], again, k)
+    )
+
+
 def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:
     """Adjusted Rand index of every pair of partitions of the same rows: (m (m - 1) / 2,) float64.
 
@@ -50,6 +103,27 @@ def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:
     from sklearn.metrics import adjusted_rand_score
 
     return np.array([adjusted_rand_score(a, b) for a, b in combinations(partitions, 2)])
+
+
+def agreement_with_parts(labels: np.ndarray, parts: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+    """Adjusted Rand index of a partition of all rows with that of each part, on the rows of the part.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int
+    parts : list of ndarray, int
+        Row numbers of each part.
+    found : list of ndarray, int
+        The labels of the rows of each part; of as many parts as there are.
+
+    Returns
+    -------
+    ndarray of shape (len(found),), float64
+        Noise counts as a cluster.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    return np.array([adjusted_rand_score(labels[part], again) for part, again in zip(parts, found, strict=False)])
 
 
 def matched_numbers(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -89,8 +163,6 @@ def borderline_rows(rows: np.ndarray, labels: np.ndarray, share: float) -> np.nd
         Of the rows, that with the smallest margins.
     """
     from scipy.spatial.distance import cdist
-
-    from stages.algorithms.centroids import cluster_centroids
 
     first, second = np.partition(cdist(rows, cluster_centroids(rows, labels)), 1, axis=1)[:, :2].T
     margins = (second - first) / np.where(second > 0, second, 1.0)

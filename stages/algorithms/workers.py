@@ -1,5 +1,6 @@
 """Independent calls spread over processes, with results that do not depend on how many there are."""
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -44,3 +45,10 @@ def _call_with_one_thread(function: Callable[..., Result], *arguments: Any) -> R
 
     with threadpool_limits(limits=1):
         return function(*arguments)
+
+
+def timed(function: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
+    """Call a function; its result, and the seconds of processor time it took."""
+    start = time.process_time()
+    result = function(*arguments)
+    return result, time.process_time() - start
