@@ -6,7 +6,7 @@ cluster    reduced embeddings, tree -> the number of clusters and the label of e
 train      reduced embeddings, labels -> centroids and a regression on the distances to them
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row
 visualize  reduced embeddings, labels, plot data -> the map and the pictures
-compare    reduced embeddings, tree, labels -> every method side by side, the null band, stability, and a verdict in words
+compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 
 Shared by them: batches (reading folders of embeddings), tracking (parameters, metrics, plot data), methods (clustering
 methods by name), algorithms/ (arrays in, arrays out). Stages meet in files only; none imports another.

@@ -184,11 +184,13 @@ def _search(rows: np.ndarray, dbscan: DbscanParameters, k_min: int, k_max: int) 
         search.eps, search.clusters, search.noise_share, search.largest_share, strict=True
     ):
         log.info("eps %.4f: %4d clusters, noise %.3f, largest %.3f", eps, clusters, noise, largest)
-    kept = np.flatnonzero((search.clusters >= k_min) & (search.clusters <= k_max))
+    in_range = (search.clusters >= k_min) & (search.clusters <= k_max)
+    kept = np.flatnonzero(in_range & (search.noise_share <= dbscan["max_noise"]))
     if not len(kept):
         raise ValueError(
-            f"dbscan finds {search.clusters.min()} to {search.clusters.max()} clusters at the {len(search.eps)} eps "
-            f"tried, expected k_min..k_max = {k_min}..{k_max}; change dbscan.min_samples, dbscan.eps or the range."
+            f"dbscan: {search.clusters.min()} to {search.clusters.max()} clusters at the {len(search.eps)} eps tried, "
+            f"expected one with {k_min}..{k_max} clusters and at most {dbscan['max_noise']:g} noise; "
+            "change dbscan.min_samples, dbscan.max_noise, dbscan.eps or k_min..k_max."
         )
     partitions = [Partition(search.labels[i]) for i in kept]
     return Candidates(

@@ -92,7 +92,8 @@ def compare(
 
     search = search_eps(rows, dbscan["min_samples"], dbscan["eps"] and [dbscan["eps"]], dbscan["eps_steps"])
     eps_table = [_eps_row(rows, search, i, min_cluster_size) for i in range(len(search.eps))]
-    eps = float(search.eps[_best_eps(eps_table, search, in_use if method == "dbscan" else None)])
+    at = _eps_in_use(search, in_use) if method == "dbscan" else _best_eps(eps_table, dbscan["max_noise"])
+    eps = float(search.eps[at])
     variants = _variants(groups, {"eps": eps, "min_samples": dbscan["min_samples"]}, rows.shape, k_max)
     trees = {linkage: merges} | _other_trees(rows, linkage)
     k_values = sorted({min(k, k_min) - 1, *grid, max(k, k_max) + 1})
@@ -207,15 +208,22 @@ def _eps_row(rows: np.ndarray, search: EpsSearch, i: int, min_cluster_size: int)
     return {"eps": search.eps[i], "clusters": measured.pop("k"), **measured}
 
 
-def _best_eps(table: list[dict[str, Any]], search: EpsSearch, in_use: np.ndarray | None) -> int:
-    """The eps of the labels in use; else that of the lowest Davies-Bouldin score; else that of most clusters."""
-    if in_use is not None:
-        same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, in_use)]
-        if not same:
-            raise ValueError("data/labels.npy is not what dbscan finds with these parameters; rerun cluster.")
-        return same[0]
-    scores = np.array([np.nan if row["davies_bouldin"] is None else row["davies_bouldin"] for row in table])
-    return int(search.clusters.argmax()) if np.isnan(scores).all() else lowest(scores)
+def _eps_in_use(search: EpsSearch, in_use: np.ndarray) -> int:
+    same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, in_use)]
+    if not same:
+        raise ValueError("data/labels.npy is not what dbscan finds with these parameters; rerun cluster.")
+    return same[0]
+
+
+def _best_eps(table: list[dict[str, Any]], max_noise: float) -> int:
+    """The eps of the lowest Davies-Bouldin score within the noise allowed; of the most clusters if there is none."""
+    scores = [
+        np.nan if row["davies_bouldin"] is None or row["noise_share"] > max_noise else row["davies_bouldin"]
+        for row in table
+    ]
+    if np.isnan(scores).all():
+        return int(np.argmax([row["clusters"] for row in table]))
+    return lowest(np.array(scores))
 
 
 def _table_row(

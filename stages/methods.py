@@ -37,6 +37,7 @@ class DbscanParameters(TypedDict):
     min_samples: Annotated[int, Between(2)]
     eps: float | None
     eps_steps: Annotated[int, Between(1, 1000)]
+    max_noise: Annotated[float, Between(0, 1)]
 
 
 class CompareParameters(TypedDict):

@@ -51,8 +51,9 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
     neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(units)
     if eps is None:
         core_distances = neighbours.kneighbors(units, min_samples)[0][:, -1].astype(np.float64)
-        eps = np.unique(np.quantile(core_distances, (np.arange(steps) + 0.5) / steps)).tolist()
-        eps = [each for each in eps if each > 1e-6]
+        quantiles = np.unique(np.quantile(core_distances, (np.arange(steps) + 0.5) / steps))
+        # A little more than the distance of a row, so that rounding does not decide whether it is within.
+        eps = [each + 1e-6 for each in quantiles.tolist() if each > 1e-6]
         if not eps:
             raise ValueError(
                 f"dbscan: most rows have {min_samples} equal ones, so no eps separates them; raise dbscan.min_samples."
