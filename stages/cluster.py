@@ -105,11 +105,11 @@ def cluster(
     best = choose(criterion, series, error)
     k = int(candidates.k[best])
     log.info("%s, k = %d of %d..%d by %s: %.4f", method, k, k_min, k_max, criterion, series[best])
-    at_edge = len(series) > 1 and best in (0, len(series) - 1)
+    at_edge = k_min < k_max and k in (k_min, k_max)
     if at_edge:
         log.warning(
-            "k = %d is the edge of what was tried: the criterion may go on improving beyond it, as Davies-Bouldin does "
-            "on noise; widen k_min..k_max to see",
+            "k = %d is the edge of the range: the criterion may go on improving beyond it, as Davies-Bouldin does on "
+            "noise; widen k_min..k_max to see",
             k,
         )
     partition = candidates.partitions[best] if candidates.partitions else Partition(cut_tree(merges, k))

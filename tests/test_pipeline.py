@@ -166,7 +166,7 @@ def test_a_wider_range_reruns_from_cluster_on(small_project):
     small_project.run("dvc", "repro")
     small_project.commit()
     output = small_project.run("dvc", "exp", "run", "-S", "k_max=4").stdout
-    assert ran(output) == ["cluster", "train", "classify", "visualize"]
+    assert ran(output) == ["cluster", "train", "classify", "visualize", "compare"]
     changed = {row["Metric"] for row in json_rows(small_project.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
     assert "k_max" in small_project.run("dvc", "params", "diff").stdout
