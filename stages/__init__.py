@@ -7,8 +7,9 @@ train      reduced embeddings, labels -> centroids and a regression on the dista
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row
 describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
+compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 
-Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), pictures (plots drawn),
-tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages meet in files only; none imports
-another.
+Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), methods (clustering methods
+by name), pictures (plots drawn), tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages
+meet in files only; none imports another.
 """

@@ -71,7 +71,7 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
     """Run both stages; the plot data by name, each also drawn as a picture that is not empty."""
-    tracking.save_array(Path("data/tree.npy"), linkage_tree(rows, "average"))
+    tracking.save_array(Path("data/tree.npy"), linkage_tree(rows, "average").merges)
     describe(describe=DESCRIBE)
     visualize(tsne=tsne, seed=0)
     for name in PICTURES:
@@ -179,7 +179,7 @@ def test_noise_is_shown_as_such():
 
 def test_a_thousand_clusters_are_sensibly_reduced():
     rows, _ = make_blobs(1520, 30, 20, spread=2.0)
-    tree = linkage_tree(rows[:1500], "average")
+    tree = linkage_tree(rows[:1500], "average").merges
     labels = cut_tree(tree, 1000)
     write_state(rows, np.append(labels, np.zeros(20, dtype=labels.dtype)), None)
     plots = show(rows[:1500], labels, TSNE | {"max_rows": 1000})

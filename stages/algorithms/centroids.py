@@ -97,26 +97,29 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
     -----
     A row stays where it is unless another centroid is nearer by more than 1e-12, far above rounding and far below
     any difference that means something: rounding can neither make rows go back and forth nor decide a tie. Time
-    O(n d k) a round.
+    O(n d k) a round, memory O(n d).
     """
     start = labels
     clustered = np.flatnonzero(labels >= 0)
-    everything = np.arange(len(clustered))
+    members_of_block = np.arange(BLOCK_ROWS)
     current = labels[clustered]
+    rows = rows[clustered]
+    units = unit_vectors(rows.astype(np.float64))
     for _ in range(max_rounds):
-        centroids = cluster_centroids(rows[clustered], current)
+        directions = unit_vectors(cluster_centroids(rows, current))
         nearest = np.empty_like(current)
-        own_distance = np.empty(len(clustered))
+        own_similarity = np.empty(len(clustered))
         for block in range(0, len(clustered), BLOCK_ROWS):
             part = slice(block, block + BLOCK_ROWS)
-            distances = cosine_distances(rows[clustered[part]], centroids)
-            own_distance[part] = distances[everything[: len(distances)], current[part]]
-            best = distances.argmin(axis=1)
-            gains = own_distance[part] - distances[everything[: len(distances)], best]
+            similarities = units[part] @ directions.T  # (rows, d) @ (d, k) -> (rows, k)
+            each = members_of_block[: len(similarities)]
+            own_similarity[part] = similarities[each, current[part]]
+            best = similarities.argmax(axis=1)
+            gains = similarities[each, best] - own_similarity[part]
             nearest[part] = np.where(gains > 1e-12, best, current[part])
         for cluster in np.setdiff1d(current, nearest):
             members = np.flatnonzero(current == cluster)
-            nearest[members[own_distance[members].argmin()]] = cluster
+            nearest[members[own_similarity[members].argmax()]] = cluster
         if np.array_equal(nearest, current):
             break
         current = nearest

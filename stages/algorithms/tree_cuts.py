@@ -4,6 +4,7 @@ The cuts at k and at k - 1 differ by one merge, so the cuts from k_max down to k
 clusters between them: those of the cut at k_max and one more for each merge. Each is measured once.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ class CutScores(NamedTuple):
     davies_bouldin: np.ndarray  # float64, Euclidean, as scikit-learn defines it
     davies_bouldin_cosine: np.ndarray  # float64, the same with cosine distances
     inertia: np.ndarray  # float64, squared distances to the own centroid, summed
+    silhouette: np.ndarray  # float64, mean over rows, by cosine distance
     sizes: list[np.ndarray]  # int64, (k,) each, falling
 
 
@@ -60,7 +62,7 @@ def cut_tree(tree: np.ndarray, k: int) -> np.ndarray:
 
 
 def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> CutScores:
-    """Davies-Bouldin scores, inertia and sizes of the cuts at every k in k_min..k_max.
+    """Davies-Bouldin scores, inertia, silhouette and sizes of the cuts at every k in k_min..k_max.
 
     Parameters
     ----------
@@ -69,14 +71,15 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> Cu
     tree : ndarray of shape (n - 1, 4)
         A SciPy linkage matrix of these rows.
     k_min, k_max : int
-        2 <= k_min <= k_max < n.
+        1 <= k_min <= k_max <= n.
 
     Notes
     -----
     Within 1e-9 of `sklearn.metrics.davies_bouldin_score` on the same rows in float64. The cosine score measures
-    scatter as the mean cosine distance to the centroid of the unit vectors, 1 - |s| / n with s their sum.
+    scatter as the mean cosine distance to the centroid of the unit vectors, 1 - |s| / n with s their sum. One cluster
+    of all rows has neither Davies-Bouldin score nor silhouette: NaN.
 
-    Time O(n d k_max + d k_max^2 + k_max^3), memory O(n + k_max^2 + d k_max + BLOCK_ROWS (d + k_max)).
+    Time O(n d k_max + n k_max^2 + d k_max^2 + k_max^3), memory O(n + k_max^2 + d k_max + BLOCK_ROWS (d + k_max)).
     """
     return _score_clusters(rows, _clusters_of_cuts(tree, k_min, k_max))
 
@@ -88,7 +91,7 @@ def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
     ----------
     rows : ndarray of shape (n, d)
     labels : ndarray of shape (n,), int
-        Clusters 0 to k - 1, 2 <= k < n, none empty; rows labelled -1 take no part.
+        Clusters 0 to k - 1, none empty; rows labelled -1 take no part.
     """
     order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
     k = int(labels.max()) + 1
@@ -96,9 +99,15 @@ def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
     return _score_clusters(rows, _Clusters(order, borders[:-1], borders[1:], np.empty((0, 2), dtype=np.int64)))
 
 
+def join_scores(scores: list[CutScores]) -> CutScores:
+    """The scores of several partitions in one, an entry each in the order given."""
+    *columns, sizes = zip(*scores, strict=True)
+    return CutScores(*(np.concatenate(column) for column in columns), sizes=[part for each in sizes for part in each])
+
+
 def lowest(scores: np.ndarray) -> int:
-    """Where the lowest score is; the first of those within rounding (1e-12 relative) of it."""
-    return int(np.flatnonzero(scores <= scores.min() * (1 + 1e-12))[0])
+    """Where the lowest score is; the first of those within rounding (1e-12 relative) of it. NaN is no score."""
+    return int(np.flatnonzero(scores <= np.nanmin(scores) * (1 + 1e-12))[0])
 
 
 def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
@@ -130,6 +139,7 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
             [_davies_bouldin(cosine_scatter[c], cosine_distances[np.ix_(c, c)], zero=1e-15) for c in cuts]
         ),
         inertia=np.array([inertia[c].sum() for c in cuts]),
+        silhouette=_mean_silhouettes(rows, clusters, unit_sums, cuts),
         sizes=[np.sort(sizes[c])[::-1] for c in cuts],
     )
 
@@ -220,12 +230,51 @@ def _measure_scatter(rows: np.ndarray, clusters: _Clusters, sums: np.ndarray) ->
     return distance / sizes, squared
 
 
+def _mean_silhouettes(
+    rows: np.ndarray, clusters: _Clusters, unit_sums: np.ndarray, cuts: list[list[int]]
+) -> np.ndarray:
+    """Mean silhouette of every cut by cosine distance: (cuts,) float64, NaN for one cluster.
+
+    The mean cosine distance of a unit vector u to the rows of a cluster is 1 - u.s / n with s the sum of its n unit
+    vectors, and to the others of its own cluster (n - u.s) / (n - 1): one matrix product serves all pairs of rows.
+    A cluster of one row has silhouette 0, as in scikit-learn.
+    """
+    k_max, sizes, n = clusters.k_max, clusters.sizes, len(clusters.order)
+    totals = np.zeros(len(cuts))
+    products = np.empty((len(sizes), BLOCK_ROWS))
+    for first in range(0, n, BLOCK_ROWS):
+        block = unit_vectors(rows[clusters.order[first : first + BLOCK_ROWS]].astype(np.float64))
+        width = len(block)
+        products[:k_max, :width] = unit_sums[:k_max] @ block.T  # (k_max, d) @ (d, rows) -> (k_max, rows)
+        for merged, (a, b) in enumerate(clusters.merges, start=k_max):
+            np.add(products[a], products[b], out=products[merged])
+        distances = 1.0 - products[:, :width] / sizes[:, None]
+        places = np.arange(first, first + width)
+        for cut, present in enumerate(cuts):
+            if len(present) == 1:
+                continue
+            by_place = np.array(present)[np.argsort(clusters.start[present])]
+            number = np.searchsorted(clusters.stop[by_place], places, side="right")  # of each row's own cluster
+            own = by_place[number]
+            others = distances[by_place]
+            others[number, places - first] = np.inf
+            between = others.min(axis=0)
+            within = (sizes[own] - products[own, places - first]) / np.maximum(sizes[own] - 1, 1)
+            widest = np.maximum(within, between)
+            counted = (sizes[own] > 1) & (widest > 1e-12)  # nearer than rounding can tell: no distance at all
+            totals[cut] += ((between - within)[counted] / widest[counted]).sum()
+    return np.where([len(present) > 1 for present in cuts], totals / n, np.nan)
+
+
 def _davies_bouldin(scatter: np.ndarray, distances: np.ndarray, zero: float = 1e-8) -> float:
     """Mean over clusters of the worst ratio of two scatters to the distance between the two.
 
     As `sklearn.metrics.davies_bouldin_score` has it, coinciding centroids are no neighbours, and the score is 0 where
-    all clusters are points, or all centroids one, but for `zero`. `distances`: (k, k) with an infinite diagonal.
+    all clusters are points, or all centroids one, but for `zero`. `distances`: (k, k) with an infinite diagonal. NaN
+    for one cluster.
     """
+    if len(scatter) == 1:
+        return math.nan
     if scatter.max() <= zero or distances[np.isfinite(distances)].max() <= zero:
         return 0.0
     distances = np.where(distances == 0, np.inf, distances)

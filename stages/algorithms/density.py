@@ -1,0 +1,73 @@
+"""DBSCAN by cosine distance, over a search of eps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.algorithms.centroids import number_by_size, unit_vectors
+
+
+class EpsSearch(NamedTuple):
+    """What DBSCAN finds at each eps, by rising eps."""
+
+    eps: np.ndarray  # (m,) float64, cosine distance
+    labels: list[np.ndarray]  # (n,) int32 each, numbered by falling size, -1 for noise
+    clusters: np.ndarray  # (m,) int64
+    noise_share: np.ndarray  # (m,) float64, of all rows
+    largest_share: np.ndarray  # (m,) float64, of all rows
+
+
+def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = None, steps: int = 20) -> EpsSearch:
+    """DBSCAN at each eps.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    min_samples : int
+        Rows within eps of a row, itself among them, that make it a core row; at most n.
+    eps : list of float, optional
+        Cosine distances above 0. Without it they are quantiles, at (i + 1/2) / steps for i in 0..steps-1, of the
+        distance from a row to its min_samples-th nearest, itself the first: at the quantile q a share q of the rows are
+        core rows. Quantiles that are no distance at all, between equal rows, are left out.
+    steps : int
+        Number of quantiles.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer rows than min_samples, or no eps is left.
+
+    Notes
+    -----
+    As `sklearn.cluster.DBSCAN(metric="cosine")`, border rows of two clusters going to the first. The neighbours within
+    the largest eps are found once and shared. Time O(n^2 d), memory O(neighbours within the largest eps).
+    """
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(rows) < min_samples:
+        raise ValueError(f"dbscan.min_samples is {min_samples}, but there are {len(rows)} rows; lower it.")
+    units = unit_vectors(rows)
+    neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(units)
+    if eps is None:
+        core_distances = neighbours.kneighbors(units, min_samples)[0][:, -1].astype(np.float64)
+        quantiles = np.unique(np.quantile(core_distances, (np.arange(steps) + 0.5) / steps))
+        # A little more than the distance of a row, so that rounding does not decide whether it is within.
+        eps = [each + 1e-6 for each in quantiles.tolist() if each > 1e-6]
+        if not eps:
+            raise ValueError(
+                f"dbscan: most rows have {min_samples} equal ones, so no eps separates them; raise dbscan.min_samples."
+            )
+    graph = neighbours.radius_neighbors_graph(units, max(eps), mode="distance")
+    found = [
+        number_by_size(DBSCAN(eps=each, min_samples=min_samples, metric="precomputed").fit_predict(graph))
+        for each in eps
+    ]
+    sizes = [np.bincount(labels[labels >= 0]) for labels in found]
+    return EpsSearch(
+        eps=np.array(eps),
+        labels=found,
+        clusters=np.array([len(each) for each in sizes]),
+        noise_share=np.array([(labels < 0).mean() for labels in found]),
+        largest_share=np.array([each.max(initial=0) / len(rows) for each in sizes]),
+    )

@@ -1,0 +1,63 @@
+"""The measures that partitions of any method are compared by."""
+
+import numpy as np
+
+from stages.algorithms.centroids import number_by_size
+from stages.algorithms.criteria import evenness
+from stages.algorithms.stability import borderline_rows, matched_numbers
+from stages.algorithms.tree_cuts import score_labels
+
+
+def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: int) -> dict[str, float | int | None]:
+    """Scores and guards of one partition; those that need two clusters are None for fewer.
+
+    Davies-Bouldin (Euclidean), silhouette (cosine), inertia and evenness leave noise out; shares are of all rows.
+    """
+    sizes = np.bincount(labels[labels >= 0])
+    scored = score_labels(rows, labels) if len(sizes) > 1 else None
+    return {
+        "k": len(sizes),
+        "davies_bouldin": scored and scored.davies_bouldin[0],
+        "silhouette": scored and scored.silhouette[0],
+        "inertia": scored and scored.inertia[0],
+        "evenness": evenness(sizes),
+        "largest_share": sizes.max(initial=0) / len(rows),
+        "small_clusters": int((sizes < min_cluster_size).sum()),
+        "noise_share": (labels < 0).mean(),
+    }
+
+
+def compare_with_topics(labels: np.ndarray, topics: list[str | None]) -> dict[str, float | None]:
+    """Agreement of a partition with topics known from outside, over the rows that have one; noise is a cluster.
+
+    V-measure, adjusted Rand index and normalised mutual information as scikit-learn has them; with its arithmetic mean
+    the last equals the first. None everywhere where fewer than two topics are given.
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v_measure_score
+
+    measures = {"v_measure": v_measure_score, "ari": adjusted_rand_score, "nmi": normalized_mutual_info_score}
+    known = np.flatnonzero([topic is not None for topic in topics])
+    given = [topics[row] for row in known]
+    if len(set(given)) < 2:
+        return dict.fromkeys(measures)
+    return {name: float(measure(given, labels[known])) for name, measure in measures.items()}
+
+
+def minibatch_departure(
+    rows: np.ndarray, k: int, seed: int, batch_size: int, borderline_share: float
+) -> tuple[float, float]:
+    """How far Mini-Batch K-Means departs from K-Means when both start from the same centroids.
+
+    Returns
+    -------
+    borderline, all : float
+        Share of the borderline rows of K-Means, and of all rows, that Mini-Batch assigns to another cluster once
+        clusters are matched one to one.
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
+
+    start, _ = kmeans_plusplus(rows, k, random_state=seed)
+    full = number_by_size(KMeans(k, init=start, n_init=1).fit_predict(rows))
+    batched = MiniBatchKMeans(k, init=start, n_init=1, batch_size=batch_size, random_state=seed).fit_predict(rows)
+    moved = matched_numbers(number_by_size(batched), full) != full
+    return float(moved[borderline_rows(rows, full, borderline_share)].mean()), float(moved.mean())

@@ -1,0 +1,99 @@
+"""Partitions of rows into k clusters by scikit-learn's estimators: K-Means, Mini-Batch K-Means, a Gaussian mixture."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.algorithms.centroids import number_by_size
+from stages.algorithms.tree_cuts import CutScores, join_scores, score_labels
+
+
+class Partition(NamedTuple):
+    """The cluster of each row, and what else the method says of it."""
+
+    labels: np.ndarray  # (n,) int32, numbered by falling size; a method may leave fewer than the k clusters asked for
+    memberships: np.ndarray | None = None  # (n, k) float32, rows sum to 1; None where a row has one cluster or none
+    bic: float | None = None  # of a Gaussian mixture; lower is better
+    converged: bool = True
+
+
+def fit_partition(rows: np.ndarray, method: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
+    """Partition the rows into k clusters.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    method : {"kmeans", "minibatch_kmeans", "gaussian_mixture"}
+    k : int in 1..n
+        At 1 and at n there is but one partition, and nothing is fitted.
+    seed : int
+        Of the random start.
+    options : dict
+        Handed to the estimator of scikit-learn by these names: `KMeans`, `MiniBatchKMeans`, `GaussianMixture`.
+
+    Notes
+    -----
+    By Euclidean distance. Time O(n d k) an iteration; for a mixture with full covariances O(n d^2 k).
+    """
+    if k in (1, len(rows)):
+        return Partition(np.arange(len(rows), dtype=np.int32) % k)
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if method == "gaussian_mixture":
+            return _fit_mixture(rows, k, seed, options)
+        from sklearn.cluster import KMeans, MiniBatchKMeans
+
+        estimators = {"kmeans": KMeans, "minibatch_kmeans": MiniBatchKMeans}
+        labels = estimators[method](n_clusters=k, random_state=seed, **options).fit_predict(rows)
+    return Partition(number_by_size(labels))
+
+
+def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
+    """Raise ValueError where k covariances of a type cannot be estimated from n rows of d columns.
+
+    A covariance matrix of d columns has full rank from d + 1 rows on: full needs as many for each cluster, tied n - k
+    of at least d in all. A variance (diag, spherical) needs two rows.
+    """
+
+    def possible(kind: str) -> bool:
+        return {"full": n >= k * (d + 1), "tied": n >= k + d, "diag": n >= 2 * k, "spherical": n >= 2 * k}[kind]
+
+    if not possible(covariance_type):
+        others = [kind for kind in ("full", "tied", "diag", "spherical") if possible(kind)]
+        raise ValueError(
+            f"gaussian_mixture.covariance_type is {covariance_type}, which {n} rows of {d} components cannot estimate "
+            f"for {k} clusters; " + (f"possible: {', '.join(others)}." if others else "lower k_max.")
+        )
+
+
+def score_partitions(rows: np.ndarray, partitions: list[Partition]) -> CutScores:
+    """Scores of partitions, an entry each in the order given; k is the number of clusters that each has."""
+    return join_scores([score_labels(rows, partition.labels) for partition in partitions])
+
+
+def membership_entropy(memberships: np.ndarray) -> float:
+    """Mean over rows of the entropy of the membership probabilities, over log k: 0 (certain) to 1 (all alike)."""
+    k = memberships.shape[1]
+    if k < 2:
+        return 0.0
+    logs = np.log(memberships, where=memberships > 0, out=np.zeros(memberships.shape, dtype=np.float64))
+    return float(-(memberships * logs).sum(axis=1).mean() / np.log(k))
+
+
+def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
+    from sklearn.mixture import GaussianMixture
+
+    wide = rows.astype(np.float64)  # in single precision the variances of near points vanish
+    mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(wide)
+    probabilities = mixture.predict_proba(wide)
+    components = probabilities.argmax(axis=1)
+    labels = number_by_size(components)
+    # Columns follow the labels; components that no row belongs to most come last.
+    column = np.full(k, k)
+    column[components] = labels
+    order = np.argsort(column, kind="stable")
+    return Partition(labels, probabilities[:, order].astype(np.float32), float(mixture.bic(wide)), mixture.converged_)

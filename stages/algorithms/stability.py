@@ -1,0 +1,169 @@
+"""Whether clusters come back on a part of the rows, or from another random start."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.algorithms.centroids import cluster_centroids, consolidate
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree_cuts import cut_tree
+
+STABLE, DOUBTFUL = 0.75, 0.6  # mean Jaccard from which a cluster is stable, and below which it is not to be trusted
+
+
+class PartStability(NamedTuple):
+    """How what is found in a part of the rows agrees with what was found in all."""
+
+    curve: np.ndarray  # (k values,) float64, adjusted Rand index of the cuts of the two trees
+    in_use: float  # adjusted Rand index with the partition in use
+    jaccards: np.ndarray  # (clusters in use,) float64, how well each is found again; NaN without rows in the part
+
+
+def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
+    """Row numbers of a random part of n rows, rising."""
+    return np.sort(np.random.default_rng(seed).choice(n, round(share * n), replace=False))
+
+
+def best_jaccards(labels: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
+    """How well each cluster of a partition is found again in another of the same rows.
+
+    The largest Jaccard index, rows in both over rows in either, of the cluster with any cluster of the other
+    partition: Hennig's cluster-wise stability (2007), who calls clusters of a mean of at least 0.75 stable and advises
+    not to trust those below 0.6.
+
+    Parameters
+    ----------
+    labels, others : ndarray of shape (m,), int
+        -1 is noise, which is no cluster.
+    k : int
+        Clusters of `labels` number 0 to k - 1; a cluster may have no row here.
+
+    Returns
+    -------
+    ndarray of shape (k,), float64 in [0, 1]
+        NaN for a cluster without rows.
+    """
+    counts = np.zeros((k, int(others.max(initial=-1)) + 2), dtype=np.int64)
+    clustered = labels >= 0
+    np.add.at(counts, (labels[clustered], others[clustered]), 1)  # noise is the last column
+    sizes = np.bincount(others[others >= 0], minlength=counts.shape[1] - 1)
+    own = counts.sum(axis=1)
+    both = counts[:, :-1]
+    either = own[:, None] + sizes - both
+    best = (both / np.maximum(either, 1)).max(axis=1, initial=0.0)
+    return np.where(own > 0, best, np.nan)
+
+
+def compare_part_tree(
+    rows: np.ndarray,
+    part: np.ndarray,
+    linkage: str,
+    k_values: list[int],
+    cuts: np.ndarray,
+    in_use: np.ndarray,
+    consolidated: bool,
+) -> PartStability:
+    """Build the tree of a part of the rows, and compare its cuts with those of the tree of all rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    part : ndarray of shape (m,), int
+        Row numbers.
+    linkage : str
+    k_values : list of int
+        A cut with more clusters than the part has rows is compared with the part's rows one by one.
+    cuts : ndarray of shape (len(k_values), n), int
+        The cuts of the tree of all rows.
+    in_use : ndarray of shape (n,), int
+        The partition whose clusters are looked for one by one: a cut, consolidated or not.
+    consolidated : bool
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    tree = linkage_tree(rows[part], linkage).merges
+    curve = [
+        adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
+    ]
+    k = int(in_use.max()) + 1
+    again = cut_tree(tree, min(k, len(part)))
+    if consolidated:
+        again, _ = consolidate(rows[part], again)
+    return PartStability(
+        np.array(curve), adjusted_rand_score(in_use[part], again), best_jaccards(in_use[part], again, k)
+    )
+
+
+def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:
+    """Adjusted Rand index of every pair of partitions of the same rows: (m (m - 1) / 2,) float64.
+
+    Noise counts as a cluster.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    return np.array([adjusted_rand_score(a, b) for a, b in combinations(partitions, 2)])
+
+
+def agreement_with_parts(labels: np.ndarray, parts: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+    """Adjusted Rand index of a partition of all rows with that of each part, on the rows of the part.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int
+    parts : list of ndarray, int
+        Row numbers of each part.
+    found : list of ndarray, int
+        The labels of the rows of each part; of as many parts as there are.
+
+    Returns
+    -------
+    ndarray of shape (len(found),), float64
+        Noise counts as a cluster.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    return np.array([adjusted_rand_score(labels[part], again) for part, again in zip(parts, found, strict=False)])
+
+
+def matched_numbers(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Renumber a partition so that it shares the most rows with another, each cluster matched with one at most.
+
+    The assignment problem, solved exactly. Clusters left over get numbers that the other does not have.
+
+    Parameters
+    ----------
+    labels, others : ndarray of shape (n,), int
+        Clusters from 0; `labels` is renumbered.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    k = int(max(labels.max(), others.max())) + 1
+    counts = np.zeros((k, k), dtype=np.int64)
+    np.add.at(counts, (labels, others), 1)
+    _, number = linear_sum_assignment(counts, maximize=True)
+    return number[labels]
+
+
+def borderline_rows(rows: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """The rows whose two nearest centroids are nearest to equally far: row numbers, rising.
+
+    By Euclidean distance; the margin is (second - first) / second.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int
+        At least two clusters.
+    share : float
+        Of the rows, that with the smallest margins.
+    """
+    from scipy.spatial.distance import cdist
+
+    first, second = np.partition(cdist(rows, cluster_centroids(rows, labels)), 1, axis=1)[:, :2].T
+    margins = (second - first) / np.where(second > 0, second, 1.0)
+    return np.sort(np.argsort(margins, kind="stable")[: max(1, round(share * len(rows)))])

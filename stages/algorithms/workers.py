@@ -1,0 +1,54 @@
+"""Independent calls spread over processes, with results that do not depend on how many there are."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def run_each(
+    function: Callable[..., Result],
+    tasks: Iterable[tuple],
+    workers: int = -1,
+    done: Callable[[int], Any] = lambda tasks: None,
+) -> list[Result]:
+    """Call a function once for each tuple of arguments; results in the order of the tasks.
+
+    Every call has one thread of BLAS and OpenMP, in this process as in another: sums split over threads round
+    otherwise, so only a fixed number gives the same bytes with any number of workers. Large arrays among the arguments
+    reach the workers as one memory-mapped copy on disk, read-only.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module, so that another process can import it.
+    tasks : iterable of tuple
+    workers : int
+        Processes; -1 for one a core. 1 stays in this process.
+    done : callable
+        Told 1 after each task.
+    """
+    from joblib import Parallel, delayed
+
+    results = []
+    for result in Parallel(n_jobs=workers, return_as="generator")(
+        delayed(_call_with_one_thread)(function, *task) for task in tasks
+    ):
+        results.append(result)
+        done(1)
+    return results
+
+
+def _call_with_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        return function(*arguments)
+
+
+def timed(function: Callable[..., Result], *arguments: Any) -> tuple[Result, float]:
+    """Call a function; its result, and the seconds of processor time it took."""
+    start = time.process_time()
+    result = function(*arguments)
+    return result, time.process_time() - start

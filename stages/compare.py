@@ -1,0 +1,298 @@
+"""Put every method beside the one in use, and ask what the chosen number of clusters is worth.
+
+data/reduced.npy, data/tree.npy, data/labels.npy, data/embeddings_clu/*.jsonl for their topics
+  -> metrics/compare/metrics.json, methods.json and verdict.md,
+     plots/null_band.json, stability.json, cluster_stability.json, eps_search.json, methods_<criterion>.json
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stages import tracking
+from stages.algorithms.comparison import Fits, Variant, fit_variants
+from stages.algorithms.criteria import lowest
+from stages.algorithms.density import EpsSearch, search_eps
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.null_band import NullBand, compare_with_null, null_curve, tree_curve
+from stages.algorithms.partitions import refuse_covariance
+from stages.algorithms.stability import (
+    DOUBTFUL,
+    STABLE,
+    PartStability,
+    agreement_between,
+    agreement_with_parts,
+    best_jaccards,
+    compare_part_tree,
+    subsample_rows,
+)
+from stages.algorithms.tree_cuts import cut_tree
+from stages.algorithms.workers import run_each, timed
+from stages.batches import open_batches, read_texts
+from stages.methods import (
+    LINKAGES,
+    CompareParameters,
+    Criterion,
+    DbscanParameters,
+    GaussianMixtureParameters,
+    KMeansParameters,
+    Linkage,
+    Method,
+    MiniBatchKMeansParameters,
+    options_of,
+)
+from stages.tracking import Between
+from stages.verdict import Findings, describe_findings
+
+log = logging.getLogger(__name__)
+
+CURVES = {"davies_bouldin": "davies_bouldin", "silhouette": "silhouette", "elbow": "inertia"}  # a criterion's curve
+
+
+def compare(
+    *,
+    method: Method,
+    criterion: Criterion,
+    linkage: Linkage,
+    k_min: Annotated[int, Between(2)],
+    k_max: Annotated[int, Between(2)],
+    consolidate: bool,
+    min_cluster_size: Annotated[int, Between(1)],
+    seed: Annotated[int, Between(0, 2**31)],
+    kmeans: KMeansParameters,
+    minibatch_kmeans: MiniBatchKMeansParameters,
+    gaussian_mixture: GaussianMixtureParameters,
+    dbscan: DbscanParameters,
+    compare: CompareParameters,
+    reduced: Path = Path("data/reduced.npy"),
+    tree: Path = Path("data/tree.npy"),
+    labels: Path = Path("data/labels.npy"),
+    embeddings: Path = Path("data/embeddings_clu"),
+    results: Path = Path("metrics/compare"),
+    plots: Path = Path("plots"),
+) -> None:
+    """Fit every method, measure them alike, and say in words what came out."""
+    rows, in_use = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
+    merges = np.load(tree, allow_pickle=False)
+    n, k = len(rows), int(in_use.max()) + 1
+    if not len(in_use) == n == len(merges) + 1:
+        raise ValueError(f"{labels}, {tree}: not of the {n} rows of {reduced}; rerun link and cluster.")
+    topics = _topics(embeddings)
+    if len(topics) != n:
+        raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
+
+    parts = [subsample_rows(n, compare["subsample_share"], seed + 1 + i) for i in range(compare["subsamples"])]
+    grid = sorted({round(each) for each in np.linspace(k_min, k_max, compare["k_steps"])} | {k})
+    groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
+    own = _name(method, linkage, consolidate, kmeans["init"])
+
+    search = search_eps(rows, dbscan["min_samples"], dbscan["eps"] and [dbscan["eps"]], dbscan["eps_steps"])
+    eps_table = [_eps_row(rows, search, i, min_cluster_size) for i in range(len(search.eps))]
+    at = _eps_in_use(search, in_use) if method == "dbscan" else _best_eps(eps_table, dbscan["max_noise"])
+    eps = float(search.eps[at])
+    variants = _variants(groups, {"eps": eps, "min_samples": dbscan["min_samples"]}, rows.shape, k_max)
+    trees = {linkage: merges} | _other_trees(rows, linkage)
+    k_values = sorted({min(k, k_min) - 1, *grid, max(k, k_max) + 1})
+    fits = fit_variants(
+        rows, trees, variants, k, k_values, parts[: compare["refits"]], seed,
+        progress=lambda total: _progress("fits", total).update,
+    )  # fmt: skip
+    for name, fit in fits.items():
+        _log_seconds(name, fit.seconds)
+    fits[own] = fits[own]._replace(labels=in_use)
+
+    scores = fits[f"agglomerative {linkage}"].curve.scores.davies_bouldin
+    band_k = fits[f"agglomerative {linkage}"].curve.k
+    band = _null_band(rows, scores, (linkage, int(band_k[0]), int(band_k[-1])), compare["null_references"], seed)
+    of_tree = method == "agglomerative"
+    cut = in_use if of_tree else cut_tree(merges, k)
+    again = _part_trees(rows, parts, linkage, grid, merges, cut, of_tree and consolidate)
+    if of_tree:
+        agreement, jaccards = np.array([each.in_use for each in again]), np.stack([each.jaccards for each in again])
+    else:
+        agreement = agreement_with_parts(in_use, parts, fits[own].parts)
+        found_again = zip(parts, fits[own].parts, strict=False)
+        jaccards = np.stack([best_jaccards(in_use[part], found, k) for part, found in found_again])
+    jaccards = _mean_over_parts(jaccards)
+    departure = minibatch_departure(rows, k, seed, minibatch_kmeans["batch_size"], compare["borderline_share"])
+
+    table = [_table_row(rows, v, fits[v.name], parts, topics, min_cluster_size) for v in variants]
+    next(row for row in table if row["method"] == own)["stability"] = agreement.mean()
+    findings = Findings(
+        method=own, linkage=linkage, criterion=criterion, k=k, k_min=k_min, k_max=k_max, rows=n,
+        min_cluster_size=min_cluster_size, table=table, band_k=band_k, band_scores=scores, band=band,
+        null_references=compare["null_references"],
+        agreement=agreement, jaccards=jaccards, eps_table=eps_table, departure=departure,
+        borderline_share=compare["borderline_share"],
+    )  # fmt: skip
+    with tracking.replacing(results / "verdict.md") as temporary:
+        temporary.write_text(describe_findings(findings), encoding="utf-8")
+    _write_plots(plots, findings, fits, grid, again)
+    tracking.write_plot(results / "methods.json", table)
+    at_k = int(np.abs(band_k - k).argmin())
+    tracking.log_metrics(
+        "compare",
+        beats_null=bool(band.beats.any()),
+        k_beating_null=band.beats.sum(),
+        null_p_value=band.p_value,
+        null_gap=band.gap[at_k],
+        stability=agreement.mean(),
+        stable_clusters=(jaccards >= STABLE).sum(),
+        doubtful_clusters=(jaccards < DOUBTFUL).sum(),
+        kmeans_seed_agreement=agreement_between(fits["kmeans random"].seeds).mean(),
+        minibatch_borderline_moved=departure[0],
+        dbscan_beside_largest=max(1 - row["noise_share"] - row["largest_share"] for row in eps_table),
+    )
+
+
+def _name(method: str, linkage: str, consolidated: bool, init: str) -> str:
+    """How a method stands in the table."""
+    if method == "agglomerative":
+        return f"agglomerative {linkage}" + (" consolidated" if consolidated else "")
+    return f"kmeans {init}" if method == "kmeans" else method
+
+
+def _variants(groups: dict[str, Any], dbscan: dict[str, Any], shape: tuple[int, int], k_max: int) -> list[Variant]:
+    variants = [
+        Variant(_name("agglomerative", each, moved, ""), "agglomerative", {"linkage": each, "consolidate": moved})
+        for each in LINKAGES
+        for moved in (False, True)
+    ]
+    for init in ("random", "k-means++"):
+        variants.append(Variant(f"kmeans {init}", "kmeans", options_of("kmeans", groups, k_max) | {"init": init}))
+    variants.append(Variant("minibatch_kmeans", "minibatch_kmeans", options_of("minibatch_kmeans", groups, k_max)))
+    mixture = options_of("gaussian_mixture", groups, k_max)
+    try:
+        refuse_covariance(mixture["covariance_type"], *shape, k_max)
+        variants.append(Variant("gaussian_mixture", "gaussian_mixture", mixture))
+    except ValueError as error:
+        log.warning("left out: %s", error)
+    return [*variants, Variant("dbscan", "dbscan", dbscan)]
+
+
+def _other_trees(rows: np.ndarray, linkage: str) -> dict[str, np.ndarray]:
+    others = [each for each in LINKAGES if each != linkage]
+    trees = _run("trees", [(linkage_tree, rows, each) for each in others])
+    return {each: tree.merges for each, tree in zip(others, trees, strict=True)}
+
+
+def _null_band(rows: np.ndarray, scores: np.ndarray, tree: tuple, references: int, seed: int) -> NullBand:
+    tasks = [(null_curve, rows, seed + 1 + i, tree_curve, *tree) for i in range(references)]
+    return compare_with_null(scores, np.stack(_run("null references", tasks)))
+
+
+def _part_trees(rows, parts, linkage: str, grid, merges, in_use: np.ndarray, moved: bool) -> list[PartStability]:
+    cuts = np.stack([cut_tree(merges, each) for each in grid])
+    tasks = [(compare_part_tree, rows, part, linkage, grid, cuts, in_use, moved) for part in parts]
+    return _run("trees of parts", tasks)
+
+
+def _run(what: str, tasks: list[tuple]) -> list:
+    """Call the function that heads each task; show progress and log the processor time."""
+    with _progress(what, len(tasks)) as bar:
+        results, seconds = zip(*run_each(timed, tasks, done=bar.update), strict=True)
+    _log_seconds(what, sum(seconds))
+    return list(results)
+
+
+def _log_seconds(what: str, seconds: float) -> None:
+    # To the terminal only: a duration in an output would make every run differ.
+    log.info("%-34s %6.1f s of processor time", what, seconds)
+
+
+def _eps_row(rows: np.ndarray, search: EpsSearch, i: int, min_cluster_size: int) -> dict[str, Any]:
+    measured = measure_partition(rows, search.labels[i], min_cluster_size)
+    return {"eps": search.eps[i], "clusters": measured.pop("k"), **measured}
+
+
+def _eps_in_use(search: EpsSearch, in_use: np.ndarray) -> int:
+    same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, in_use)]
+    if not same:
+        raise ValueError("data/labels.npy is not what dbscan finds with these parameters; rerun cluster.")
+    return same[0]
+
+
+def _best_eps(table: list[dict[str, Any]], max_noise: float) -> int:
+    """The eps of the lowest Davies-Bouldin score within the noise allowed; of the most clusters if there is none."""
+    scores = [
+        np.nan if row["davies_bouldin"] is None or row["noise_share"] > max_noise else row["davies_bouldin"]
+        for row in table
+    ]
+    if np.isnan(scores).all():
+        return int(np.argmax([row["clusters"] for row in table]))
+    return lowest(np.array(scores))
+
+
+def _table_row(
+    rows: np.ndarray, variant: Variant, fit: Fits, parts: list[np.ndarray], topics: list[str | None], smallest: int
+) -> dict[str, Any]:
+    return {
+        "method": variant.name,
+        **measure_partition(rows, fit.labels, smallest),
+        "stability": agreement_with_parts(fit.labels, parts, fit.parts).mean(),
+        "seed_agreement": agreement_between(fit.seeds).mean() if variant.random else None,
+        **compare_with_topics(fit.labels, topics),
+        **{f"k_by_{criterion}": fit.curve and fit.curve.takes(criterion) for criterion in CURVES},
+    }
+
+
+def _mean_over_parts(jaccards: np.ndarray) -> np.ndarray:
+    """Of each cluster over the parts that hold rows of it; 0 where none does: it is never found again."""
+    seen = ~np.isnan(jaccards)
+    return np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+
+
+def _write_plots(
+    plots: Path, findings: Findings, fits: dict[str, Fits], grid: list[int], again: list[PartStability]
+) -> None:
+    band = findings.band
+    columns = zip(
+        findings.band_k, findings.band_scores, band.mean, band.low, band.high, band.gap, band.beats, strict=True
+    )
+    names = ("k", "davies_bouldin", "null_mean", "null_low", "null_high", "gap", "beats_null")
+    tracking.write_plot(plots / "null_band.json", (dict(zip(names, each, strict=True)) for each in columns))
+    agreements = np.stack([each.curve for each in again])
+    tracking.write_plot(
+        plots / "stability.json",
+        (
+            {"k": k, "agreement": column.mean(), "low": column.min(), "high": column.max()}
+            for k, column in zip(grid, agreements.T, strict=True)
+        ),
+    )
+    tracking.write_plot(
+        plots / "cluster_stability.json",
+        ({"cluster": cluster, "jaccard": value} for cluster, value in enumerate(findings.jaccards)),
+    )
+    tracking.write_plot(plots / "eps_search.json", findings.eps_table)
+    for criterion, score in CURVES.items():
+        tracking.write_plot(
+            plots / f"methods_{criterion}.json",
+            (
+                {"method": name, "k": k, score: value}
+                for name, fit in fits.items()
+                if fit.curve
+                for k, value in zip(fit.curve.k, getattr(fit.curve.scores, score), strict=True)
+                if np.isfinite(value)
+            ),
+        )
+
+
+def _topics(embeddings: Path) -> list[str | None]:
+    """The topic of each row, where its text has one."""
+    topics = []
+    for batch in open_batches(embeddings):
+        texts = read_texts(batch)
+        topics += [text.get("topic") for text in texts] if texts else [None] * batch.rows
+    return topics
+
+
+def _progress(what: str, total: int) -> tqdm:
+    return tqdm(desc=what, total=total, unit="task", delay=1, disable=None)
+
+
+if __name__ == "__main__":
+    tracking.run(compare)

@@ -1,0 +1,237 @@
+"""What a comparison found, in words computed from its numbers."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.algorithms.criteria import highest_gap
+from stages.algorithms.null_band import NullBand
+from stages.algorithms.stability import DOUBTFUL, STABLE
+
+NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
+SUBSTANTIAL = 0.25  # the silhouette at and below which Kaufman & Rousseeuw (1990) see no substantial structure
+
+Row = dict[str, Any]
+
+
+class Findings(NamedTuple):
+    """What `describe_findings` tells; arrays have an entry each k of the band, part of the rows, or cluster."""
+
+    method: str  # in use, as it stands in the table
+    linkage: str
+    criterion: str
+    k: int
+    k_min: int
+    k_max: int
+    rows: int
+    min_cluster_size: int
+    table: list[Row]  # one of each method
+    band_k: np.ndarray
+    band_scores: np.ndarray
+    band: NullBand
+    null_references: int
+    agreement: np.ndarray
+    jaccards: np.ndarray
+    eps_table: list[Row]
+    departure: tuple[float, float]
+    borderline_share: float
+
+
+MEASURES = {  # name in the table: (words, whether higher is better)
+    "davies_bouldin": ("Davies-Bouldin", False),
+    "silhouette": ("silhouette", True),
+    "evenness": ("evenness", True),
+    "stability": ("stability on parts of the rows", True),
+    "seed_agreement": ("agreement between seeds", True),
+    "v_measure": ("V-measure with the topics", True),
+}
+
+
+def describe_findings(f: Findings) -> str:
+    """The verdict as Markdown."""
+    own = next(row for row in f.table if row["method"] == f.method)
+    sections = [
+        f"# What k = {f.k} is worth",
+        f"`{f.method}` over k = {f.k_min}..{f.k_max} by `{f.criterion}`, on {f.rows} rows. All of this is computed "
+        "from numbers; `dvc repro compare` writes it anew.",
+        "\n".join(f"- {each}" for each in (_edge(f), _null(f), _guards(f, own), _stability(f), _rules(f, own))),
+        f"## The methods at k = {f.k}",
+        _table(f),
+        _ranks(f, own),
+        "## Claims about such data, put to the test",
+        "\n".join(f"- {each}" for each in (_dbscan(f), _kmeans(f), _minibatch(f), _curves(f))),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _edge(f: Findings) -> str:
+    if f.k_min < f.k_max and f.k in (f.k_min, f.k_max):
+        which = "upper" if f.k == f.k_max else "lower"
+        return (
+            f"**Edge.** k = {f.k} is the {which} edge of the range, not an optimum inside it; widen `k_min`..`k_max`."
+        )
+    return f"**Edge.** k = {f.k} lies inside the range."
+
+
+def _null(f: Findings) -> str:
+    band, k = f.band, int(np.abs(f.band_k - f.k).argmin())
+    beating = f.band_k[band.beats]
+    by_gap = highest_gap(band.gap, band.error)
+    tried = f"{f.null_references} copies of the data with every column shuffled"
+    if len(beating):
+        first = (
+            f"{len(beating)} of {len(f.band_k)} k beat the null (p = {band.p_value:.3f}): there the Davies-Bouldin "
+            f"curve of the {f.linkage} tree dips further below the mean of {tried} than any of them does anywhere."
+        )
+    else:
+        first = (
+            f"No k beats the null (p = {band.p_value:.3f}): {tried} have Davies-Bouldin curves as low as that of the "
+            f"{f.linkage} tree. By this score the data are not told apart from data without clusters."
+        )
+    return (
+        f"**Null.** {first} At k = {f.band_k[k]} the score is {f.band_scores[k]:.4g}, the null's {band.low[k]:.4g} to "
+        f"{band.high[k]:.4g} (mean {band.mean[k]:.4g}), the gap {band.gap[k]:+.4f}"
+        + ("" if band.gap[k] > 0 else " (worse than the null)")
+        + f". `davies_bouldin_gap` would take k = {f.band_k[by_gap]} (gap {band.gap[by_gap]:+.4f})."
+    )
+
+
+def _guards(f: Findings, own: Row) -> str:
+    noise = f", {own['noise_share']:.1%} of the rows are noise" if own["noise_share"] else ""
+    return (
+        f"**Guards.** The largest cluster holds {own['largest_share']:.1%} of the rows, {own['small_clusters']} of "
+        f"{own['k']} have fewer than {f.min_cluster_size}{noise}; evenness {own['evenness']:.3f} of 1."
+    )
+
+
+def _stability(f: Findings) -> str:
+    stable, doubtful = (f.jaccards >= STABLE).sum(), (f.jaccards < DOUBTFUL).sum()
+    if doubtful * 2 > len(f.jaccards):
+        words = "most clusters are not to be trusted one by one"
+    elif stable * 2 > len(f.jaccards):
+        words = "most clusters come back"
+    else:
+        words = "some clusters come back, others do not"
+    return (
+        f"**Stability.** Clustered again on {len(f.agreement)} parts of the rows, the adjusted Rand index is "
+        f"{f.agreement.mean():.2f} ({f.agreement.min():.2f} to {f.agreement.max():.2f}); {stable} of {len(f.jaccards)} "
+        f"clusters are stable (mean Jaccard at least {STABLE}), {doubtful} are below {DOUBTFUL}: {words}."
+    )
+
+
+def _rules(f: Findings, own: Row) -> str:
+    if own["k_by_davies_bouldin"] is None:
+        return "**Other rules.** DBSCAN finds k itself; no rule chooses it."
+    taken = ", ".join(f"{rule} {own[f'k_by_{rule}']}" for rule in ("davies_bouldin", "silhouette", "elbow"))
+    return f"**Other rules** on the same method take k = {taken}."
+
+
+def _table(f: Findings) -> str:
+    names = ["davies_bouldin", "silhouette", "evenness", "largest_share", "noise_share", "stability", "seed_agreement"]
+    if any(row["v_measure"] is not None for row in f.table):
+        names.append("v_measure")
+    head = ["method", "k", *(name.replace("_", " ") for name in names)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in f.table:
+        name = f"**{row['method']}**" if row["method"] == f.method else row["method"]
+        values = ["-" if row[each] is None else f"{row[each]:.3g}" for each in names]
+        lines.append("| " + " | ".join([name, str(row["k"]), *values]) + " |")
+    return "\n".join(lines)
+
+
+def _ranks(f: Findings, own: Row) -> str:
+    """Which method is best by which measure, and what preferring it would cost by the others."""
+    ranked = [row for row in f.table if row["k"] == f.k and row["noise_share"] <= NOISE_ALLOWED]
+    best: dict[str, list[str]] = {}
+    for name, (_, higher) in MEASURES.items():
+        known = [row for row in ranked if row[name] is not None]
+        if known:
+            top = (max if higher else min)(known, key=lambda row, name=name: row[name])
+            best.setdefault(top["method"], []).append(name)
+    left_out = [row["method"] for row in f.table if row not in ranked]
+    lines = []
+    for method, names in best.items():
+        words = ", ".join(f"{MEASURES[name][0]} ({_value(f, method, name)})" for name in names)
+        line = f"- Best by {words}: **{method}**" + (", the one in use." if method == f.method else ".")
+        if method != f.method and own in ranked:
+            line += f" Preferring it would {_cost(f, own, method)}."
+        lines.append(line)
+    if left_out:
+        lines.append(
+            f"- Not ranked, for another number of clusters or more than {NOISE_ALLOWED:.0%} noise: "
+            f"{', '.join(left_out)}."
+        )
+    return "\n".join(lines)
+
+
+def _value(f: Findings, method: str, name: str) -> str:
+    return f"{next(row for row in f.table if row['method'] == method)[name]:.3g}"
+
+
+def _cost(f: Findings, own: Row, method: str) -> str:
+    other = next(row for row in f.table if row["method"] == method)
+    gains, losses = [], []
+    for name, (words, higher) in MEASURES.items():
+        if own[name] is None or other[name] is None or own[name] == other[name]:
+            continue
+        change = f"{words} {own[name]:.3g} -> {other[name]:.3g}"
+        (gains if (other[name] > own[name]) == higher else losses).append(change)
+    return " and ".join(
+        part
+        for part in (
+            f"gain {', '.join(gains)}" if gains else "",
+            f"lose {', '.join(losses)}" if losses else "lose nothing of these",
+        )
+        if part
+    )
+
+
+def _dbscan(f: Findings) -> str:
+    several = [row for row in f.eps_table if row["clusters"] > 1]
+    claim = '**"DBSCAN finds no eps that gives several even clusters."**'
+    if not several:
+        return f"{claim} None of {len(f.eps_table)} eps gives two clusters: holds."
+    beside = [1 - row["noise_share"] - row["largest_share"] for row in several]
+    at = int(np.argmax(beside))
+    row = several[at]
+    holds = "holds" if beside[at] < 0.5 else "does not hold"
+    return (
+        f"{claim} {len(several)} of {len(f.eps_table)} eps give two clusters or more. The one that puts most rows into "
+        f"clusters other than the largest, eps = {row['eps']:.4f}, puts {beside[at]:.0%} there: {row['clusters']} "
+        f"clusters, {row['noise_share']:.0%} noise, {row['largest_share']:.0%} in the largest: {holds}."
+    )
+
+
+def _kmeans(f: Findings) -> str:
+    values = {row["method"]: row["seed_agreement"] for row in f.table}
+    random, spread = values["kmeans random"], values["kmeans k-means++"]
+    holds = "holds" if max(random, spread) < STABLE else "does not hold"
+    return (
+        f'**"K-Means gives another solution from each start."** Between seeds the adjusted Rand index is {random:.2f} '
+        f"from random rows and {spread:.2f} from k-means++ at k = {f.k} (1 would be the same solution): {holds}."
+    )
+
+
+def _minibatch(f: Findings) -> str:
+    borderline, everywhere = f.departure
+    return (
+        f"**Mini-Batch K-Means** from the same centroids as K-Means assigns {borderline:.0%} of the "
+        f"{f.borderline_share:.0%} most borderline rows to another cluster, and {everywhere:.0%} of all rows."
+    )
+
+
+def _curves(f: Findings) -> str:
+    ranked = [row for row in f.table if row["silhouette"] is not None and row["noise_share"] <= NOISE_ALLOWED]
+    top = max(ranked, key=lambda row: row["silhouette"])
+    holds = "holds" if top["silhouette"] <= SUBSTANTIAL else "does not hold"
+    elbows = sorted({row["k_by_elbow"] for row in f.table if row["k_by_elbow"] is not None})
+    silhouettes = sorted({row["k_by_silhouette"] for row in f.table if row["k_by_silhouette"] is not None})
+    return (
+        f'**"Silhouette and elbow serve only sharply separated clusters."** The highest silhouette at k = {f.k} is '
+        f"{top['silhouette']:.3f} ({top['method']}); at {SUBSTANTIAL} and below it shows no substantial structure: "
+        f"{holds}. Over the methods the silhouette takes k = {_several(silhouettes)}, the elbow k = {_several(elbows)}."
+    )
+
+
+def _several(values: list[int]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,171 @@
+"""The stages cluster and compare with every method and criterion, alone and in the pipeline."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT, make_blobs, same_partition
+
+from stages.algorithms.linkage import linkage_tree
+from stages.cluster import cluster
+from stages.compare import compare
+
+METHODS = ("agglomerative", "kmeans", "minibatch_kmeans", "gaussian_mixture", "dbscan")
+CRITERIA = ("davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow")
+SCHEMA = (
+    "method", "criterion", "linkage", "k_min", "k_max", "consolidate", "min_cluster_size", "seed", "kmeans",
+    "minibatch_kmeans", "gaussian_mixture", "dbscan", "compare",
+)  # fmt: skip
+
+
+def parameters(**changes) -> dict:
+    """Those of params.yaml, a smaller comparison, and changes; a group is changed key by key."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["compare"] |= {"subsamples": 10, "refits": 3, "k_steps": 6}
+    values["k_max"] = 12
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return {name: values[name] for name in SCHEMA}
+
+
+def put(rows: np.ndarray) -> None:
+    """Leave the rows and their tree where the stages look for them."""
+    Path("data/embeddings_clu").mkdir(parents=True, exist_ok=True)
+    np.save("data/embeddings_clu/batch.npy", rows)
+    np.save("data/reduced.npy", rows)
+    np.save("data/tree.npy", linkage_tree(rows, "average").merges)
+
+
+def metrics(stage: str) -> dict:
+    return json.loads(Path(f"metrics/{stage}/metrics.json").read_text())
+
+
+def check_eight(blobs: np.ndarray) -> None:
+    labels, memberships = np.load("data/labels.npy"), np.load("data/memberships.npy")
+    found = metrics("cluster")
+    assert found["n_clusters"] == 8
+    assert found["k_at_edge"] is False
+    clustered = labels >= 0
+    assert same_partition(labels[clustered], blobs[clustered])
+    assert found["noise_share"] == pytest.approx(1 - clustered.mean(), rel=1e-5)
+    np.testing.assert_allclose(memberships.sum(axis=1), clustered, atol=1e-5)
+    curve = json.loads(Path("plots/davies_bouldin.json").read_text())
+    assert {"k", "davies_bouldin"} <= set(curve[0])
+    assert all(np.isfinite(value) for point in curve for value in point.values())
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_eight_blobs_by_every_criterion_it_can_have(method, criterion):
+    if method == "dbscan" and criterion in ("elbow", "davies_bouldin_gap"):
+        with pytest.raises(ValueError, match=f"criterion is {criterion}.* davies_bouldin or silhouette"):
+            cluster(**parameters(method=method, criterion=criterion))
+        return
+    rows, blobs = make_blobs(320, 24, 8, seed=2)
+    put(rows)
+    # Mini-Batch from few starts leaves blobs out, as it may; the references of a gap need not be many here.
+    few = {"null_references": 4}
+    cluster(**parameters(method=method, criterion=criterion, compare=few, minibatch_kmeans={"n_init": 30}))
+    check_eight(blobs)
+    if criterion == "davies_bouldin_gap":
+        point = json.loads(Path("plots/davies_bouldin.json").read_text())[6]
+        assert point["davies_bouldin"] < 0.5 * point["null_low"]
+        assert point["null_low"] <= point["null_mean"] <= point["null_high"]
+        assert metrics("cluster")["gap"] == pytest.approx(point["gap"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "kmeans", "consolidate": True}, "consolidate is true, .* but method is kmeans"),
+        ({"dbscan": {"eps": 2.5}}, "dbscan.eps is 2.5, expected null .* or a cosine distance above 0 to 2"),
+        ({"method": "gaussian_mixture", "gaussian_mixture": {"covariance_type": "full"}}, "possible: tied, diag"),
+        ({"method": "dbscan", "dbscan": {"eps": 1.9}}, "dbscan: 1 to 1 clusters at the 1 eps tried, expected one with"),
+        ({"k_max": 320}, "expected k_min <= k_max < 320"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes, message):
+    put(make_blobs(320, 30, 8)[0])
+    with pytest.raises(ValueError, match=message):
+        cluster(**parameters(**changes))
+    assert not Path("data/labels.npy").exists()
+
+
+def test_k_max_may_be_one_less_than_the_rows():
+    put(np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
+    for criterion in ("elbow", "silhouette", "davies_bouldin"):
+        cluster(**parameters(criterion=criterion, k_max=29))
+    assert metrics("cluster")["n_clusters"] == 29
+    assert metrics("cluster")["small_clusters"] == 29
+    assert metrics("cluster")["singletons"] == 28
+
+
+def outputs() -> dict[str, bytes]:
+    paths = [*Path("metrics").rglob("*"), *Path("plots").glob("*"), Path("data/labels.npy")]
+    return {str(path): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_the_verdict_on_blobs(monkeypatch):
+    put(make_blobs(320, 24, 8, seed=2)[0])
+    cluster(**parameters())
+    compare(**parameters())
+    verdict, found = Path("metrics/compare/verdict.md").read_text(), metrics("compare")
+    table = {row["method"]: row for row in json.loads(Path("metrics/compare/methods.json").read_text())}
+    assert "# What k = 8 is worth" in verdict
+    assert "k = 8 lies inside the range" in verdict
+    assert "No k beats the null" not in verdict
+    assert found["beats_null"] is True
+    assert found["null_gap"] > 1
+    assert found["stability"] > 0.95
+    assert (found["stable_clusters"], found["doubtful_clusters"]) == (8, 0)
+    own = table["agglomerative average"]
+    assert own["k_by_davies_bouldin"] == own["k_by_silhouette"] == own["k_by_elbow"] == 8
+    assert own["stability"] == found["stability"]
+    assert len(table) == 13
+    # Not one byte depends on the number of workers.
+    first = outputs()
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    compare(**parameters())
+    assert outputs() == first
+
+
+@pytest.mark.parametrize("method", ["agglomerative", "kmeans", "dbscan"])
+def test_the_verdict_on_noise(method):
+    put(np.random.default_rng(1).normal(size=(320, 24)).astype(np.float32))
+    cluster(**parameters(method=method, dbscan={"max_noise": 0.6}))
+    compare(**parameters(method=method, dbscan={"max_noise": 0.6}))
+    verdict, found = Path("metrics/compare/verdict.md").read_text(), metrics("compare")
+    assert "No k beats the null" in verdict
+    assert found["beats_null"] is False
+    assert found["k_beating_null"] == 0
+    assert found["null_p_value"] > 1 / 21
+    assert found["stable_clusters"] == 0
+    name = {"agglomerative": "agglomerative average", "kmeans": "kmeans k-means++"}.get(method, method)
+    assert f"**{name}**" in verdict
+    row = next(r for r in json.loads(Path("metrics/compare/methods.json").read_text()) if r["method"] == name)
+    assert row["davies_bouldin"] == metrics("cluster")["davies_bouldin"]
+    assert row["noise_share"] == metrics("cluster")["noise_share"]
+
+
+def test_methods_and_criteria_run_through_the_pipeline_to_predictions(project):
+    rows, blobs = make_blobs(400, 24, 8)
+    project.write_batch("embeddings_clu/batch", rows[:300])
+    project.write_batch("embeddings_classf/new", rows[300:])
+    project.set(k_max=12)
+    project.commit()
+    project.run("dvc", "repro", "link")
+    project.commit()
+    for method, criterion in (("kmeans", "silhouette"), ("gaussian_mixture", "elbow"), ("dbscan", "davies_bouldin")):
+        project.run("dvc", "exp", "run", "-S", f"method={method}", "-S", f"criterion={criterion}", "classify")
+        labels = np.load(project.folder / "data" / "labels.npy")
+        predicted = pq.read_table(project.folder / "data" / "predictions" / "new.parquet")["cluster"].to_numpy()
+        known = np.concatenate([labels, predicted]) >= 0
+        assert same_partition(np.concatenate([labels, predicted])[known], blobs[known])
+        assert project.json("metrics/cluster/metrics.json")["n_clusters"] == 8
+    noise = (labels < 0).mean()
+    assert project.json("metrics/cluster/metrics.json")["noise_share"] == pytest.approx(noise, rel=1e-5)
+    refused = project.run("dvc", "exp", "run", "-S", "criterion=elbow", "classify", check=False)
+    assert "cluster: criterion is elbow, which needs a result at every k" in refused.stdout

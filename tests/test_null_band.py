@@ -1,0 +1,82 @@
+"""The null band: references that keep each column, and a test that holds its level."""
+
+import numpy as np
+import pytest
+from conftest import make_blobs
+
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.null_band import compare_with_null, fitted_curve, null_curve, permute_columns, tree_curve
+from stages.algorithms.partitions import fit_partition
+from stages.algorithms.tree_cuts import cut_tree, score_labels
+
+
+def test_a_reference_keeps_every_column_and_nothing_between_them():
+    rows = make_blobs(500, 6, 3)[0]
+    copy = permute_columns(rows, 1)
+    np.testing.assert_array_equal(np.sort(copy, axis=0), np.sort(rows, axis=0))
+    assert copy.dtype == rows.dtype
+    strongest = np.abs(np.corrcoef(rows.T) - np.eye(6)).max()
+    assert np.abs(np.corrcoef(copy.T) - np.eye(6)).max() < 0.15 < strongest
+    np.testing.assert_array_equal(permute_columns(rows, 1), copy)
+    assert (permute_columns(rows, 2) != copy).any()
+
+
+def test_curves_are_the_scores_of_the_partitions():
+    rows = make_blobs(80, 6, 3)[0]
+    tree = linkage_tree(rows, "average").merges
+    expected = [score_labels(rows, cut_tree(tree, k)).davies_bouldin[0] for k in (2, 3, 4)]
+    np.testing.assert_allclose(tree_curve(rows, "average", 2, 4), expected)
+    options = {"init": "random", "n_init": 1}
+    fitted = [score_labels(rows, fit_partition(rows, "kmeans", k, 5, options).labels).davies_bouldin[0] for k in (3, 4)]
+    np.testing.assert_allclose(fitted_curve(rows, "kmeans", 3, 4, 5, options), fitted)
+    permuted = tree_curve(permute_columns(rows, 7), "average", 2, 4)
+    np.testing.assert_array_equal(null_curve(rows, 7, tree_curve, "average", 2, 4), permuted)
+
+
+def test_the_band_is_the_mean_and_range_and_the_gap_that_of_logs():
+    references = np.array([[2.0, 4.0], [4.0, 4.0], [3.0, 1.0]])
+    band = compare_with_null(np.array([1.0, 5.0]), references)
+    np.testing.assert_allclose(band.mean, [3, 3])
+    np.testing.assert_allclose(band.low, [2, 1])
+    np.testing.assert_allclose(band.high, [4, 4])
+    np.testing.assert_allclose(band.gap, [np.log(24) / 3, np.log(16) / 3 - np.log(5)])
+    np.testing.assert_allclose(band.error, np.log(references).std(axis=0) * np.sqrt(4 / 3))
+
+
+def test_equal_curves_and_zero_scores_are_told_apart_from_nothing():
+    band = compare_with_null(np.ones(3), np.ones((5, 3)))
+    assert band.p_value == 1
+    assert not band.beats.any()
+    zero = compare_with_null(np.array([0.0, 1.0]), np.ones((5, 2)))
+    assert np.isfinite(zero.gap).all()
+    assert zero.beats.tolist() == [True, False]
+
+
+def test_the_test_rejects_one_in_twenty_one_of_curves_like_the_references():
+    # Smooth curves, as over k: were each k tested alone, far more would be rejected.
+    rng = np.random.default_rng(0)
+    curves = np.exp(0.1 * rng.normal(size=(4000, 21, 12)).cumsum(axis=2))
+    bands = [compare_with_null(each[0], each[1:]) for each in curves]
+    rejected = np.mean([band.beats.any() for band in bands])
+    assert rejected == pytest.approx(1 / 21, abs=0.012)
+    assert rejected == np.mean([band.p_value <= 1 / 21 for band in bands])
+    alone = np.mean([(each[0] < each[1:].min(axis=0)).any() for each in curves])
+    assert alone > 2 * rejected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_blobs_beat_the_null_and_noise_does_not(seed):
+    def band_of(rows):
+        scores = tree_curve(rows, "average", 2, 12)
+        return compare_with_null(
+            scores, np.stack([null_curve(rows, 1 + i, tree_curve, "average", 2, 12) for i in range(20)])
+        )
+
+    blobs = band_of(make_blobs(300, 20, 8, seed)[0])
+    assert blobs.p_value == pytest.approx(1 / 21)
+    assert blobs.beats[6]
+    assert blobs.gap.argmax() == 6
+    assert blobs.gap[6] > 20 * blobs.error[6]
+    noise = band_of(np.random.default_rng(seed).normal(size=(300, 20)))
+    assert noise.p_value > 1 / 21
+    assert not noise.beats.any()
