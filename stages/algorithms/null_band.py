@@ -30,7 +30,7 @@ def permute_columns(rows: np.ndarray, seed: int) -> np.ndarray:
 
 def tree_curve(rows: np.ndarray, linkage: str, k_min: int, k_max: int) -> np.ndarray:
     """Davies-Bouldin scores of the cuts of the tree of these rows: (k_max - k_min + 1,)."""
-    return score_cuts(rows, linkage_tree(rows, linkage).merges, k_min, k_max).davies_bouldin
+    return score_cuts(rows, linkage_tree(rows, linkage).merges, k_min, k_max, silhouette=False).davies_bouldin
 
 
 def fitted_curve(

@@ -4,7 +4,6 @@ The cuts at k and at k - 1 differ by one merge, so the cuts from k_max down to k
 clusters between them: those of the cut at k_max and one more for each merge. Each is measured once.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +60,7 @@ def cut_tree(tree: np.ndarray, k: int) -> np.ndarray:
     return number_by_size(_cluster_of_rows(tree, k))
 
 
-def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> CutScores:
+def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int, silhouette: bool = True) -> CutScores:
     """Davies-Bouldin scores, inertia, silhouette and sizes of the cuts at every k in k_min..k_max.
 
     Parameters
@@ -72,6 +71,8 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> Cu
         A SciPy linkage matrix of these rows.
     k_min, k_max : int
         1 <= k_min <= k_max <= n.
+    silhouette : bool
+        Whether to measure it; NaN if not. It takes most of the time where k_max is high.
 
     Notes
     -----
@@ -79,9 +80,10 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int) -> Cu
     scatter as the mean cosine distance to the centroid of the unit vectors, 1 - |s| / n with s their sum. One cluster
     of all rows has neither Davies-Bouldin score nor silhouette: NaN.
 
-    Time O(n d k_max + n k_max^2 + d k_max^2 + k_max^3), memory O(n + k_max^2 + d k_max + BLOCK_ROWS (d + k_max)).
+    Time O(n d k_max + d k_max^2 + k_max^3), of which the first term is a bound that trees reach only where clusters
+    join one by one; O(n k_max (d + k_max)) for the silhouette. Memory O(n + (k_max + BLOCK_ROWS) (d + k_max)).
     """
-    return _score_clusters(rows, _clusters_of_cuts(tree, k_min, k_max))
+    return _score_clusters(rows, _clusters_of_cuts(tree, k_min, k_max), silhouette)
 
 
 def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
@@ -110,7 +112,7 @@ def lowest(scores: np.ndarray) -> int:
     return int(np.flatnonzero(scores <= np.nanmin(scores) * (1 + 1e-12))[0])
 
 
-def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
+def _score_clusters(rows: np.ndarray, clusters: _Clusters, silhouette: bool = True) -> CutScores:
     from scipy.spatial.distance import cdist
 
     sizes = clusters.sizes
@@ -121,25 +123,20 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters) -> CutScores:
     cosine_scatter = 1.0 - np.linalg.norm(unit_sums, axis=1) / sizes
     distances = cdist(centroids, centroids)
     cosine_distances = 1.0 - directions @ directions.T
-    for matrix in (distances, cosine_distances):
-        np.fill_diagonal(matrix, np.inf)
-
     present = list(range(clusters.k_max))
-    cuts = [present.copy()]
+    cuts = [np.array(present)]
     for merged, (a, b) in enumerate(clusters.merges, start=clusters.k_max):
         present.remove(a)
         present.remove(b)
         present.append(merged)
-        cuts.append(present.copy())
+        cuts.append(np.array(present))
     cuts.reverse()
     return CutScores(
         k=np.array([len(c) for c in cuts]),
-        davies_bouldin=np.array([_davies_bouldin(scatter[c], distances[np.ix_(c, c)]) for c in cuts]),
-        davies_bouldin_cosine=np.array(
-            [_davies_bouldin(cosine_scatter[c], cosine_distances[np.ix_(c, c)], zero=1e-15) for c in cuts]
-        ),
+        davies_bouldin=_davies_bouldin(scatter, distances, cuts),
+        davies_bouldin_cosine=_davies_bouldin(cosine_scatter, cosine_distances, cuts, zero=1e-15),
         inertia=np.array([inertia[c].sum() for c in cuts]),
-        silhouette=_mean_silhouettes(rows, clusters, unit_sums, cuts),
+        silhouette=_mean_silhouettes(rows, clusters, unit_sums, cuts) if silhouette else np.full(len(cuts), np.nan),
         sizes=[np.sort(sizes[c])[::-1] for c in cuts],
     )
 
@@ -200,28 +197,24 @@ def _sum_clusters(rows: np.ndarray, clusters: _Clusters) -> tuple[np.ndarray, np
 def _measure_scatter(rows: np.ndarray, clusters: _Clusters, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean distance and summed squared distance of every cluster's rows to its centroid: (m,) float64 each.
 
-    A row's squared distance to the centroid c of n rows is |x|^2 - 2 x.s / n + |c|^2 with s the sum of the cluster,
-    and the dot product with a merged cluster's sum is that with the one part plus that with the other: one matrix
-    product serves all clusters. Where the difference cancels, the row is measured directly.
+    A row's squared distance to the centroid c is |x|^2 - 2 x.c + |c|^2. Rows are in tree order, so that a block of them
+    meets only the clusters that it holds and what these are merged into, and one matrix product serves them all. Where
+    the difference cancels, the row is measured directly.
     """
-    k_max, sizes, n = clusters.k_max, clusters.sizes, len(clusters.order)
-    mean = sums[:k_max].sum(axis=0) / n
-    sums = sums - sizes[:, None] * mean  # about the mean of all rows, where little cancels
-    centroids = sums / sizes[:, None]
+    sizes, n = clusters.sizes, len(clusters.order)
+    mean = sums[: clusters.k_max].sum(axis=0) / n
+    centroids = sums / sizes[:, None] - mean  # about the mean of all rows, where little cancels
     centroid_squares = (centroids**2).sum(axis=1)
     distance, squared = np.zeros(len(sizes)), np.zeros(len(sizes))
-    products = np.empty((len(sizes), BLOCK_ROWS))
     for first in range(0, n, BLOCK_ROWS):
         block = rows[clusters.order[first : first + BLOCK_ROWS]] - mean
         row_squares = (block**2).sum(axis=1)
-        products[:k_max, : len(block)] = sums[:k_max] @ block.T  # (k_max, d) @ (d, rows) -> (k_max, rows)
-        for merged, (a, b) in enumerate(clusters.merges, start=k_max):
-            np.add(products[a], products[b], out=products[merged])
-        inside = (clusters.start < first + len(block)) & (clusters.stop > first)
-        for cluster in np.flatnonzero(inside):
+        met = np.flatnonzero((clusters.start < first + len(block)) & (clusters.stop > first))
+        products = centroids[met] @ block.T  # (clusters, d) @ (d, rows) -> (clusters, rows)
+        for cluster, product in zip(met, products, strict=True):
             part = slice(max(clusters.start[cluster] - first, 0), min(clusters.stop[cluster] - first, len(block)))
             bound = row_squares[part] + centroid_squares[cluster]
-            squares = bound - (2.0 / sizes[cluster]) * products[cluster, part]
+            squares = bound - 2.0 * product[part]
             cancelled = np.flatnonzero(squares < 1e-4 * bound)
             if len(cancelled):
                 squares[cancelled] = ((block[part][cancelled] - centroids[cluster]) ** 2).sum(axis=1)
@@ -231,7 +224,7 @@ def _measure_scatter(rows: np.ndarray, clusters: _Clusters, sums: np.ndarray) ->
 
 
 def _mean_silhouettes(
-    rows: np.ndarray, clusters: _Clusters, unit_sums: np.ndarray, cuts: list[list[int]]
+    rows: np.ndarray, clusters: _Clusters, unit_sums: np.ndarray, cuts: list[np.ndarray]
 ) -> np.ndarray:
     """Mean silhouette of every cut by cosine distance: (cuts,) float64, NaN for one cluster.
 
@@ -253,7 +246,7 @@ def _mean_silhouettes(
         for cut, present in enumerate(cuts):
             if len(present) == 1:
                 continue
-            by_place = np.array(present)[np.argsort(clusters.start[present])]
+            by_place = present[np.argsort(clusters.start[present])]
             number = np.searchsorted(clusters.stop[by_place], places, side="right")  # of each row's own cluster
             own = by_place[number]
             others = distances[by_place]
@@ -266,16 +259,26 @@ def _mean_silhouettes(
     return np.where([len(present) > 1 for present in cuts], totals / n, np.nan)
 
 
-def _davies_bouldin(scatter: np.ndarray, distances: np.ndarray, zero: float = 1e-8) -> float:
-    """Mean over clusters of the worst ratio of two scatters to the distance between the two.
+def _davies_bouldin(
+    scatter: np.ndarray, distances: np.ndarray, cuts: list[np.ndarray], zero: float = 1e-8
+) -> np.ndarray:
+    """Of every cut, the mean over its clusters of the worst ratio of two scatters to the distance between the two.
 
     As `sklearn.metrics.davies_bouldin_score` has it, coinciding centroids are no neighbours, and the score is 0 where
-    all clusters are points, or all centroids one, but for `zero`. `distances`: (k, k) with an infinite diagonal. NaN
-    for one cluster.
+    all clusters are points, or all centroids one, but for `zero`. NaN for one cluster. The ratios are those of all
+    clusters of all cuts, (m, m), so that a cut has only to pick its own.
     """
-    if len(scatter) == 1:
-        return math.nan
-    if scatter.max() <= zero or distances[np.isfinite(distances)].max() <= zero:
-        return 0.0
     distances = np.where(distances == 0, np.inf, distances)
-    return float(((scatter[:, None] + scatter) / distances).max(axis=1).mean())
+    np.fill_diagonal(distances, np.inf)
+    ratios = (scatter[:, None] + scatter) / distances
+    scores = np.full(len(cuts), np.nan)
+    for i, cut in enumerate(cuts):
+        if len(cut) == 1:
+            continue
+        from_first = distances[cut[0], cut]
+        apart = np.isfinite(from_first) & (from_first > zero)  # centroids in one place are all where the first is
+        if scatter[cut].max() <= zero or not apart.any():
+            scores[i] = 0.0
+        else:
+            scores[i] = ratios[cut].take(cut, axis=1).max(axis=1).mean()
+    return scores
