@@ -3,7 +3,8 @@
     python tests/benchmarks/pipeline.py [--k-max 40]
 
 Runs both on the demonstration data: `dvc repro -f visualize`, which is all but the comparison of methods, in a clone of
-this repository, and a script of scikit-learn's estimators in a process of its own. Prints seconds, peak memory (of the largest process) and the ratio, step by step.
+this repository, and a script of scikit-learn's estimators in a process of its own. Prints seconds, peak memory (of the
+largest process) and the ratio, step by step.
 """
 
 import argparse
