@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stages import pictures, tracking
 from stages.algorithms.dendrogram import join_clusters, layout_tree, top_branches
-from stages.algorithms.map import ITERATIONS, fit_map, push_apart, sample_evenly
+from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.representatives import measure_memberships
 from stages.algorithms.silhouettes import cosine_silhouettes
@@ -66,7 +66,7 @@ def visualize(
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
     new_rows = _reduce_chosen(new, chosen_new, model / "reduction.npz")
     note = _sample_note(len(chosen), len(found), "clustered") + _sample_note(len(chosen_new), len(predicted[0]), "new")
-    log.info("t-SNE of %d rows, and %d new ones on the same map", len(chosen), len(chosen_new))
+    log.info("t-SNE of %d rows, and %d new ones on the same map. %s", len(chosen), len(chosen_new), note)
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
         positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)
 
@@ -141,7 +141,7 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     numbered = (numbers >= 0) & (numbers < NUMBERED)
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
-    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
+    places = pictures.push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
     for row, (x, y) in zip(first[numbered].tolist(), places.tolist(), strict=True):
         points[row] |= {"number_x": round(x, 2), "number_y": round(y, 2)}
 

@@ -5,7 +5,8 @@ import pytest
 from conftest import make_blobs
 
 from stages.algorithms import map as tsne
-from stages.algorithms.map import ITERATIONS, fit_map, push_apart, sample_evenly
+from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
+from stages.pictures import push_apart
 
 
 def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -16,9 +17,7 @@ def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
     return gaps.argmin(axis=1)
 
 
-@pytest.mark.parametrize("gradient", ["bh", pytest.param("fft", marks=pytest.mark.long)])
-def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(gradient, monkeypatch):
-    monkeypatch.setattr(tsne, "FFT_ROWS", 0 if gradient == "fft" else 10**9)
+def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(monkeypatch):
     rows, blobs = make_blobs(200, 20, 4)
     done = []
     first, first_new = fit_map(rows[:150], rows[150:], 30, seed=3, progress=done.append)
