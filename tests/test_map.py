@@ -30,6 +30,12 @@ def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(monkey
     assert (blobs[nearest(first_new, first)] == blobs[150:]).all()
 
 
+def test_rows_that_are_all_the_same_make_a_map():
+    positions, new = fit_map(np.ones((20, 5), dtype=np.float32), np.ones((3, 5), dtype=np.float32), 30, seed=0)
+    assert np.isfinite(positions).all()
+    assert np.isfinite(new).all()
+
+
 def test_new_rows_do_not_move_the_map():
     rows, _ = make_blobs(120, 10, 3)
     with_new, _ = fit_map(rows[:100], rows[100:], 20, seed=0)

@@ -46,7 +46,7 @@ def fit_map(
     from openTSNE import TSNE
 
     n = len(rows)
-    if n < 4:  # no neighbourhoods to keep
+    if n < 4 or not np.ptp(rows, axis=0).any():  # no neighbourhoods to keep
         return np.column_stack([np.arange(n), np.zeros(n)]), np.zeros((len(new_rows), 2))
     perplexity = min(perplexity, (n - 1) / 3)
     embedding = TSNE(
