@@ -226,7 +226,7 @@ def test_forty_numbers_on_the_map_do_not_cover_each_other(monkeypatch):
 
 @pytest.mark.long
 def test_a_hundred_thousand_texts_in_russian():
-    rows, blobs = make_blobs(100_020, 16, 40)
+    rows, blobs = make_blobs(100_020, 48, 40)
     texts = [{"text": LANGUAGES["Russian"].format(f"слово{blob}", i)} for i, blob in enumerate(blobs.tolist())]
     write_state(rows, blobs, texts)
     # A chain joins rows in any order: the tree of so many is not what is tried here.
