@@ -98,8 +98,9 @@ def describe(
     _write(folder / "clusters.json", json.dumps(clusters, ensure_ascii=False, indent=1) + "\n")
     _write(folder / "clusters.md", _page(clusters, len(found), int((found < 0).sum())))
     tracking.write_plot(Path("plots/topics.json"), _topic_points(clusters))
-    named = sum(bool(cluster["words"]) for cluster in clusters)
-    log.info("%d of %d clusters named by words, all by their rows: %s", named, len(clusters), folder / "clusters.md")
+    named = [f"{cluster['cluster']} {cluster['name']}" for cluster in clusters if cluster["name"]]
+    log.info("%d of %d clusters have a name: %s", len(named), len(clusters), "; ".join(named[:4]))
+    log.info("all of them in words and rows: %s", folder / "clusters.md")
 
 
 def _shares(topics) -> dict[str, int]:

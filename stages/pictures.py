@@ -16,8 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from stages.algorithms.map import push_apart
-
 Points = list[dict[str, Any]]
 
 # The first of these draws what it can; the others, where installed, what it cannot: Chinese, Japanese, Korean, Thai.
@@ -26,6 +24,7 @@ FONTS = [
     "Noto Sans Thai", "Arial Unicode MS",
 ]  # fmt: skip
 STYLE = {
+    "figure.figsize": (8, 4.5),
     "font.family": [name for name in FONTS if name in font_manager.get_font_names()],
     "font.size": 11,
     "text.parse_math": False,  # a $ in a text is a $
@@ -126,9 +125,8 @@ def draw_confusion(points: Points, path: Path) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
     axes.set(xlabel="cluster predicted out of fold", ylabel="cluster of the row")
-    ticks = np.arange(0, k, -(-k // 20))
-    axes.set_xticks(ticks)
-    axes.set_yticks(ticks)
+    axes.set_xticks(_ticks(k))
+    axes.set_yticks(_ticks(k))
     figure.colorbar(image, label="share of the cluster's rows")
     axes.set_title("Where rows go that the classifier has not seen")
     _save(figure, path)
@@ -144,8 +142,10 @@ def draw_topics(points: Points, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 1.6 + 0.19 * len(topics)))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(visible=False)
-    axes.set_yticks(range(len(topics)), [_drawable(topic) or "?" for topic in topics], fontsize=9)
-    axes.set_xticks(np.arange(0, k, -(-k // 20)))
+    axes.set_yticks(
+        range(len(topics)), [_drawable(topic) or f"topic {i}" for i, topic in enumerate(topics)], fontsize=9
+    )
+    axes.set_xticks(_ticks(k))
     axes.set(xlabel="cluster")
     figure.colorbar(image, label="share of the cluster's rows")
     axes.set_title("Known topics of the rows of each cluster")
@@ -165,7 +165,7 @@ def draw_silhouette(points: Points, path: Path) -> None:
         axes.fill_between(x, 0, np.minimum(y, 0), color=MARK, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.grid(visible=False, axis="x")
-    axes.set_xticks(np.arange(0, k, -(-k // 20)))
+    axes.set_xticks(_ticks(k))
     axes.set(xlim=(-0.7, k - 0.3), xlabel="cluster (its rows from left to right, best first)", ylabel="silhouette")
     axes.set_title("Silhouette of each row by cosine distance; below 0 it is nearer to another cluster")
     _save(figure, path)
@@ -178,7 +178,8 @@ def draw_dendrogram(points: Points, path: Path) -> None:
     for merge in sorted({point["merge"] for point in points if point["merge"] is not None}):
         corners = [point for point in points if point["merge"] == merge]
         axes.plot(_column(corners, "distance"), _column(corners, "place"), color=LINE, linewidth=1.3)
-    axes.set_yticks(_column(leaves, "place"), [_drawable(leaf["name"]) or "?" for leaf in leaves], fontsize=9)
+    names = [_drawable(leaf["name"]) or leaf["name"].split()[0] for leaf in leaves]  # the number comes first
+    axes.set_yticks(_column(leaves, "place"), names, fontsize=9)
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.invert_xaxis()
@@ -259,11 +260,48 @@ def _write_apart(axes: Axes, texts: list[str], positions: np.ndarray, colors: li
             axes.plot([position[0], target[0]], [position[1], target[1]], color="black", linewidth=0.7)
 
 
+def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
+    """Move labels until none covers another, each round the least way for each pair of them.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n, 2)
+        Centres of the labels.
+    sizes : ndarray of shape (n, 2)
+        Widths and heights.
+
+    Returns
+    -------
+    ndarray of shape (n, 2)
+        Labels that still cover each other after all rounds stay so. Time and memory O(n^2) a round.
+    """
+    # Labels in one place have no way apart: move each a little, in a direction of its own.
+    turns = 2.399963 * np.arange(len(positions))
+    places = positions + 0.01 * np.column_stack([np.cos(turns), np.sin(turns)])
+    room = (sizes[:, None] + sizes) / 2
+    for _ in range(rounds):
+        gaps = places[:, None] - places
+        overlap = room - np.abs(gaps)
+        covers = (overlap > 0).all(axis=2)
+        np.fill_diagonal(covers, False)
+        if not covers.any():
+            break
+        along = overlap.argmin(axis=2)[..., None] == np.arange(2)
+        pushes = np.where(covers[..., None] & along, np.sign(gaps) * (overlap / 2 + 0.05), 0)
+        places = places + pushes.sum(axis=1) / np.maximum(covers.sum(axis=1), 1)[:, None]
+    return places
+
+
 def _luminance(color: str) -> float:
     """Relative luminance in [0, 1] (WCAG 2): black text has the higher contrast above 0.18, white below."""
     shares = np.array(matplotlib.colors.to_rgb(color))
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def _ticks(k: int) -> np.ndarray:
+    """Numbers of clusters, as many as there is room for."""
+    return np.arange(0, k, -(-k // (20 if k <= 100 else 10)))
 
 
 def _label(cluster: int, name: str) -> str:

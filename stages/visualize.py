@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stages import pictures, tracking
 from stages.algorithms.dendrogram import join_clusters, layout_tree, top_branches
-from stages.algorithms.map import ITERATIONS, fit_map, push_apart, sample_evenly
+from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.representatives import measure_memberships
 from stages.algorithms.silhouettes import cosine_silhouettes
@@ -65,8 +65,10 @@ def visualize(
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
     new_rows = _reduce_chosen(new, chosen_new, model / "reduction.npz")
-    note = _sample_note(len(chosen), len(found), "clustered") + _sample_note(len(chosen_new), len(predicted[0]), "new")
-    log.info("t-SNE of %d rows, and %d new ones on the same map", len(chosen), len(chosen_new))
+    samples = [(len(chosen), len(found), "clustered"), (len(chosen_new), len(predicted.cluster), "new")]
+    note = "; ".join(f"{shown:,} of {n:,} {kind} rows" for shown, n, kind in samples if shown < n)
+    note += ", sampled evenly over clusters" if note else ""
+    log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
         positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)
 
@@ -82,7 +84,8 @@ def visualize(
         read_rows(new, chosen_new),
     )
     _name_first(points, names)
-    points[0]["note"] = note
+    # DVC draws no list of points whose first one lacks a field that another one has.
+    points[0] = {"name": None, "number_x": None, "number_y": None, "note": note} | points[0]
     tracking.write_plot(plots / "tsne.json", points)
     tracking.write_plot(plots / "cluster_sizes.json", _size_points(found, predicted, names))
     tracking.write_plot(plots / "silhouette.json", _silhouette_points(cosine_silhouettes(rows, found), found))
@@ -106,10 +109,6 @@ def _reduce_chosen(embeddings: Path, chosen: np.ndarray, model: Path) -> np.ndar
         parts.append(reduce_rows(block[inside], reduction))
         first += len(block)
     return np.concatenate(parts)
-
-
-def _sample_note(shown: int, n: int, kind: str) -> str:
-    return f"{shown:,} of {n:,} {kind} rows, sampled evenly over clusters. " if shown < n else ""
 
 
 def _map_points(positions: np.ndarray, clusters: np.ndarray, probability: np.ndarray, kinds: list[str], rows) -> Points:
@@ -141,7 +140,7 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     numbered = (numbers >= 0) & (numbers < NUMBERED)
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
-    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
+    places = pictures.push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
     for row, (x, y) in zip(first[numbered].tolist(), places.tolist(), strict=True):
         points[row] |= {"number_x": round(x, 2), "number_y": round(y, 2)}
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 ITERATIONS = 1000  # openTSNE's defaults: 250 with early exaggeration, 500 without, 250 to place new rows
-FFT_ROWS = 12_000
 THREADED_ROWS = 2_000  # fewer are done before a second thread has paid off, and wait for it on a busy machine
 
 
@@ -40,21 +39,21 @@ def fit_map(
 
     Notes
     -----
-    Exact neighbours and either gradient give the same bytes with any number of threads; openTSNE's approximate
-    neighbours do not. Barnes-Hut takes O(n log n) an iteration. Interpolation by FFT takes O(n) and an overhead that
-    only pays off from about FFT_ROWS rows on. Exact neighbours take O(n^2 d).
+    Exact neighbours and the Barnes-Hut gradient give the same bytes with any number of threads; openTSNE's approximate
+    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration. openTSNE's other gradient, by FFT,
+    is linear in the area of the map: where that grows with n, it took three times as long at 6,000 to 100,000 rows.
     """
     from openTSNE import TSNE
 
     n = len(rows)
-    if n < 4:  # no neighbourhoods to keep
+    if n < 4 or not np.ptp(rows, axis=0).any():  # no neighbourhoods to keep
         return np.column_stack([np.arange(n), np.zeros(n)]), np.zeros((len(new_rows), 2))
     perplexity = min(perplexity, (n - 1) / 3)
     embedding = TSNE(
         perplexity=perplexity,
         metric="cosine",
         neighbors="exact",
-        negative_gradient_method="fft" if n >= FFT_ROWS else "bh",
+        negative_gradient_method="bh",
         initialization="pca",
         random_state=seed,
         n_jobs=1 if n < THREADED_ROWS else -1,
@@ -85,35 +84,3 @@ def sample_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     turn = np.arange(len(labels)) - np.repeat(starts, sizes)  # a row's place in the shuffled order of its cluster
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
-
-
-def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
-    """Move the labels of a map until none covers another, each round the least way for each pair of them.
-
-    Parameters
-    ----------
-    positions : ndarray of shape (n, 2)
-        Centres of the labels.
-    sizes : ndarray of shape (n, 2)
-        Widths and heights.
-
-    Returns
-    -------
-    ndarray of shape (n, 2)
-        Labels that still cover each other after all rounds stay so. Time and memory O(n^2) a round.
-    """
-    # Labels in one place have no way apart: move each a little, in a direction of its own.
-    turns = 2.399963 * np.arange(len(positions))
-    places = positions + 0.01 * np.column_stack([np.cos(turns), np.sin(turns)])
-    room = (sizes[:, None] + sizes) / 2
-    for _ in range(rounds):
-        gaps = places[:, None] - places
-        overlap = room - np.abs(gaps)
-        covers = (overlap > 0).all(axis=2)
-        np.fill_diagonal(covers, False)
-        if not covers.any():
-            break
-        along = overlap.argmin(axis=2)[..., None] == np.arange(2)
-        pushes = np.where(covers[..., None] & along, np.sign(gaps) * (overlap / 2 + 0.05), 0)
-        places = places + pushes.sum(axis=1) / np.maximum(covers.sum(axis=1), 1)[:, None]
-    return places
