@@ -69,6 +69,13 @@ def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
             "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
         ) from None
     with Client(run["scheduler"], set_as_default=False) as client, parallel_config(backend="dask", client=client):
+        try:
+            client.run(_limit_threads)
+        except Exception as error:  # all that Dask raises here; a task would wait for ever instead
+            raise ValueError(
+                f"a worker of {run['scheduler']} cannot import stages ({error}); start workers in the root of this "
+                "repository, with the same packages."
+            ) from None
         yield _call_on_one_thread
 
 

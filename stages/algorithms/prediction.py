@@ -78,13 +78,15 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
     second = np.partition(probabilities, -2, axis=1)[:, -2]
     distance = distances[everything, cluster]
     residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
+    with np.errstate(over="ignore"):
+        single_residual = residual.astype(np.float32)  # infinite beyond the range
     return Predictions(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
         margin=(best - second).astype(np.float32),
         distance=distance.astype(np.float32),
         novel=(distance > model.distance_limits[cluster]) | (residual > model.residual_limit),
-        residual=residual.astype(np.float32),
+        residual=single_residual,
     )
 
 
@@ -164,11 +166,11 @@ def classify_chunk(
     Time O(n columns d), of which the one product with `matrix` is most; memory O(n d).
     """
     model, bounds, everything = folded.model, folded.bounds, np.arange(len(rows))
-    reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
-    reduced += folded.offset
-    squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # Worst bounds of a row that overflows are NaN or infinite, and nothing is clear of those.
+        # The bounds of a row that overflows, or has no direction, are NaN or infinite, and nothing is clear of those.
+        reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
+        reduced += folded.offset
+        squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
         lengths, radii = np.sqrt(squares[:, 0]), np.sqrt(squared_lengths)
         similarities = reduced @ folded.directions  # (n, d) @ (d, k)
         similarities /= lengths[:, None]
