@@ -11,6 +11,7 @@ from stages.algorithms.drift import (
     compare_profiles,
     count_rows,
     departures,
+    exact_p,
     merge_rare,
 )
 
@@ -103,3 +104,16 @@ def test_rare_clusters_are_merged_and_no_row_is_lost():
         np.testing.assert_array_equal(merged.sum(axis=1), counts.sum(axis=1))
         expected = merged.sum(axis=0) * merged.sum(axis=1).min() / merged.sum()
         assert merged.shape[1] == 1 or expected.min() >= 5 - 1e-9
+
+
+@pytest.mark.parametrize(("a", "n", "b", "m"), [(60, 6000, 10, 1000), (60, 6000, 40, 1000), (0, 5, 0, 3), (5, 5, 0, 3)])
+def test_the_tests_are_scipys(a, n, b, m):
+    tails = [stats.fisher_exact([[b, m - b], [a, n - a]], alternative=side).pvalue for side in ("less", "greater")]
+    assert exact_p(a, n, b, m) == pytest.approx(min(1, 2 * min(tails)), rel=1e-6)
+    rng, population = np.random.default_rng(0), Population(6000, 0)
+    rows = population.profile(draw(700, rng))
+    drift = compare_profiles(rows, population.training)
+    interval = stats.binomtest(rows.novel, 700).proportion_ci(0.95)
+    assert (drift.novel_low, drift.novel_high) == pytest.approx((interval.low, interval.high), rel=1e-6)
+    merged = merge_rare(np.stack([population.training.clusters, rows.clusters]))
+    assert drift.clusters_p == pytest.approx(stats.chi2_contingency(merged, correction=False).pvalue)

@@ -75,7 +75,7 @@ def test_rows_on_a_border_are_settled_as_double_precision_has_them():
     # Without settling they differ, so the test can fail.
     careless = folded._replace(
         bounds=folded.bounds._replace(
-            reduced=(0, 0), scores=(0, 0), score=-1, similarity=-1, square=(-1, 0, 0),
+            reduced=(0, 0), scores=np.zeros((2, 12)), score=-1, similarity=-1, square=(-1, 0, 0),
         )
     )  # fmt: skip
     borders = np.concatenate([a, b])

@@ -42,7 +42,7 @@ class Drift(NamedTuple):
     novel_share: float
     novel_low: float  # of the 95 % interval of the share, Clopper and Pearson's
     novel_high: float
-    novel_p: float  # Fisher's exact test against the training rows
+    novel_p: float  # exact test against the training rows
     clusters_p: float  # chi-square of the cluster shares
     clusters_psi: float  # population stability index of the cluster shares
     clusters_psi_limit: float  # that one population stays below but for a quarter of SIGNIFICANCE
@@ -97,28 +97,27 @@ def compare_profiles(batch: Profile, training: Profile) -> Drift:
     stability index of two samples of one population is distributed as (1/n + 1/m) chi-square with one degree of
     freedom less than clusters (Yurdakul 2018); its usual limits of 0.1 and 0.25 know nothing of n and m.
     """
-    from scipy import stats
+    from scipy.special import betaincinv, chdtrc, chdtri
 
     n, m = training.rows, batch.rows
     level = SIGNIFICANCE / 4
     shares = merge_rare(np.stack([training.clusters, batch.clusters]))
     groups = shares.shape[1]
-    clusters_p = stats.chi2_contingency(shares, correction=False).pvalue if groups > 1 else 1.0
+    expected = np.outer(shares.sum(axis=1), shares.sum(axis=0)) / (n + m)
+    chi_square = ((shares - expected) ** 2 / expected).sum()
     p, q = (shares + 0.5) / (shares + 0.5).sum(axis=1, keepdims=True)  # half a row more: no logarithm of 0
     distance_ks, distance_p = _kolmogorov_smirnov(batch.distances, training.distances)
     residual_ks, residual_p = _kolmogorov_smirnov(batch.residuals, training.residuals)
-    novel_p = stats.fisher_exact([[training.novel, n - training.novel], [batch.novel, m - batch.novel]]).pvalue
-    interval = stats.binomtest(batch.novel, m).proportion_ci(0.95)
     drift = Drift(
         verdict="like training",
         rows=m,
         novel_share=batch.novel / m,
-        novel_low=float(interval.low),
-        novel_high=float(interval.high),
-        novel_p=float(novel_p),
-        clusters_p=float(clusters_p),
+        novel_low=float(betaincinv(batch.novel, m - batch.novel + 1, 0.025)) if batch.novel else 0.0,
+        novel_high=float(betaincinv(batch.novel + 1, m - batch.novel, 0.975)) if batch.novel < m else 1.0,
+        novel_p=exact_p(training.novel, n, batch.novel, m),
+        clusters_p=float(chdtrc(groups - 1, chi_square)) if groups > 1 else 1.0,
         clusters_psi=float(((q - p) * np.log(q / p)).sum()),
-        clusters_psi_limit=float(stats.chi2.isf(level, groups - 1) * (1 / n + 1 / m)) if groups > 1 else 0.0,
+        clusters_psi_limit=float(chdtri(groups - 1, level) * (1 / n + 1 / m)) if groups > 1 else 0.0,
         distance_ks=distance_ks,
         distance_p=distance_p,
         residual_ks=residual_ks,
@@ -142,6 +141,20 @@ def departures(drift: Drift) -> dict[str, float]:
         "residuals": evidence(drift.residual_p),
     }
     return {test: min(value, 10.0) for test, value in found.items()}
+
+
+def exact_p(a: int, n: int, b: int, m: int) -> float:
+    """Twice the smaller tail of the hypergeometric distribution of b in m rows, given a in n: at most 1."""
+    from scipy.special import gammaln, logsumexp
+
+    def log_binomial(of: int, taken: np.ndarray) -> np.ndarray:
+        return gammaln(of + 1) - gammaln(taken + 1) - gammaln(of - taken + 1)
+
+    taken = np.arange(max(0, a + b - n), min(a + b, m) + 1)
+    logarithms = log_binomial(m, taken) + log_binomial(n, a + b - taken)
+    at = b - taken[0]
+    tails = logsumexp(logarithms[: at + 1]), logsumexp(logarithms[at:])
+    return float(min(1.0, 2 * np.exp(min(tails) - logsumexp(logarithms))))
 
 
 def merge_rare(counts: np.ndarray) -> np.ndarray:
