@@ -101,7 +101,7 @@ def test_predictions_do_not_depend_on_how_rows_are_cut_into_files(fitted, cuts):
         assert whole[name].combine_chunks() == parts[name].combine_chunks()
     for name in ("probability", "margin", "distance"):
         np.testing.assert_allclose(whole[name], parts[name], rtol=0, atol=1e-5)
-    drift, drift_cut = (json.loads(Path(folder, "drift.json").read_text())["drift"]["all"] for folder in "pq")
+    drift, drift_cut = (json.loads(Path(folder, "drift.json").read_text())["drift"]["all batches"] for folder in "pq")
     assert drift["rows"] == drift_cut["rows"] == 900
     assert drift["verdict"] == drift_cut["verdict"] == "like training"
 
