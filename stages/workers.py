@@ -74,7 +74,7 @@ def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
         except Exception as error:  # all that Dask raises here; a task would wait for ever instead
             raise ValueError(
                 f"a worker of {run['scheduler']} cannot import stages ({error}); start workers in the root of this "
-                "repository, with the same packages."
+                "repository, with PYTHONPATH=. and the same packages."
             ) from None
         yield _call_on_one_thread
 
