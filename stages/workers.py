@@ -1,8 +1,10 @@
 """Tasks on this machine's cores or on a Dask cluster; where they run changes no byte of the result."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
 from joblib import Parallel, delayed, parallel_config
@@ -46,7 +48,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     once to the cluster: what is scattered is lost with the worker that holds it.
     """
     with _backend(run) as wrap:
-        calls = (delayed(partial(wrap, function, *task))() for task in tasks)
+        calls = (delayed(partial(wrap, _importable(function), *task))() for task in tasks)
         yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
 
 
@@ -77,6 +79,14 @@ def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
                 "repository, with PYTHONPATH=. and the same packages."
             ) from None
         yield _call_on_one_thread
+
+
+def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function by the name that other processes know: a stage that runs as the program is `__main__` here."""
+    program = sys.modules["__main__"].__spec__
+    if function.__module__ != "__main__" or program is None:
+        return function
+    return getattr(import_module(program.name), function.__name__)
 
 
 def _call(function: Callable[..., Any], *task: Any) -> Any:

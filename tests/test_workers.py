@@ -1,6 +1,7 @@
 """Where tasks run changes no byte: threads here, processes of a Dask cluster, and one that dies on the way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, make_blobs
 
 from stages.classify import classify
@@ -107,6 +109,25 @@ def test_every_backend_gives_the_same_bytes(cluster):
     process = "__import__('time').sleep(0.05) or __import__('os').getpid()"
     ran_in = set(map_tasks(eval, [(process,)] * 20, run))
     assert ran_in == {worker.pid for worker in cluster.workers}
+
+
+def test_the_commands_run_on_a_cluster(cluster):
+    # A stage that is the program is another module to its workers, and its functions are not found there.
+    make_model()
+    run_stages("one", ONE_WORKER)
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"run": cluster.run}
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    for stage, options in (
+        ("reduce", ["--reduced", "two/r.npy", "--model", "two/model/reduction.npz"]),
+        ("classify", ["--embeddings", "new", "--model", "one/model", "--predictions", "two/p"]),
+    ):
+        command = [sys.executable, "-m", f"stages.{stage}", *options]
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60)
+    expected = read_bytes(Path("one"))
+    found = read_bytes(Path("two"))
+    assert len(found) == 2 + 40 + 1
+    assert found.items() <= expected.items()
 
 
 def test_a_worker_killed_on_the_way_changes_nothing(cluster):
