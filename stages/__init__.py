@@ -4,12 +4,13 @@ reduce     embeddings to be clustered -> their principal components, standardise
 link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
 train      reduced embeddings, labels -> centroids and a regression on the distances to them
-classify   embeddings to be classified, model -> cluster, probability and novelty of each row
+classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift
 describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 
-Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), methods (clustering methods
-by name), pictures (plots drawn), tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages
-meet in files only; none imports another.
+Shared by them: batches (reading folders of embeddings), predictions (writing files of predictions), rows (reading texts
+and predictions), methods (clustering methods by name), verdict (the comparison in words), pictures (plots drawn), workers
+(tasks on cores or a cluster), tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out). Stages meet
+in files only; none imports another.
 """

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PART_ROWS = 16384  # at most, of a task
 FOLDS = 10  # of the residuals: the more, the nearer a fold's components are to those of all rows
+RUNS = 4  # of consecutive rows in a fold, at least: more sample a sorted folder better, and are slower to sum
 
 
 def reduce(
@@ -48,10 +49,11 @@ def reduce(
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
     # How rows are cut into tasks and folds depends on their number alone: not on files, not on workers.
-    parts = split_rows(batches, min(PART_ROWS, -(-n // (10 * FOLDS))))
+    parts = split_rows(batches, part_rows(n))
     folds = sum_moments(parts, run)
     moments = fold(add_moments, folds)
-    reduction, spectrum = fit_reduction(moments, variance_threshold, standardize)
+    # A task as well: how many threads take part in finding the axes would show in their last digits.
+    ((reduction, spectrum),) = map_tasks(fit_reduction, [(moments, variance_threshold, standardize)], run)
     d = len(reduction.components)
     explained = np.cumsum(spectrum) / reduction.total_variance
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
@@ -75,6 +77,11 @@ def reduce(
         ),
     )
     tracking.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
+
+
+def part_rows(n: int) -> int:
+    """Rows of a task, of n in all."""
+    return min(PART_ROWS, -(-n // (RUNS * FOLDS)))
 
 
 def sum_moments(parts: list[list[Batch]], run: RunParameters) -> list[Moments]:

@@ -1,8 +1,10 @@
 """Tasks on this machine's cores or on a Dask cluster; where they run changes no byte of the result."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
 from joblib import Parallel, delayed, parallel_config
@@ -46,7 +48,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     once to the cluster: what is scattered is lost with the worker that holds it.
     """
     with _backend(run) as wrap:
-        calls = (delayed(partial(wrap, function, *task))() for task in tasks)
+        calls = (delayed(partial(wrap, _importable(function), *task))() for task in tasks)
         yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
 
 
@@ -69,7 +71,22 @@ def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
             "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
         ) from None
     with Client(run["scheduler"], set_as_default=False) as client, parallel_config(backend="dask", client=client):
+        try:
+            client.run(_limit_threads)
+        except Exception as error:  # all that Dask raises here; a task would wait for ever instead
+            raise ValueError(
+                f"a worker of {run['scheduler']} cannot import stages ({error}); start workers in the root of this "
+                "repository, with PYTHONPATH=. and the same packages."
+            ) from None
         yield _call_on_one_thread
+
+
+def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function by the name that other processes know: a stage that runs as the program is `__main__` here."""
+    program = sys.modules["__main__"].__spec__
+    if function.__module__ != "__main__" or program is None:
+        return function
+    return getattr(import_module(program.name), function.__name__)
 
 
 def _call(function: Callable[..., Any], *task: Any) -> Any:

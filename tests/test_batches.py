@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.batches import open_batches, read_blocks, read_texts
+from stages.batches import open_batches, read_blocks, read_centred, read_texts
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:
@@ -69,6 +69,42 @@ def test_a_wrong_array_is_refused_by_file_and_row(tmp_path, array, message):
     folder = write(tmp_path / "e", b=array)
     with pytest.raises(ValueError, match=message):
         read_all(folder)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_centred_rows_keep_the_digits_of_rows_far_from_the_origin(tmp_path, dtype, offset):
+    rows = (random_rows(9) + offset).astype(dtype)
+    center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    (batch,) = open_batches(write(tmp_path / "e", b=rows))
+    blocks = [tuple(array.copy() for array in block) for block in read_centred(batch, center, block_rows=4)]
+    assert [len(block[0]) for block in blocks] == [4, 4, 1]
+    raw, centred, squared_lengths = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    assert raw.dtype == dtype
+    np.testing.assert_array_equal(raw, rows)
+    exact = rows.astype(np.float64) - center
+    np.testing.assert_allclose(centred, exact, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(squared_lengths, (exact**2).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("center", [0.0, 0.3, 40.0])
+@pytest.mark.parametrize(
+    ("row", "value", "message"),
+    [(3, np.nan, "NaN or infinite .* the first in row 3"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],
+)
+def test_centred_rows_are_checked_as_they_are_stored(tmp_path, row, value, message, center):
+    center = np.full(5, center, dtype=np.float32)
+    (batch,) = open_batches(write(tmp_path / "e", b=with_value(row, value)))
+    with pytest.raises(ValueError, match=f"b.npy: .*{message}"):
+        list(read_centred(batch, center))
+    with pytest.raises(ValueError, match=f"b.npy: .*{message}"):
+        list(read_centred(batch._replace(start=1, rows=4), center, block_rows=1))
+    # As far from the center as zeros are, but no zeros.
+    (batch,) = open_batches(write(tmp_path / "good", b=2 * np.tile(center + (center == 0), (3, 1)).astype(np.float64)))
+    assert len(list(read_centred(batch, center))) == 1
+    # Beyond single precision, but finite.
+    (batch,) = open_batches(write(tmp_path / "large", b=np.full((3, 5), 1e200)))
+    assert len(list(read_centred(batch, center))) == 1
 
 
 def test_a_row_is_numbered_within_its_own_file(tmp_path):

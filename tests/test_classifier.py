@@ -6,7 +6,16 @@ from conftest import make_blobs
 from sklearn.linear_model import LogisticRegression
 
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
-from stages.algorithms.classifier import cross_validate, fit_classifier, predict_probabilities
+from stages.algorithms.classifier import (
+    OutOfFold,
+    cross_validate,
+    expected_calibration_error,
+    fit_classifier,
+    fit_sharpness,
+    predict_probabilities,
+    sharpen,
+    sharpen_out_of_fold,
+)
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
@@ -57,3 +66,48 @@ def test_a_row_alone_in_its_cluster_can_only_be_misclassified():
 def test_too_small_clusters_for_the_folds_are_refused():
     with pytest.raises(ValueError, match=r"largest cluster has 2 rows, expected at least classifier.folds = 5"):
         cross_validate(np.eye(6), np.arange(6) // 2, C=1.0, folds=5, seed=0)
+
+
+def timid_probabilities(n: int, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities flattened by a power, and labels drawn from them as they were before."""
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet(np.full(6, 0.5), size=n)
+    labels = (true.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return sharpen(true, 1 / power), labels
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_sharpening_undoes_a_power_and_so_calibrates(power):
+    probabilities, labels = timid_probabilities(20_000, power)
+    sharpness = fit_sharpness(probabilities, labels)
+    assert sharpness == pytest.approx(power, rel=0.05)
+    sharpened = sharpen(probabilities, sharpness)
+    np.testing.assert_allclose(sharpened.sum(axis=1), 1)
+    np.testing.assert_array_equal(sharpened.argmax(axis=1), probabilities.argmax(axis=1))
+    chance = 2 * np.sqrt(15 / 20_000)
+    assert expected_calibration_error(sharpened, labels) < chance
+    if power != 1:
+        assert expected_calibration_error(probabilities, labels) > 2 * chance
+
+
+def test_a_fold_is_sharpened_by_the_others():
+    probabilities, labels = timid_probabilities(3000, 3.0)
+    fold = np.arange(3000) % 3
+    before = sharpen_out_of_fold(OutOfFold(probabilities, probabilities, fold), labels)
+    changed = np.where(fold == 1, (labels + 1) % 6, labels)
+    after = sharpen_out_of_fold(OutOfFold(probabilities, probabilities, fold), changed)
+    np.testing.assert_array_equal(before[fold == 1], after[fold == 1])
+    assert not np.array_equal(before[fold != 1], after[fold != 1])
+
+
+def test_a_cluster_that_a_fold_has_not_seen_says_nothing_of_sharpness():
+    probabilities, labels = timid_probabilities(2000, 2.0)
+    unseen = np.column_stack([probabilities, np.zeros(2000)])
+    unseen_labels = np.where(np.arange(2000) < 5, 6, labels)
+    assert fit_sharpness(unseen, unseen_labels) == pytest.approx(fit_sharpness(probabilities[5:], labels[5:]))
+
+
+def test_calibration_error_by_hand():
+    confident = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    # Both rows at 0.9 right, one of two at 0.6: bins of (0.9 - 1) and (0.6 - 0.5).
+    assert expected_calibration_error(confident, np.array([0, 0, 0, 1]), bins=2) == pytest.approx(0.1)

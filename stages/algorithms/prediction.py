@@ -55,7 +55,7 @@ class Bounds(NamedTuple):
     """Worst-case rounding, each as a multiple of a row's length about the mean plus a constant."""
 
     reduced: tuple[float, float]  # of the reduced row, in length
-    scores: tuple[float, float]  # of the difference of any two scores, times the length of the reduced row
+    scores: tuple[np.ndarray, np.ndarray]  # (k,) of a score less any other, times the length of the reduced row
     score: float  # of that difference, from all that follows the reduction
     similarity: float  # likewise of a similarity
     square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
@@ -78,13 +78,15 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
     second = np.partition(probabilities, -2, axis=1)[:, -2]
     distance = distances[everything, cluster]
     residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
+    with np.errstate(over="ignore"):
+        single_residual = residual.astype(np.float32)  # infinite beyond the range
     return Predictions(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
         margin=(best - second).astype(np.float32),
         distance=distance.astype(np.float32),
         novel=(distance > model.distance_limits[cluster]) | (residual > model.residual_limit),
-        residual=residual.astype(np.float32),
+        residual=single_residual,
     )
 
 
@@ -104,12 +106,19 @@ def fold_model(model: Model) -> Folded:
     matrix = reduction.components.T / reduction.scale
     offset = lost @ matrix - reduction.center / reduction.scale
     # Axes are orthonormal, so a component before scaling is scale * y + center, and residuals do not see center.
-    score_axes = directions @ (model.coef - model.coef.mean(axis=0)).T  # (d, k), softmax ignores a common shift
     constants = np.abs(model.coef).sum(axis=1) * 2 + np.abs(model.intercept)
 
     per_row, per_reduced = _rounding(columns + 4), _rounding(d + len(directions.T) + 8)
     lengths, offsets = np.linalg.norm(matrix, axis=0), np.abs(offset)
-    spread, lean = np.abs(score_axes), np.linalg.norm(score_axes, axis=0)
+    # What a component adds to a score less another: (d, k) for each. An error has a part along and a part across it.
+    differences = (directions @ (coef - model.coef).T for coef in model.coef)
+    scores = [
+        [
+            (sizes @ np.abs(axes) + np.linalg.norm(sizes) * np.linalg.norm(axes, axis=0)).max()
+            for sizes in (lengths, offsets)
+        ]
+        for axes in differences
+    ]
     shift = np.linalg.norm(lost) + np.linalg.norm(reduction.center)
     return Folded(
         model=model,
@@ -122,10 +131,7 @@ def fold_model(model: Model) -> Folded:
         intercept=(model.coef.sum(axis=1) + model.intercept).astype(np.float32),
         bounds=Bounds(
             reduced=(per_row * np.linalg.norm(lengths), per_row * np.linalg.norm(offsets)),
-            scores=(
-                2 * per_row * (lengths @ spread + np.linalg.norm(lengths) * lean).max(),
-                2 * per_row * (offsets @ spread + np.linalg.norm(offsets) * lean).max(),
-            ),
+            scores=tuple(per_row * np.array(scores).T),
             score=2 * per_reduced * constants.max(),
             similarity=per_reduced,
             square=(
@@ -164,11 +170,11 @@ def classify_chunk(
     Time O(n columns d), of which the one product with `matrix` is most; memory O(n d).
     """
     model, bounds, everything = folded.model, folded.bounds, np.arange(len(rows))
-    reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
-    reduced += folded.offset
-    squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # Worst bounds of a row that overflows are NaN or infinite, and nothing is clear of those.
+        # The bounds of a row that overflows, or has no direction, are NaN or infinite, and nothing is clear of those.
+        reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
+        reduced += folded.offset
+        squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
         lengths, radii = np.sqrt(squares[:, 0]), np.sqrt(squared_lengths)
         similarities = reduced @ folded.directions  # (n, d) @ (d, k)
         similarities /= lengths[:, None]
@@ -184,7 +190,7 @@ def classify_chunk(
         squared_residual = squared_lengths - squares[:, 1]
 
         turned = 1.1 * (bounds.reduced[0] * radii + bounds.reduced[1]) / lengths  # relative error of a reduced row
-        doubt = 1.1 * (bounds.scores[0] * radii + bounds.scores[1]) / lengths + bounds.score
+        doubt = 1.1 * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
         square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
         clear = (
             (turned < 0.05)

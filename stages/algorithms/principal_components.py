@@ -36,7 +36,7 @@ def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Mome
     Parameters
     ----------
     blocks : iterable of ndarray of shape (rows, columns), float64
-        Overwritten: the origin is subtracted in place.
+        At least one. Overwritten: the origin is subtracted in place.
     origin : ndarray of shape (columns,)
         Any point near the rows. The variance is invariant to it, but about a far origin the difference between
         sum of squares and square of sums cancels.
@@ -51,14 +51,13 @@ def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Mome
     Time O(n columns^2), memory O(columns^2). Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
     variance", recommend the shift.
     """
-    count = 0
-    total = np.zeros(len(origin))
-    products = np.zeros((len(origin), len(origin)))
+    count, total, products = 0, np.zeros(len(origin)), None
     for block in blocks:
         block -= origin
         count += len(block)
         total += block.sum(axis=0)
-        products += block.T @ block  # (columns, rows) @ (rows, columns); numpy calls syrk, half of a gemm
+        product = block.T @ block  # (columns, rows) @ (rows, columns); numpy calls syrk, half of a gemm
+        products = product if products is None else np.add(products, product, out=products)
     return Moments(origin, count, total, products)
 
 

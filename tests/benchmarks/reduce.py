@@ -1,0 +1,139 @@
+"""Fitting the reduction, against scikit-learn's IncrementalPCA on the same files.
+
+    python tests/benchmarks/reduce.py [--rows 30000] [--repeat 2]
+
+Writes batches of 1,000 rows of 768 columns in float16, made from the demonstration data, and fits both to them, each
+line in a process of its own. IncrementalPCA has the batches in single precision, as it likes them best. The fit is one
+pass over the files and the principal axes; the whole stage also finds the axes without each tenth of the rows, and
+writes the reduced rows. Memory is the peak less that of the same process after its imports.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import reduce as fold
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+LOCAL = {"backend": "local", "workers": 2, "scheduler": None}
+
+
+def write_batches(folder: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    known = np.concatenate([np.load(path) for path in sorted((ROOT / "data/embeddings_clu").glob("*.npy"))])
+    for i in range(rows // 1000):
+        sample = known[rng.integers(len(known), size=1000)].astype(np.float32)
+        sample += 0.003 * rng.standard_normal(sample.shape, dtype=np.float32)
+        np.save(folder / f"batch_{i}.npy", sample.astype(np.float16))
+
+
+def fit(folder: Path, workers: int):
+    from stages.algorithms.principal_components import add_moments, fit_reduction
+    from stages.batches import open_batches, split_rows
+    from stages.reduce import part_rows, sum_moments
+    from stages.workers import map_tasks
+
+    def run() -> None:
+        batches = open_batches(folder)
+        n = sum(batch.rows for batch in batches)
+        parts = split_rows(batches, part_rows(n))
+        local = {**LOCAL, "workers": workers}
+        moments = fold(add_moments, sum_moments(parts, local))
+        list(map_tasks(fit_reduction, [(moments, 0.95, True)], local))
+
+    return run
+
+
+def whole_stage(folder: Path):
+    from stages.reduce import reduce
+
+    def run() -> None:
+        out = Path(tempfile.mkdtemp())
+        os.chdir(out)  # metrics and plots go there
+        reduce(
+            variance_threshold=0.95, standardize=True, run=LOCAL, embeddings=folder, reduced=out / "r.npy",
+            model=out / "m.npz",
+        )  # fmt: skip
+        shutil.rmtree(out)
+
+    return run
+
+
+def incremental_pca(folder: Path, threads: int | None):
+    from sklearn.decomposition import IncrementalPCA
+    from threadpoolctl import threadpool_limits
+
+    def run() -> None:
+        pca = IncrementalPCA()
+        with threadpool_limits(threads):
+            for path in folder.glob("*.npy"):
+                pca.partial_fit(np.load(path).astype(np.float32))
+
+    return run
+
+
+LINES = {
+    "fit, 1 worker": lambda folder: fit(folder, 1),
+    "fit, 2 workers": lambda folder: fit(folder, 2),
+    "whole stage, 2 workers": whole_stage,
+    "IncrementalPCA, fit, all threads": lambda folder: incremental_pca(folder, None),
+    "IncrementalPCA, fit, 1 thread": lambda folder: incremental_pca(folder, 1),
+}
+
+
+def measure(line: str, folder: Path) -> None:
+    """Seconds of one run by the clock and of all cores, and MiB of peak memory it added to what imports take."""
+    run = LINES[line](folder)
+    memory, cores, clock = peak_memory(), time.process_time(), time.perf_counter()
+    run()
+    seconds = [time.perf_counter() - clock, time.process_time() - cores]
+    print(json.dumps([*seconds, peak_memory() - memory]))
+
+
+def peak_memory() -> float:
+    """MiB; getrusage would give the parent's, if that is larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rows", type=int, default=30_000)
+    options.add_argument("--repeat", type=int, default=2)
+    options.add_argument("--measure", nargs=2, metavar=("LINE", "FOLDER"), help="one line only, in this process")
+    arguments = options.parse_args()
+    if arguments.measure:
+        return measure(arguments.measure[0], Path(arguments.measure[1]))
+    folder = Path(tempfile.mkdtemp())
+    try:
+        write_batches(folder, arguments.rows)
+        measured = {line: [] for line in LINES}
+        for _ in range(arguments.repeat):
+            for line in LINES:
+                command = [sys.executable, __file__, "--measure", line, str(folder)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                measured[line].append(json.loads(done.stdout))
+    finally:
+        shutil.rmtree(folder)
+    seconds, cores = ({line: min(run[i] for run in runs) for line, runs in measured.items()} for i in (0, 1))
+    *_, all_threads, one_thread = LINES
+    print(f"{arguments.rows} rows x 768, float16, batches of 1,000, best of {arguments.repeat}\n")
+    print("Times IncrementalPCA: with all threads, with one.\n")
+    print("| | s | times IncrementalPCA | core s | times IncrementalPCA | memory beyond the libraries, MiB |")
+    print("|---|---|---|---|---|---|")
+    for line, runs in measured.items():
+        ratios = [f"{of[all_threads] / of[line]:.1f}, {of[one_thread] / of[line]:.1f}" for of in (seconds, cores)]
+        memory = max(run[2] for run in runs)
+        print(f"| {line} | {seconds[line]:.2f} | {ratios[0]} | {cores[line]:.2f} | {ratios[1]} | {memory:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

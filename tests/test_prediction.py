@@ -1,0 +1,138 @@
+"""Single precision gives the labels of the chain in double precision, which is scikit-learn's."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_distances
+from sklearn.preprocessing import StandardScaler
+
+from stages.algorithms.centroids import number_by_size
+from stages.algorithms.classifier import fit_classifier
+from stages.algorithms.prediction import Model, classify_chunk, classify_rows, fold_model
+from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows
+
+
+def make_rows(n: int, columns: int, offset: float, seed: int, dtype: type = np.float32) -> np.ndarray:
+    """Rows near a few overlapping centers, with variances that fall by orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    centers = np.random.default_rng(99).normal(size=(9, columns))
+    rows = (centers[rng.integers(9, size=n)] + 1.5 * rng.normal(size=(n, columns))) * 0.97 ** np.arange(columns)
+    return (rows / np.sqrt(columns) + offset).astype(dtype)
+
+
+def make_model(columns: int, offset: float, k: int, standardize: bool = True) -> Model:
+    rows = make_rows(1500, columns, offset, seed=0).astype(np.float64)
+    reduction, _ = fit_reduction(accumulate_moments([rows.copy()], rows[0]), 0.95, standardize)
+    reduced = reduce_rows(rows, reduction)
+    labels = number_by_size((reduced @ np.random.default_rng(5).normal(size=(reduced.shape[1], k))).argmax(axis=1))
+    fitted = fit_classifier(reduced, labels, C=10.0)
+    found = classify_rows(rows, Model(reduction, *fitted, np.full(k, 2.0), np.inf))
+    limits = np.array([np.quantile(found.distance[found.cluster == c], 0.8) for c in range(k)])
+    return Model(reduction, *fitted, limits, float(np.quantile(found.residual, 0.8)))
+
+
+def classify_fast(rows: np.ndarray, model: Model):
+    folded = fold_model(model)
+    centred = np.subtract(rows, folded.mean, out=np.empty(rows.shape, np.float32), casting="same_kind")
+    return classify_chunk(rows, centred, np.vecdot(centred, centred), folded)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("columns", "offset", "k", "standardize"),
+    [(96, 0.0, 12, True), (96, 0.0, 12, False), (200, 0.3, 20, True), (40, 50.0, 2, True)],
+)
+def test_agrees_with_double_precision(columns, offset, k, standardize, dtype):
+    model = make_model(columns, offset, k, standardize)
+    rows = make_rows(5000, columns, offset, seed=1, dtype=dtype)
+    found, settled = classify_fast(rows, model)
+    expected = classify_rows(rows, model)
+    np.testing.assert_array_equal(found.cluster, expected.cluster)
+    np.testing.assert_array_equal(found.novel, expected.novel)
+    assert 0.1 < expected.novel.mean() < 0.9
+    for name in ("probability", "margin", "distance"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
+    # More means that the bounds say nothing and everything is computed twice.
+    assert settled < 0.25 * len(rows)
+
+
+def test_rows_on_a_border_are_settled_as_double_precision_has_them():
+    # Bisection between rows of two clusters ends within 1e-7 of a border, where single precision guesses and double
+    # does not.
+    model = make_model(96, 0.0, 12)
+    rows = make_rows(400, 96, 0.0, seed=2, dtype=np.float64)
+    a, b = rows[:200], rows[200:]
+    for _ in range(26):
+        middle = (a + b) / 2
+        same = (classify_rows(middle, model).cluster == classify_rows(a, model).cluster)[:, None]
+        a, b = np.where(same, middle, a), np.where(same, b, middle)
+    folded = fold_model(model)
+    for border in (a, b):
+        found, settled = classify_fast(border, model)
+        np.testing.assert_array_equal(found.cluster, classify_rows(border, model).cluster)
+        assert settled > 0.8 * len(border)
+    # Without settling they differ, so the test can fail.
+    careless = folded._replace(
+        bounds=folded.bounds._replace(
+            reduced=(0, 0), scores=np.zeros((2, 12)), score=-1, similarity=-1, square=(-1, 0, 0),
+        )
+    )  # fmt: skip
+    borders = np.concatenate([a, b])
+    centred = (borders - folded.mean).astype(np.float32)
+    unsettled, _ = classify_chunk(borders, centred, np.vecdot(centred, centred), careless)
+    assert (unsettled.cluster != classify_rows(borders, model).cluster).mean() > 0.1
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_rounding_stays_within_its_bounds(scale):
+    model = make_model(96, 0.3, 12)
+    rows = make_rows(2000, 96, 0.3, seed=3, dtype=np.float64) * scale
+    folded = fold_model(model)
+    bounds = folded.bounds
+    centred = (rows - folded.mean).astype(np.float32)
+    radii = np.linalg.norm(centred, axis=1)
+    reduced = (centred @ folded.matrix + folded.offset).astype(np.float64)
+    error = np.linalg.norm(reduced - reduce_rows(rows, model.reduction), axis=1)
+    assert (error <= bounds.reduced[0] * radii + bounds.reduced[1]).all()
+    inside = np.square(centred @ folded.matrix + folded.offset) @ folded.squares[:, 1]
+    squared_residual = np.vecdot(centred, centred) - inside
+    exact = classify_rows(rows, model).residual.astype(np.float64) ** 2
+    bound = bounds.square[0] * radii**2 + bounds.square[1] * radii + bounds.square[2]
+    assert (np.abs(squared_residual - exact) <= bound).all()
+
+
+def test_what_single_precision_cannot_hold_is_settled():
+    model = make_model(40, 0.0, 3)
+    rows = make_rows(6, 40, 0.0, seed=4, dtype=np.float64)
+    rows[1] *= 1e30  # its square overflows
+    rows[2] *= 1e60  # it overflows itself
+    rows[3] = model.reduction.mean  # no direction
+    with np.errstate(over="ignore"):
+        found, _ = classify_fast(rows, model)
+    for fast, exact in zip(found, classify_rows(rows, model), strict=True):
+        np.testing.assert_allclose(fast, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_the_chain_is_scikit_learns(standardize):
+    train, new = make_rows(1500, 60, 0.2, 0).astype(np.float64), make_rows(3000, 60, 0.2, 1)
+    reduction, _ = fit_reduction(accumulate_moments([train.copy()], train[0]), 0.95, standardize)
+    d = len(reduction.components)
+    pca = PCA(d, svd_solver="full").fit(train)
+    reduced = pca.transform(train)
+    scaler = StandardScaler(with_std=standardize).fit(reduced)
+    reduced = scaler.transform(reduced)
+    labels = number_by_size((reduced @ np.random.default_rng(5).normal(size=(d, 8))).argmax(axis=1))
+    centroids = np.stack([reduced[labels == c].mean(axis=0) for c in range(8)])
+    regression = LogisticRegression(C=10, solver="newton-cg", max_iter=1000)
+    regression.fit(cosine_distances(reduced, centroids), labels)
+    peer = regression.predict_proba(cosine_distances(scaler.transform(pca.transform(new)), centroids))
+
+    signs = np.sign((pca.components_ * reduction.components).sum(axis=1))
+    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, np.full(8, 2.0), np.inf)
+    found, settled = classify_fast(new, model)
+    assert settled < len(new) / 4
+    np.testing.assert_array_equal(found.cluster, peer.argmax(axis=1))
+    np.testing.assert_allclose(found.probability, peer.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(found.margin, peer.max(axis=1) - np.partition(peer, -2, axis=1)[:, -2], atol=1e-5)

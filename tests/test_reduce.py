@@ -1,0 +1,73 @@
+"""Reduction is the same bytes however rows are cut into files; its residuals are of rows that it has not seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from stages.batches import open_batches, split_rows
+from stages.reduce import FOLDS, part_rows, reduce
+
+ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
+
+
+def make_rows(n: int, columns: int = 20) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, columns)) * 0.8 ** np.arange(columns) + 3
+
+
+def run(rows: np.ndarray, cuts: list[int], folder: str) -> dict[str, bytes]:
+    Path(folder, "e").mkdir(parents=True)
+    for i, part in enumerate(np.split(rows, cuts)):
+        np.save(Path(folder, "e", f"b{i}.npy"), part)
+    reduce(
+        variance_threshold=0.9, standardize=True, run=ONE_WORKER, embeddings=Path(folder, "e"),
+        reduced=Path(folder, "r.npy"), model=Path(folder, "m.npz"),
+    )  # fmt: skip
+    return {name: Path(folder, name).read_bytes() for name in ("r.npy", "m.npz")}
+
+
+def test_one_six_or_six_hundred_files_give_the_same_bytes():
+    rows = make_rows(900)
+    expected = run(rows, [], "one")
+    assert run(rows, [7, 100, 101, 450, 899], "six") == expected
+    assert run(rows, np.sort(np.random.default_rng(1).permutation(899)[:599] + 1).tolist(), "six hundred") == expected
+
+
+@pytest.mark.parametrize("n", [2, 3, 15, 300])
+def test_residuals_are_those_of_a_fit_without_the_rows_fold(n):
+    rows = make_rows(n)
+    run(rows, [1], "one")
+    with np.load("one/m.npz") as model:
+        found, d = model["out_of_fold_residual"], len(model["components"])
+    run_rows = part_rows(n)
+    folds = np.arange(n) // run_rows % min(FOLDS, -(-n // run_rows))
+    if n >= 15:
+        assert np.bincount(folds).min() > 0.02 * n  # every fold is a sample worth the name
+    for fold in np.unique(folds):
+        others = rows[folds != fold]
+        components = min(d, len(others) - 1)
+        peer = PCA(components, svd_solver="full").fit(others) if components else None
+        held_out = rows[folds == fold]
+        projected = peer.inverse_transform(peer.transform(held_out)) if peer else others.mean(axis=0)
+        np.testing.assert_allclose(found[folds == fold], np.linalg.norm(held_out - projected, axis=1), rtol=1e-4)
+
+
+def test_reduced_rows_are_a_plain_array_of_single_precision():
+    run(make_rows(50), [20], "one")
+    reduced = np.load("one/r.npy", allow_pickle=False)
+    assert reduced.dtype == np.float32
+    assert reduced.flags.c_contiguous
+    assert len(reduced) == 50
+
+
+@pytest.mark.parametrize("rows_of_part", [1, 4, 7, 100])
+def test_parts_hold_all_rows_in_order(rows_of_part):
+    Path("e").mkdir()
+    for i, n in enumerate((3, 1, 10, 2)):
+        np.save(f"e/b{i}.npy", np.ones((n, 2)))
+    parts = split_rows(open_batches(Path("e")), rows_of_part)
+    assert [sum(run.rows for run in part) for part in parts[:-1]] == [rows_of_part] * (len(parts) - 1)
+    rows = [(run.path.stem, row) for part in parts for run in part for row in range(run.start, run.start + run.rows)]
+    assert rows == [(f"b{i}", row) for i, n in enumerate((3, 1, 10, 2)) for row in range(n)]

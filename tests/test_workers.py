@@ -1,0 +1,189 @@
+"""Where tasks run changes no byte: threads here, processes of a Dask cluster, and one that dies on the way."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, make_blobs
+
+from stages.classify import classify
+from stages.reduce import reduce
+from stages.train import train
+from stages.workers import map_tasks
+
+ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
+
+
+class Cluster:
+    """A Dask scheduler and worker processes that nothing restarts."""
+
+    def __init__(self, folder: Path, **environment: str):
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        self._file = folder / "scheduler.json"
+        self._processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
+        while not self._file.exists():
+            assert self._processes[0].poll() is None
+            time.sleep(0.05)
+        self.workers = [self._start("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in range(2)]
+        self._processes += self.workers
+
+    def _start(self, *command: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:], "--scheduler-file", self._file],
+            env=self._environment, cwd=Path.cwd(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    @property
+    def run(self) -> dict:
+        import json
+
+        from distributed import Client
+
+        address = json.loads(self._file.read_text())["address"]
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(sum(worker.poll() is None for worker in self.workers), timeout=60)
+        return {"backend": "dask", "workers": 0, "scheduler": address}
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    folder = tmp_path / "dask"
+    folder.mkdir()
+    cluster = Cluster(folder)
+    yield cluster
+    cluster.stop()
+
+
+def make_model() -> list[np.ndarray]:
+    """A model in data/model of four thousand rows in seven files; gives new rows in forty batches."""
+    rows, blobs = make_blobs(24_000, 40, 6, spread=1.5)
+    Path("data/embeddings_clu").mkdir(parents=True)
+    for i, part in enumerate(np.array_split(rows[:4000], 7)):
+        np.save(f"data/embeddings_clu/{i}.npy", part)
+    np.save("labels.npy", blobs[:4000].astype(np.int32))
+    Path("new").mkdir()
+    for i, part in enumerate(np.array_split(rows[4000:].astype(np.float16), 40)):
+        np.save(f"new/{i}.npy", part)
+
+
+def run_stages(name: str, run: dict) -> dict[str, bytes]:
+    """Reduce, train and classify where `run` says; the bytes of all that comes out."""
+    model = Path(name, "model")
+    reduce(
+        variance_threshold=0.95, standardize=True, run=run, reduced=Path(name, "r.npy"), model=model / "reduction.npz"
+    )
+    train(
+        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=Path(name, "r.npy"), labels=Path("labels.npy"),
+        reduction=model / "reduction.npz", model=model / "classifier.npz",
+    )  # fmt: skip
+    classify(novelty={"quantile": 0.99}, run=run, embeddings=Path("new"), model=model, predictions=Path(name, "p"))
+    return read_bytes(Path(name))
+
+
+def read_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_backend_gives_the_same_bytes(cluster):
+    make_model()
+    expected = run_stages("one", ONE_WORKER)
+    assert len(expected) == 3 + 40 + 1
+    for workers in (2, 0):
+        assert run_stages(f"local{workers}", {**ONE_WORKER, "workers": workers}) == expected
+    run = cluster.run
+    assert run_stages("two processes", run) == expected
+    process = "__import__('time').sleep(0.05) or __import__('os').getpid()"
+    ran_in = set(map_tasks(eval, [(process,)] * 20, run))
+    assert ran_in == {worker.pid for worker in cluster.workers}
+
+
+def test_the_commands_run_on_a_cluster(cluster):
+    # A stage that is the program is another module to its workers, and its functions are not found there.
+    make_model()
+    run_stages("one", ONE_WORKER)
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    parameters = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"run": cluster.run}
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    for stage, options in (
+        ("reduce", ["--reduced", "two/r.npy", "--model", "two/model/reduction.npz"]),
+        ("classify", ["--embeddings", "new", "--model", "one/model", "--predictions", "two/p"]),
+    ):
+        command = [sys.executable, "-m", f"stages.{stage}", *options]
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60)
+    expected = read_bytes(Path("one"))
+    found = read_bytes(Path("two"))
+    assert len(found) == 2 + 40 + 1
+    assert found.items() <= expected.items()
+
+
+def test_a_worker_killed_on_the_way_changes_nothing(cluster):
+    make_model()
+    expected = run_stages("one", ONE_WORKER)
+    folder, run, left = Path("killed"), cluster.run, []
+
+    def kill_once_begun() -> None:
+        while len(list(folder.glob("[!.]*.parquet"))) < 3:
+            time.sleep(0.002)
+        cluster.workers[0].send_signal(signal.SIGKILL)
+        left.append(40 - len(list(folder.glob("[!.]*.parquet"))))
+
+    killer = threading.Thread(target=kill_once_begun, daemon=True)
+    killer.start()
+    classify(novelty={"quantile": 0.99}, run=run, embeddings=Path("new"), model=Path("one/model"), predictions=folder)
+    killer.join(timeout=10)
+    assert left[0] > 5  # there was work left to lose
+    assert cluster.workers[0].wait(timeout=10) == -signal.SIGKILL
+    assert {f"p/{name}": content for name, content in read_bytes(folder).items()} == {
+        name: content for name, content in expected.items() if name.startswith("p/")
+    }
+
+
+def threads_of_blas(_: int) -> int:
+    from threadpoolctl import threadpool_info
+
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+def test_results_come_in_order_and_blas_has_one_thread_in_tasks_only():
+    before = threads_of_blas(0)
+    for workers in (1, 2):
+        run = {**ONE_WORKER, "workers": workers}
+        waits = [(0.05,), (0.0,), (0.02,), (0.0,)]
+        assert list(map_tasks(lambda wait: time.sleep(wait) or wait, waits, run)) == [0.05, 0.0, 0.02, 0.0]
+        assert set(map_tasks(threads_of_blas, [(i,) for i in range(4)], run)) == {1}
+        assert threads_of_blas(0) == before
+
+
+def test_an_error_in_a_task_arrives():
+    for workers in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            list(map_tasks(lambda i: 1 // i, [(1,), (0,), (2,)], {**ONE_WORKER, "workers": workers}))
+
+
+def test_dask_without_a_scheduler_is_refused():
+    with pytest.raises(ValueError, match=r"run.scheduler is null"):
+        list(map_tasks(len, [("a",)], {"backend": "dask", "workers": 0, "scheduler": None}))
+
+
+def test_workers_that_cannot_import_the_stages_are_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    cluster = Cluster(tmp_path / "elsewhere", PYTHONPATH="")
+    try:
+        with pytest.raises(ValueError, match=r"cannot import stages"):
+            list(map_tasks(len, [("a",)], cluster.run))
+    finally:
+        cluster.stop()
