@@ -86,7 +86,8 @@ def compare(
     if len(topics) != n:
         raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
 
-    parts = [subsample_rows(n, compare["subsample_share"], seed + 1 + i) for i in range(compare["subsamples"])]
+    count = max(compare["subsamples"], compare["refits"])
+    parts = [subsample_rows(n, compare["subsample_share"], seed + 1 + i) for i in range(count)]
     grid = sorted({round(each) for each in np.linspace(k_min, k_max, compare["k_steps"])} | {k})
     groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
     own = _name(method, linkage, consolidate, kmeans["init"])
@@ -111,7 +112,7 @@ def compare(
     band = _null_band(rows, scores, (linkage, int(band_k[0]), int(band_k[-1])), compare["null_references"], seed)
     of_tree = method == "agglomerative"
     cut = in_use if of_tree else cut_tree(merges, k)
-    again = _part_trees(rows, parts, linkage, grid, merges, cut, of_tree and consolidate)
+    again = _part_trees(rows, parts[: compare["subsamples"]], linkage, grid, merges, cut, of_tree and consolidate)
     if of_tree:
         agreement, jaccards = np.array([each.in_use for each in again]), np.stack([each.jaccards for each in again])
     else:
