@@ -2,7 +2,7 @@
 
 data/reduced.npy, data/tree.npy, data/labels.npy, data/embeddings_clu/*.jsonl for their topics
   -> metrics/compare/metrics.json, methods.json and verdict.md,
-     plots/null_band.json, stability.json, cluster_stability.json, eps_search.json, methods_<criterion>.json
+     plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
 """
 
 import logging
@@ -33,6 +33,7 @@ from stages.algorithms.stability import (
 from stages.algorithms.tree_cuts import cut_tree
 from stages.algorithms.workers import run_each, timed
 from stages.batches import open_batches, read_texts
+from stages.comparison_pictures import save_picture
 from stages.methods import (
     LINKAGES,
     CompareParameters,
@@ -85,7 +86,8 @@ def compare(
     if len(topics) != n:
         raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
 
-    parts = [subsample_rows(n, compare["subsample_share"], seed + 1 + i) for i in range(compare["subsamples"])]
+    count = max(compare["subsamples"], compare["refits"])
+    parts = [subsample_rows(n, compare["subsample_share"], seed + 1 + i) for i in range(count)]
     grid = sorted({round(each) for each in np.linspace(k_min, k_max, compare["k_steps"])} | {k})
     groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
     own = _name(method, linkage, consolidate, kmeans["init"])
@@ -110,7 +112,7 @@ def compare(
     band = _null_band(rows, scores, (linkage, int(band_k[0]), int(band_k[-1])), compare["null_references"], seed)
     of_tree = method == "agglomerative"
     cut = in_use if of_tree else cut_tree(merges, k)
-    again = _part_trees(rows, parts, linkage, grid, merges, cut, of_tree and consolidate)
+    again = _part_trees(rows, parts[: compare["subsamples"]], linkage, grid, merges, cut, of_tree and consolidate)
     if of_tree:
         agreement, jaccards = np.array([each.in_use for each in again]), np.stack([each.jaccards for each in again])
     else:
@@ -249,36 +251,34 @@ def _mean_over_parts(jaccards: np.ndarray) -> np.ndarray:
 def _write_plots(
     plots: Path, findings: Findings, fits: dict[str, Fits], grid: list[int], again: list[PartStability]
 ) -> None:
-    band = findings.band
-    columns = zip(
-        findings.band_k, findings.band_scores, band.mean, band.low, band.high, band.gap, band.beats, strict=True
-    )
-    names = ("k", "davies_bouldin", "null_mean", "null_low", "null_high", "gap", "beats_null")
-    tracking.write_plot(plots / "null_band.json", (dict(zip(names, each, strict=True)) for each in columns))
+    band, curves = findings.band, {name: fit.curve for name, fit in fits.items() if fit.curve}
     agreements = np.stack([each.curve for each in again])
-    tracking.write_plot(
-        plots / "stability.json",
-        (
-            {"k": k, "agreement": column.mean(), "low": column.min(), "high": column.max()}
-            for k, column in zip(grid, agreements.T, strict=True)
+    points = {
+        "null_band": _points(
+            k=findings.band_k, davies_bouldin=findings.band_scores, null_mean=band.mean, null_low=band.low,
+            null_high=band.high, gap=band.gap, beats_null=band.beats,
         ),
-    )
-    tracking.write_plot(
-        plots / "cluster_stability.json",
-        ({"cluster": cluster, "jaccard": value} for cluster, value in enumerate(findings.jaccards)),
-    )
-    tracking.write_plot(plots / "eps_search.json", findings.eps_table)
+        "stability": _points(
+            k=grid, agreement=agreements.mean(axis=0), low=agreements.min(axis=0), high=agreements.max(axis=0)
+        ),
+        "cluster_stability": _points(cluster=range(findings.k), jaccard=findings.jaccards),
+        "eps_search": findings.eps_table,
+    }  # fmt: skip
     for criterion, score in CURVES.items():
-        tracking.write_plot(
-            plots / f"methods_{criterion}.json",
-            (
-                {"method": name, "k": k, score: value}
-                for name, fit in fits.items()
-                if fit.curve
-                for k, value in zip(fit.curve.k, getattr(fit.curve.scores, score), strict=True)
-                if np.isfinite(value)
-            ),
-        )
+        points[f"methods_{criterion}"] = [
+            {"method": name, "k": k, score: value}
+            for name, curve in curves.items()
+            for k, value in zip(curve.k.tolist(), getattr(curve.scores, score), strict=True)
+            if np.isfinite(value)
+        ]
+    for name, each in points.items():
+        tracking.write_plot(plots / f"{name}.json", each)
+        with tracking.replacing(plots / f"{name}.png") as temporary:
+            save_picture(name, each, temporary)
+
+
+def _points(**columns: Any) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _topics(embeddings: Path) -> list[str | None]:

@@ -47,7 +47,7 @@ class Fits(NamedTuple):
     curve: Curve | None  # None for DBSCAN
     parts: list[np.ndarray]  # of the rows of each part, at the k in use
     seeds: list[np.ndarray]  # of all rows from each seed, at the k in use; empty where nothing is random
-    seconds: float  # of processor time, in all its fits
+    seconds: float  # of processor time; trees of parts count for the plain and the consolidated variant alike
 
 
 def fit_variants(

@@ -1,0 +1,107 @@
+"""PNG pictures of what the comparison plots, for the README and for people without a browser."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from stages.algorithms.stability import DOUBTFUL, STABLE
+from stages.pictures import LINE, MARK, Points
+
+
+def draw_null_band(points: Points) -> Figure:
+    """The score over k, with the mean and range of the references."""
+    figure, axes = plt.subplots()
+    k = _column(points, "k")
+    axes.fill_between(k, _column(points, "null_low"), _column(points, "null_high"), color="#bbbbbb", linewidth=0)
+    axes.plot(k, _column(points, "null_mean"), color="#666666", linestyle="--", label="mean and range without clusters")
+    axes.plot(k, _column(points, "davies_bouldin"), color=LINE, marker=".", label="the data")
+    beating = sum(point["beats_null"] for point in points)
+    axes.set(xlabel="number of clusters k", ylabel="Davies-Bouldin score (lower is better)")
+    axes.legend(frameon=False)
+    axes.set_title(f"{beating} of {len(points)} k beat data without clusters")
+    return figure
+
+
+def draw_stability(points: Points) -> Figure:
+    """The agreement of cuts on parts of the rows over k, with its range."""
+    figure, axes = plt.subplots()
+    k = _column(points, "k")
+    axes.fill_between(k, _column(points, "low"), _column(points, "high"), color=LINE, alpha=0.2, linewidth=0)
+    axes.plot(k, _column(points, "agreement"), color=LINE, marker=".")
+    axes.set(
+        xlabel="number of clusters k", ylabel="adjusted Rand index", ylim=(min(0, _column(points, "low").min()), 1)
+    )
+    axes.set_title("Agreement with the tree of a part of the rows: mean and range")
+    return figure
+
+
+def draw_cluster_stability(points: Points) -> Figure:
+    """How well each cluster is found again."""
+    figure, axes = plt.subplots()
+    axes.bar(_column(points, "cluster"), _column(points, "jaccard"), color=LINE, width=0.85)
+    axes.axhline(STABLE, color=LINE, linestyle="--", linewidth=1, label=f"stable from {STABLE}")
+    axes.axhline(DOUBTFUL, color=MARK, linestyle="--", linewidth=1, label=f"not to be trusted below {DOUBTFUL}")
+    axes.set(xlabel="cluster", ylabel="mean Jaccard index", ylim=(0, 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(visible=False, axis="x")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_title("How well each cluster is found again in parts of the rows")
+    return figure
+
+
+def draw_eps_search(points: Points) -> Figure:
+    """What becomes of the rows over eps: noise, the largest cluster, the other clusters."""
+    figure, axes = plt.subplots()
+    noise, largest = _column(points, "noise_share"), _column(points, "largest_share")
+    shares = [largest, 1 - noise - largest, noise]
+    labels = ["in the largest cluster", "in other clusters", "noise"]
+    axes.stackplot(_column(points, "eps"), shares, labels=labels, colors=[LINE, MARK, "#bbbbbb"])
+    axes.set(xlabel="eps, cosine distance", ylabel="share of the rows", ylim=(0, 1))
+    axes.margins(x=0)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_title("DBSCAN: where the rows go")
+    return figure
+
+
+def draw_methods(points: Points) -> Figure:
+    """One score over k, a line a method; consolidated cuts are dashed."""
+    figure, axes = plt.subplots()
+    score = next(name for name in points[0] if name not in ("method", "k"))
+    names = list(dict.fromkeys(point["method"] for point in points))
+    plain = list(dict.fromkeys(name.removesuffix(" consolidated") for name in names))
+    for name in names:
+        own = [point for point in points if point["method"] == name]
+        color = f"C{plain.index(name.removesuffix(' consolidated'))}"
+        style = "-" if name in plain else "--"
+        axes.plot(_column(own, "k"), _column(own, score), style, color=color, linewidth=1.3, label=name)
+    axes.set(xlabel="number of clusters k", ylabel=SCORES[score])
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set_title("Every method over k")
+    return figure
+
+
+SCORES = {"davies_bouldin": "Davies-Bouldin score", "silhouette": "mean silhouette", "inertia": "inertia"}
+
+PICTURES: dict[str, Callable[[Points], Figure]] = {
+    "null_band": draw_null_band,
+    "stability": draw_stability,
+    "cluster_stability": draw_cluster_stability,
+    "eps_search": draw_eps_search,
+    "methods_davies_bouldin": draw_methods,
+    "methods_silhouette": draw_methods,
+    "methods_elbow": draw_methods,
+}
+
+
+def save_picture(name: str, points: Points, path: Path) -> None:
+    """Draw one of `PICTURES`; the same points give the same bytes."""
+    figure = PICTURES[name](points)
+    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+def _column(points: Points, name: str) -> np.ndarray:
+    return np.array([point[name] for point in points])

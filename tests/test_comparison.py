@@ -1,0 +1,81 @@
+"""What the comparison gathers for each variant, against the same thing computed by itself."""
+
+import numpy as np
+import pytest
+
+from stages.algorithms.centroids import consolidate
+from stages.algorithms.comparison import Variant, fit_variants
+from stages.algorithms.density import search_eps
+from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.partitions import fit_partition, score_partitions
+from stages.algorithms.stability import subsample_rows
+from stages.algorithms.tree_cuts import cut_tree, score_cuts, score_labels
+
+ROWS = np.random.default_rng(7).normal(size=(120, 5)).astype(np.float32)
+KMEANS = {"init": "random", "n_init": 1}
+DBSCAN = {"eps": 0.1, "min_samples": 3}
+VARIANTS = [
+    Variant("plain", "agglomerative", {"linkage": "ward", "consolidate": False}),
+    Variant("moved", "agglomerative", {"linkage": "ward", "consolidate": True}),
+    Variant("kmeans", "kmeans", KMEANS),
+    Variant("dbscan", "dbscan", DBSCAN),
+]
+PARTS = [subsample_rows(120, 0.7, seed) for seed in range(3)]
+K, K_VALUES = 6, [1, 2, 6, 9, 10]
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return fit_variants(ROWS, {"ward": linkage_tree(ROWS, "ward")}, VARIANTS, K, K_VALUES, PARTS, seed=4, workers=1)
+
+
+def test_labels_at_the_k_in_use_and_of_each_part_are_those_of_the_method(fits):
+    tree = linkage_tree(ROWS, "ward")
+    part_trees = [linkage_tree(ROWS[part], "ward") for part in PARTS]
+    expected = {
+        "plain": [cut_tree(each, K) for each in (tree, *part_trees)],
+        "moved": [
+            consolidate(rows, cut_tree(each, K))[0]
+            for rows, each in zip((ROWS, *(ROWS[part] for part in PARTS)), (tree, *part_trees), strict=True)
+        ],
+        "kmeans": [fit_partition(rows, "kmeans", K, 4, KMEANS).labels for rows in (ROWS, *(ROWS[p] for p in PARTS))],
+        "dbscan": [search_eps(rows, 3, [0.1]).labels[0] for rows in (ROWS, *(ROWS[part] for part in PARTS))],
+    }
+    assert list(fits) == list(expected)
+    for name, (whole, *parts) in expected.items():
+        np.testing.assert_array_equal(fits[name].labels, whole)
+        for found, each in zip(fits[name].parts, parts, strict=True):
+            np.testing.assert_array_equal(found, each)
+
+
+def test_each_seed_is_another_start_and_the_first_is_the_one_in_use(fits):
+    expected = [fit_partition(ROWS, "kmeans", K, 4 + i, KMEANS).labels for i in range(3)]
+    for found, each in zip(fits["kmeans"].seeds, expected, strict=True):
+        np.testing.assert_array_equal(found, each)
+    assert (expected[0] != expected[1]).any()
+    assert fits["plain"].seeds == fits["moved"].seeds == fits["dbscan"].seeds == []
+
+
+def test_curves_are_scored_everywhere_for_cuts_and_on_the_grid_for_the_rest(fits):
+    tree = linkage_tree(ROWS, "ward")
+    assert fits["plain"].curve.k.tolist() == list(range(2, 10))
+    np.testing.assert_array_equal(
+        fits["plain"].curve.scores.davies_bouldin, score_cuts(ROWS, tree, 1, 10).davies_bouldin[1:-1]
+    )
+    assert fits["kmeans"].curve.k.tolist() == fits["moved"].curve.k.tolist() == [2, 6, 9]
+    partitions = [fit_partition(ROWS, "kmeans", k, 4, KMEANS) for k in K_VALUES]
+    scores = score_partitions(ROWS, partitions)
+    np.testing.assert_array_equal(fits["kmeans"].curve.scores.silhouette, scores.silhouette[1:-1])
+    J = scores.inertia
+    falls = [(J[i] - J[i + 1]) / (K_VALUES[i + 1] - K_VALUES[i]) for i in range(4)]
+    np.testing.assert_allclose(fits["kmeans"].curve.elbow, [falls[i + 1] / falls[i] for i in range(3)])
+    moved = score_labels(ROWS, consolidate(ROWS, cut_tree(tree, 9))[0])
+    assert fits["moved"].curve.scores.silhouette[2] == moved.silhouette[0]
+    assert fits["dbscan"].curve is None
+
+
+def test_a_criterion_takes_its_best_k(fits):
+    curve = fits["plain"].curve
+    assert curve.takes("davies_bouldin") == curve.k[curve.scores.davies_bouldin.argmin()]
+    assert curve.takes("silhouette") == curve.k[curve.scores.silhouette.argmax()]
+    assert curve.takes("elbow") == curve.k[curve.elbow.argmin()]
