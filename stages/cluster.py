@@ -23,8 +23,8 @@ from stages.algorithms.partitions import (
     refuse_covariance,
     score_partitions,
 )
+from stages.algorithms.processes import run_each
 from stages.algorithms.tree_cuts import CutScores, cut_tree, score_cuts, score_labels
-from stages.algorithms.workers import run_each
 from stages.methods import (
     CompareParameters,
     Criterion,

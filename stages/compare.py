@@ -20,6 +20,7 @@ from stages.algorithms.linkage import linkage_tree
 from stages.algorithms.measures import compare_with_topics, measure_partition, minibatch_departure
 from stages.algorithms.null_band import NullBand, compare_with_null, null_curve, tree_curve
 from stages.algorithms.partitions import refuse_covariance
+from stages.algorithms.processes import run_each, timed
 from stages.algorithms.stability import (
     DOUBTFUL,
     STABLE,
@@ -31,7 +32,6 @@ from stages.algorithms.stability import (
     subsample_rows,
 )
 from stages.algorithms.tree_cuts import cut_tree
-from stages.algorithms.workers import run_each, timed
 from stages.batches import open_batches, read_texts
 from stages.comparison_pictures import save_picture
 from stages.methods import (

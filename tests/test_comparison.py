@@ -26,12 +26,14 @@ K, K_VALUES = 6, [1, 2, 6, 9, 10]
 
 @pytest.fixture(scope="module")
 def fits():
-    return fit_variants(ROWS, {"ward": linkage_tree(ROWS, "ward")}, VARIANTS, K, K_VALUES, PARTS, seed=4, workers=1)
+    return fit_variants(
+        ROWS, {"ward": linkage_tree(ROWS, "ward").merges}, VARIANTS, K, K_VALUES, PARTS, seed=4, workers=1
+    )
 
 
 def test_labels_at_the_k_in_use_and_of_each_part_are_those_of_the_method(fits):
-    tree = linkage_tree(ROWS, "ward")
-    part_trees = [linkage_tree(ROWS[part], "ward") for part in PARTS]
+    tree = linkage_tree(ROWS, "ward").merges
+    part_trees = [linkage_tree(ROWS[part], "ward").merges for part in PARTS]
     expected = {
         "plain": [cut_tree(each, K) for each in (tree, *part_trees)],
         "moved": [
@@ -57,7 +59,7 @@ def test_each_seed_is_another_start_and_the_first_is_the_one_in_use(fits):
 
 
 def test_curves_are_scored_everywhere_for_cuts_and_on_the_grid_for_the_rest(fits):
-    tree = linkage_tree(ROWS, "ward")
+    tree = linkage_tree(ROWS, "ward").merges
     assert fits["plain"].curve.k.tolist() == list(range(2, 10))
     np.testing.assert_array_equal(
         fits["plain"].curve.scores.davies_bouldin, score_cuts(ROWS, tree, 1, 10).davies_bouldin[1:-1]

@@ -15,7 +15,7 @@ from stages.algorithms.partitions import (
     refuse_covariance,
     score_partitions,
 )
-from stages.algorithms.workers import run_each
+from stages.algorithms.processes import run_each
 
 ROWS = np.random.default_rng(5).normal(size=(240, 6)).astype(np.float32)
 PEERS = {

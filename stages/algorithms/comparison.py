@@ -10,8 +10,8 @@ from stages.algorithms.criteria import choose, elbow_ratios
 from stages.algorithms.density import search_eps
 from stages.algorithms.linkage import linkage_tree
 from stages.algorithms.partitions import fit_partition
+from stages.algorithms.processes import run_each, timed
 from stages.algorithms.tree_cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
-from stages.algorithms.workers import run_each, timed
 
 
 class Variant(NamedTuple):
