@@ -9,7 +9,7 @@ describe   labels, model, predictions, texts -> what each cluster is about, in w
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 
-Shared by them: batches (reading folders of embeddings), rows (their texts and predictions), predictions (writing these),
+Shared by them: batches (reading folders of embeddings), rows (texts and predictions), predictions (writing these),
 methods (clustering methods by name), verdict (the comparison in words), pictures and comparison_pictures (plots drawn),
 workers (tasks on cores or a cluster), tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out).
 Stages meet in files only; none imports another.
