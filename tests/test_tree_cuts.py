@@ -104,3 +104,21 @@ def test_clusters_that_are_points_score_zero_as_in_scikit_learn():
 
 def test_ties_take_the_smallest_k():
     assert lowest(np.array([3.0, 2.0, 1.0 + 1e-15, 1.0, 4.0])) == 2
+
+
+def test_memory_that_was_never_written_takes_no_part(monkeypatch):
+    rows = rows_of("uniform", 60, 6, 0)
+    tree = linkage(rows, "average", metric="cosine")
+    expected = score_cuts(rows, tree, 2, 9)
+    empty = np.empty
+
+    def poisoned(shape, dtype=float):
+        array = empty(shape, dtype)
+        if array.dtype.kind == "f" and array.ndim == 2:
+            array[::2], array[1::2] = np.inf, -np.inf  # the sum of two such rows warns, which is an error here
+        return array
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    found = score_cuts(rows, tree, 2, 9)
+    np.testing.assert_array_equal(found.davies_bouldin, expected.davies_bouldin)
+    np.testing.assert_array_equal(found.silhouette, expected.silhouette)

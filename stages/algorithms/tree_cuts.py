@@ -234,15 +234,15 @@ def _mean_silhouettes(
     """
     k_max, sizes, n = clusters.k_max, clusters.sizes, len(clusters.order)
     totals = np.zeros(len(cuts))
-    products = np.empty((len(sizes), BLOCK_ROWS))
+    buffer = np.empty((len(sizes), BLOCK_ROWS))
     for first in range(0, n, BLOCK_ROWS):
         block = unit_vectors(rows[clusters.order[first : first + BLOCK_ROWS]].astype(np.float64))
-        width = len(block)
-        products[:k_max, :width] = unit_sums[:k_max] @ block.T  # (k_max, d) @ (d, rows) -> (k_max, rows)
+        products = buffer[:, : len(block)]
+        products[:k_max] = unit_sums[:k_max] @ block.T  # (k_max, d) @ (d, rows) -> (k_max, rows)
         for merged, (a, b) in enumerate(clusters.merges, start=k_max):
             np.add(products[a], products[b], out=products[merged])
-        distances = 1.0 - products[:, :width] / sizes[:, None]
-        places = np.arange(first, first + width)
+        distances = 1.0 - products / sizes[:, None]
+        places = np.arange(first, first + len(block))
         for cut, present in enumerate(cuts):
             if len(present) == 1:
                 continue
