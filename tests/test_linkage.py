@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
+from threadpoolctl import threadpool_limits
 
 from stages.algorithms import linkage as linkage_module
 from stages.algorithms import nearest_clusters
@@ -312,6 +313,21 @@ def test_complete_is_refused_before_anything_is_allocated(monkeypatch):
     monkeypatch.setattr(linkage_module, "_unit_rows", lambda rows: pytest.fail("allocated"))
     with pytest.raises(MemoryError, match="complete linkage of 100 rows needs"):
         linkage_tree(np.ones((100, 2)), "complete")
+
+
+def test_every_thread_of_blas_is_used(monkeypatch):
+    """Limiting BLAS to one thread, which selecting in parallel needs, must not limit the pool as well."""
+    pools = []
+
+    class Pool(linkage_module.ThreadPoolExecutor):
+        def __init__(self, threads):
+            pools.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr(linkage_module, "ThreadPoolExecutor", Pool)
+    with threadpool_limits(3, user_api="blas"):
+        linkage_tree(np.eye(9), "average")
+    assert pools == [3]
 
 
 def test_memory_is_linear():

@@ -120,7 +120,8 @@ def _reciprocal_linkage(unit: np.ndarray, kind: type[Clusters], progress: Callab
     if left == 1:
         return Tree(dendrogram.merges(), 0)
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_blas_threads()) as pool:
+    threads = _blas_threads()  # before they are limited
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         clusters = kind(unit[:left], sizes, first_row)
         nearest = NearestClusters(clusters, pool.map, lambda share: progress(left, share / (1 + LATER_SHARE)))
         start = left
