@@ -44,11 +44,12 @@ def fit_classifier(rows: np.ndarray, labels: np.ndarray, C: float) -> Classifier
 
     Notes
     -----
-    The solver is newton-cg. On 4,800 x 30 distances at C = 10 it took 0.15 s a fit on two cores, where newton-cholesky
-    and lbfgs took 1.7 to 1.8 s for the same accuracy and log loss, sag 0.9 s and saga 1.8 s for a worse one. The
-    tolerance is far below scikit-learn's default, so that where it stops does not show in six digits under any BLAS
-    kernel. BLAS has one thread: on matrices this small several only wait for each other, and on a busy machine they
-    took ten times as long.
+    The solver is newton-cg on centred distances. All distances lie near 1, so that they say nearly what the intercept
+    says; centring, which the intercept undoes, moves no optimum and more than halves the time. On 6,000 x 40 distances
+    at C = 10 and a tolerance of 1e-8 a fit took 0.3 s on one core, without centring 0.8 s; lbfgs took 0.3 s for a
+    tolerance of 1e-6, newton-cholesky 5 s. The tolerance is far below scikit-learn's default, so that where it stops
+    does not show in six digits under any BLAS kernel. BLAS has one thread: on matrices this small several only wait for
+    each other, and on a busy machine they took ten times as long.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -62,10 +63,12 @@ def fit_classifier(rows: np.ndarray, labels: np.ndarray, C: float) -> Classifier
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            regression.fit(cosine_distances(rows, centroids), labels)
+            distances = cosine_distances(rows, centroids)
+            center = distances.mean(axis=0)
+            regression.fit(distances - center, labels)
         except ConvergenceWarning:
             raise RuntimeError(f"the regression did not converge at classifier.C = {C:g}; lower it.") from None
-    coef, intercept = regression.coef_, regression.intercept_
+    coef, intercept = regression.coef_, regression.intercept_ - regression.coef_ @ center
     if k == 2:  # scikit-learn keeps one row, for the difference between the two classes
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
     return Classifier(centroids, coef, intercept)
