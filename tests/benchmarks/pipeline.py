@@ -130,6 +130,8 @@ def main() -> None:
     for step, seconds in ours.items():
         other = peer["times"].get(step)
         print(f"| {step} | {seconds:.1f} | " + (f"{other:.1f} | {other / seconds:.1f} |" if other else "- | - |"))
+    both = total - sum(seconds for step, seconds in ours.items() if step not in peer["times"])
+    print(f"| steps of both | {both:.1f} | {peer_total:.1f} | {peer_total / both:.1f} |")
     print(f"| all | {total:.1f} | {peer_total:.1f} | {peer_total / total:.1f} |")
     print(f"| peak memory, MiB | {peak:.0f} | {peer_peak:.0f} | {peer_peak / peak:.1f} |")
 
