@@ -128,7 +128,7 @@ def cluster(
         soft = (found[:, None] == np.arange(len(sizes))).astype(np.float32)
     tracking.save_array(labels, found)
     tracking.save_array(memberships, soft)
-    tracking.write_plot(Path("plots/davies_bouldin.json"), _points(candidates, band, n))
+    tracking.write_plot(Path("plots/davies_bouldin.json"), _points(candidates, best, band, n))
     tracking.log_metrics(
         "cluster",
         n_clusters=len(sizes),
@@ -209,11 +209,12 @@ def _null_band(rows: np.ndarray, scores: np.ndarray, curve: tuple, references: i
     return band
 
 
-def _points(candidates: Candidates, band: NullBand | None, n: int) -> list[dict[str, Any]]:
+def _points(candidates: Candidates, best: int, band: NullBand | None, n: int) -> list[dict[str, Any]]:
     """The curve, an object a candidate, by rising k."""
     scores = candidates.scores
     columns = {
         "k": candidates.k,
+        "chosen": [i == best for i in range(len(candidates.k))],
         "davies_bouldin": scores.davies_bouldin,
         "davies_bouldin_cosine": scores.davies_bouldin_cosine,
         "inertia": scores.inertia,

@@ -88,7 +88,7 @@ def draw_davies_bouldin(points: Points, path: Path) -> None:
     axes.margins(y=0.12)
     axes.set(xlabel="number of clusters k", ylabel="Davies-Bouldin score (lower is better)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title("Davies-Bouldin score of every cut of the tree")
+    axes.set_title("Davies-Bouldin score at every number of clusters")
     _save(figure, path)
 
 
