@@ -90,6 +90,15 @@ def split_rows(batches: list[Batch], part_rows: int) -> list[list[Batch]]:
     return parts
 
 
+def locate(part: list[Batch], number: int) -> tuple[Path, int]:
+    """The file, and the row in it, of a row numbered over all batches of a part."""
+    for batch in part:
+        if number < batch.rows:
+            return batch.path, batch.start + number
+        number -= batch.rows
+    raise IndexError(number)
+
+
 def map_rows(batch: Batch) -> np.ndarray:
     """The rows of a batch, memory-mapped. Drop it soon: what was touched counts as memory while the map lives."""
     return _map_array(batch.path)[batch.start : batch.start + batch.rows]

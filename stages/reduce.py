@@ -22,8 +22,9 @@ from stages.algorithms.principal_components import (
     held_out_space,
     reduce_rows,
     residual_lengths,
+    typical_length,
 )
-from stages.batches import Batch, open_batches, read_blocks, split_rows
+from stages.batches import Batch, locate, open_batches, read_blocks, split_rows
 from stages.tracking import Between
 from stages.workers import RunParameters, map_tasks
 
@@ -106,7 +107,15 @@ def _reduce_part(
 ) -> tuple[np.ndarray, np.ndarray]:
     reduced, lengths = [], []
     for block in read_blocks(part):
-        reduced.append(reduce_rows(block, reduction).astype(np.float32))
+        rows = reduce_rows(block, reduction)
+        lost = np.flatnonzero(np.linalg.norm(rows, axis=1) < 1e-6 * typical_length(reduction))
+        if len(lost):
+            path, row = locate(part, sum(map(len, reduced)) + lost[0])
+            raise ValueError(
+                f"{path}: row {row} is the mean of all rows, so that after reduction its cosine distance is undefined; "
+                "remove it."
+            )
+        reduced.append(rows.astype(np.float32))
         lengths.append(residual_lengths(block, held_out_mean, held_out_components).astype(np.float32))
     return np.concatenate(reduced), np.concatenate(lengths)
 

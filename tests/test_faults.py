@@ -11,6 +11,8 @@ import pytest
 from conftest import ROOT, Project, make_blobs
 
 ROWS, _ = make_blobs(100, 24, 6)
+# Rows in pairs about a point, and the point itself.
+CENTRED = np.concatenate([1 + ROWS, 1 - ROWS, np.ones_like(ROWS[:1])]).astype(np.float64)
 CLUSTERED, NEW = "data/embeddings_clu", "data/embeddings_classf"
 
 
@@ -102,6 +104,9 @@ FAULTS = [
     Fault("infinity in new embeddings", "classify", saves(changed(7, np.inf), f"{NEW}/new.npy"), "the first in row 7"),
     Fault("row of zeros", "reduce", saves(changed(7, 0)), "b.npy: row 7 is all zeros"),
     Fault("all rows equal", "reduce", only(np.ones((9, 4))), "all 9 rows are equal"),
+    Fault(
+        "row that reduction leaves without a direction", "reduce", only(CENTRED), "a.npy: row 200 is the mean of all"
+    ),
     Fault("one row", "reduce", only(ROWS[:1]), "1 row, expected at least 2"),
     Fault("another file in the folder", "reduce", writes(f"{CLUSTERED}/b.csv", b"1"), "b.csv: not a batch"),
     Fault("texts without a batch", "reduce", writes(f"{CLUSTERED}/c.jsonl", b"{}"), "c.jsonl: texts without a batch"),

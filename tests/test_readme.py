@@ -37,10 +37,13 @@ def parameters() -> dict[str, tuple[Any, str]]:
 
 def parameter_table() -> str:
     """The rows of the README's table of parameters: python tests/test_readme.py prints them."""
-    return "\n".join(
-        f"| `{name}` | {json.dumps(value)} | {what.replace('one of ', '').replace('a number such as 0.95 or 10', 'number')} |"
-        for name, (value, what) in parameters().items()
-    )
+    short = {"one of ": "", "a number such as 0.95 or 10": "number", "a whole number": "whole number"}
+    rows = []
+    for name, (value, allowed) in parameters().items():
+        for long, brief in short.items():
+            allowed = allowed.replace(long, brief)
+        rows.append(f"| `{name}` | {json.dumps(value)} | {allowed} |")
+    return "\n".join(rows)
 
 
 def test_the_parameter_table_is_that_of_the_stages():

@@ -169,3 +169,8 @@ def fingerprint(reduction: Reduction) -> np.ndarray:
     for array in reduction:
         digest.update(np.asarray(array, dtype="<f8").tobytes())
     return np.frombuffer(digest.digest(), dtype="<i8")
+
+
+def typical_length(reduction: Reduction) -> float:
+    """Root mean square length of the reduced rows that a reduction was fitted to."""
+    return float(np.sqrt((reduction.explained_variance / reduction.scale**2).sum()))
