@@ -190,6 +190,7 @@ def test_other_data_run_with_no_change_but_the_files(project, columns, cuts):
     for i, part in enumerate(np.split(rows[:350], cuts)):
         project.write_batch(f"embeddings_clu/part{i}", part)
     project.write_batch("embeddings_classf/other", rows[350:])
+    project.compare_little()
     project.commit()
     assert ran(project.run("dvc", "repro").stdout) == list(PIPELINE)
     assert project.json("metrics/classify/metrics.json")["classified"] == 50

@@ -1,5 +1,6 @@
 """Independent calls spread over processes, with results that do not depend on how many there are."""
 
+import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -29,15 +30,21 @@ def run_each(
     done : callable
         Told 1 after each task.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     results = []
-    for result in Parallel(n_jobs=workers, return_as="generator")(
-        delayed(_call_with_one_thread)(function, *task) for task in tasks
-    ):
-        results.append(result)
-        done(1)
+    # Ctrl-C reaches workers too: leave it to this process to stop them. Those of a process that was killed wait a while
+    # for more to do, by default five minutes.
+    with parallel_config("loky", initializer=_ignore_interrupts, idle_worker_timeout=10):
+        calls = (delayed(_call_with_one_thread)(function, *task) for task in tasks)
+        for result in Parallel(n_jobs=workers, return_as="generator")(calls):
+            results.append(result)
+            done(1)
     return results
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _call_with_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
