@@ -18,7 +18,7 @@ STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 ROWS = 900
 
 # Kernels that any x86-64 machine of the last decade can run; others run their own twice.
-KERNELS = ["Haswell", "Sandybridge", "Nehalem"] if os.uname().machine == "x86_64" else ["ARMV8"]
+KERNELS = ["Sandybridge", "Haswell", "Nehalem"] if os.uname().machine == "x86_64" else ["ARMV8"]
 
 
 def make_project(folder: Path, batches: int) -> Project:
@@ -59,14 +59,20 @@ def reference(tmp_path_factory) -> tuple[dict[str, bytes], dict]:
     return run_stages(project), decisions(project)
 
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+ANOTHER_USER = {"HOME": "/nonexistent", "USER": "someone", "LOGNAME": "someone"}
+ANOTHER_PLACE = {"LC_ALL": "C", "LANG": "tr_TR.UTF-8", "TZ": "Pacific/Chatham", "PYTHONHASHSEED": "7"}
+
+
 @pytest.mark.parametrize(
     ("folder", "environment"),
     [
-        ("again", {}),
-        ("one_thread", {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}),
-        ("two_threads", {"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}),
-        ("another folder/ё ж", {"HOME": "/nonexistent", "USER": "someone", "LOGNAME": "someone"}),
-        ("elsewhere", {"LC_ALL": "C", "LANG": "tr_TR.UTF-8", "TZ": "Pacific/Chatham", "PYTHONHASHSEED": "7"}),
+        ("all at once/ё ж", ONE_THREAD | ANOTHER_USER | ANOTHER_PLACE),
+        pytest.param("again", {}, marks=pytest.mark.long),
+        pytest.param("one_thread", ONE_THREAD, marks=pytest.mark.long),
+        pytest.param("two_threads", dict.fromkeys(ONE_THREAD, "2"), marks=pytest.mark.long),
+        pytest.param("another folder/ё ж", ANOTHER_USER, marks=pytest.mark.long),
+        pytest.param("elsewhere", ANOTHER_PLACE, marks=pytest.mark.long),
     ],
 )
 def test_every_file_is_the_same_bytes(reference, tmp_path, folder, environment):
@@ -76,7 +82,7 @@ def test_every_file_is_the_same_bytes(reference, tmp_path, folder, environment):
     assert [name for name in files if files[name] != reference[0][name]] == []
 
 
-@pytest.mark.parametrize("batches", [1, 600])
+@pytest.mark.parametrize("batches", [600, pytest.param(1, marks=pytest.mark.long)])
 def test_decisions_do_not_depend_on_how_rows_are_cut_into_batches(reference, tmp_path, batches):
     project = make_project(tmp_path / "cut", batches=batches)
     files = run_stages(project)
@@ -86,7 +92,7 @@ def test_decisions_do_not_depend_on_how_rows_are_cut_into_batches(reference, tmp
         assert files[name] == reference[0][name]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", [KERNELS[0], *(pytest.param(k, marks=pytest.mark.long) for k in KERNELS[1:])])
 def test_decisions_do_not_depend_on_the_blas_kernel(reference, tmp_path, kernel):
     if not any(found["internal_api"] == "openblas" for found in threadpool_info()):
         pytest.skip("numpy uses another BLAS than OpenBLAS here, whose kernel cannot be chosen")

@@ -125,7 +125,9 @@ FAULTS = [
         "texts of another length", "visualize", writes(f"{CLUSTERED}/b.jsonl", b'{"text": ""}\n'), "1 lines, but b.npy"
     ),
     Fault("texts that are not JSON", "visualize", writes(f"{CLUSTERED}/b.jsonl", b"x\n" * 150), "row 0 is not JSON"),
-    Fault("texts that are not UTF-8", "visualize", writes(f"{CLUSTERED}/b.jsonl", b"\xff"), "b.jsonl: not UTF-8"),
+    Fault(
+        "texts that are not UTF-8", "visualize", writes(f"{CLUSTERED}/b.jsonl", b"\xff\n" * 150), "b.jsonl: not UTF-8"
+    ),
     Fault("no model", "classify", lambda p: (p.folder / "data/model/classifier.npz").unlink(), "no such file; run"),
     Fault("truncated model", "classify", truncates("data/model/classifier.npz"), "not this pipeline's model"),
     Fault("halves of two models", "classify", other_reduction, "not of one model"),
