@@ -1,7 +1,6 @@
 """Files of predictions: Parquet that says in its metadata which model and which batch it was made from."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import islice
@@ -79,7 +78,7 @@ def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     """Remove our predictions of batches that are gone, and what a killed run left half written; nothing else."""
     kept = {prediction_path(folder, batch) for batch in batches}
     stale = [path for path in folder.glob("[!.]*.parquet") if path not in kept and is_ours(path)]
-    for path in [*stale, *folder.glob(".*.parquet.*.parquet")]:
+    for path in [*stale, *folder.glob(f"{tracking.PARTIAL}*.parquet")]:
         path.unlink()
     return stale
 
@@ -108,29 +107,29 @@ def write_predictions(folder: Path, batch: Batch, model: str, results: Iterable[
     """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all."""
     ids, rows, digests, profiles = _ids(batch), 0, [], []
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
-    with tracking.replacing(prediction_path(folder, batch)) as temporary:
-        # A dictionary of values that hardly repeat takes time and no less space.
-        with pyarrow.parquet.ParquetWriter(temporary, schema, use_dictionary=["cluster"]) as writer:
-            for predictions, profile, digest in results:
-                n = len(predictions.cluster)
-                columns = predictions._asdict() | {
-                    "row": np.arange(rows, rows + n, dtype=np.int32),
-                    "id": pyarrow.array(islice(ids, n), pyarrow.string()) if ids is not None else None,
-                }
-                table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
-                writer.write_table(table, row_group_size=n)
-                rows += n
-                digests.append(digest)
-                profiles.append(profile)
-            total = reduce(add_profiles, profiles)
-            content = {
-                "model": model,
-                "batch": digest_batch(batch, digests),
-                "profile": [np.asarray(counts).tolist() for counts in total],
+    # A dictionary of values that hardly repeat takes time and no less space.
+    with (
+        tracking.replacing(prediction_path(folder, batch)) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema, use_dictionary=["cluster"]) as writer,
+    ):
+        for predictions, profile, digest in results:
+            n = len(predictions.cluster)
+            columns = predictions._asdict() | {
+                "row": np.arange(rows, rows + n, dtype=np.int32),
+                "id": pyarrow.array(islice(ids, n), pyarrow.string()) if ids is not None else None,
             }
-            writer.add_key_value_metadata({KEY: json.dumps(content)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # a name must not come to stand for a file that is not on the disk yet
+            table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
+            writer.write_table(table, row_group_size=n)
+            rows += n
+            digests.append(digest)
+            profiles.append(profile)
+        total = reduce(add_profiles, profiles)
+        content = {
+            "model": model,
+            "batch": digest_batch(batch, digests),
+            "profile": [np.asarray(counts).tolist() for counts in total],
+        }
+        writer.add_key_value_metadata({KEY: json.dumps(content)})
     return total
 
 

@@ -28,6 +28,7 @@ import yaml
 
 PARAMETERS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
+PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
 
 
 class Between(NamedTuple):
@@ -152,7 +153,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What a killed run leaves has the same name every time, so that the next run writes over it; Git and DVC ignore it.
     """
-    temporary = path.with_name(f".partial-{path.name}")
+    temporary = path.with_name(PARTIAL + path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
+from stages import tracking
 from stages.batches import open_batches
 from stages.classify import classify, load_model
 from stages.predictions import read_stamp
@@ -153,7 +154,7 @@ def test_stale_predictions_go_and_other_files_stay(fitted):
     pq.write_table(pyarrow.table({"a": [1]}), "p/theirs.parquet")
     Path("p/broken.parquet").write_bytes(b"no parquet")
     Path("p/notes.txt").write_text("mine")
-    Path("p/.b1.parquet.k1ll3d.parquet").write_bytes(b"half")
+    Path(f"p/{tracking.PARTIAL}gone.parquet").write_bytes(b"half")
     Path("new/b2.npy").unlink()
     run(fitted)
     assert {path.name for path in Path("p").iterdir()} == {
