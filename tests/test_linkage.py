@@ -13,8 +13,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
+from stages.algorithms import first_search, nearest_clusters
 from stages.algorithms import linkage as linkage_module
-from stages.algorithms import nearest_clusters
 from stages.algorithms.cluster_vectors import AverageClusters, WardClusters
 from stages.algorithms.linkage import linkage_tree
 
@@ -124,16 +124,23 @@ def test_tree_is_scipys_over_many_seeds(linkage, kind):
 
 @pytest.mark.parametrize("linkage", OURS)
 @pytest.mark.parametrize(
-    ("tile", "kept", "room", "block"),
-    [(16, 1, 2, 100), (33, 2, 4, 5000), (64, 3, 6, 16_000_000), (1000, 40, 160, 16_000_000)],
+    ("tile", "kept", "room", "block", "part"),
+    [
+        (16, 1, 2, 100, 1),
+        (33, 2, 2, 5000, 5),
+        (64, 3, 3, 16_000_000, 50),
+        (1000, 40, 4, 16_000_000, 1000),
+    ],
 )
-def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, block):
+def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, block, part):
     """Also where distances are tied: hypercube corners, and equal angles between all rows."""
     rng = np.random.default_rng(5)
     corners = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1
     samples = [clustered(rng, 500, 20), rng.integers(-1, 2, (300, 6)) + 0.5, corners, np.eye(90)]
     expected = [linkage_tree(rows, linkage).merges for rows in samples]
-    for name, value in {"TILE": tile, "KEPT": kept, "ROOM": room, "BLOCK": block}.items():
+    monkeypatch.setattr(first_search, "TILE", tile)
+    monkeypatch.setattr(first_search, "ROOM", room)
+    for name, value in {"KEPT": kept, "BLOCK": block, "PART": part}.items():
         monkeypatch.setattr(nearest_clusters, name, value)
     for rows, merges in zip(samples, expected, strict=True):
         np.testing.assert_array_equal(linkage_tree(rows, linkage).merges, merges)
@@ -364,7 +371,7 @@ def test_lower_bounds_are_below_distances_and_close(kind, d):
     rng = np.random.default_rng(8)
     sizes = rng.integers(1, 50, 300)
     sums = np.stack([unit(rng.standard_normal(d) + rng.standard_normal((s, d))).sum(0) for s in sizes])
-    clusters = kind(sums, sizes, np.arange(300))
+    clusters = kind(sums, sizes, np.arange(300), map)
     bounds = clusters.lower_bounds(slice(10, 200), slice(0, 300)).astype(np.float64)
     left, right = np.repeat(np.arange(10, 200), 300), np.tile(np.arange(300), 190)
     margin = (clusters.distances(left, right) - bounds.ravel()) / clusters.slack(left) * 1e-12

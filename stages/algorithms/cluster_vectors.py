@@ -6,6 +6,8 @@ and whatever one BLAS kernel rounds otherwise than another can add or spare a ca
 decide which cluster is nearest.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 # Clusters whose double-precision vectors are copied at a time.
@@ -31,17 +33,19 @@ class Clusters:
         Rows of each cluster; kept and overwritten.
     first_row : ndarray of shape (n,), int64, ascending
         The lowest row number of each cluster, its name for as long as it lives.
+    run : callable
+        Maps a function over a list, possibly on several threads.
     """
 
     extra_columns: int
 
-    def __init__(self, sums: np.ndarray, sizes: np.ndarray, first_row: np.ndarray):
+    def __init__(self, sums: np.ndarray, sizes: np.ndarray, first_row: np.ndarray, run: Callable):
         self.sums = sums
+        self.place = np.arange(len(sums))  # the row of ``sums`` of each slot
         self.sizes = sizes
         self.first_row = first_row
         self.right = np.empty((len(sums), sums.shape[1] + self.extra_columns), np.float32)
-        for start in range(0, len(sums), CHUNK):
-            self.refresh(np.arange(start, min(start + CHUNK, len(sums))))
+        list(run(self.refresh, np.array_split(np.arange(len(sums)), -(-len(sums) // CHUNK))))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -52,28 +56,33 @@ class Clusters:
         ``einsum`` calls no BLAS and adds in one order, so the same two sums give the same bits
         whatever the kernel, the threads and the company they are computed in.
         """
-        chunks = (slice(start, start + CHUNK) for start in range(0, len(left), CHUNK))
-        found = [self._distances(left[chunk], right[chunk]) for chunk in chunks]
-        return np.concatenate([np.empty(0), *found])
+        found = np.empty(len(left))
+        for start in range(0, len(left), CHUNK):
+            part = slice(start, start + CHUNK)
+            found[part] = self._distances(left[part], right[part])
+        return found
+
+    def vectors(self, slots: np.ndarray) -> np.ndarray:
+        """Sums of the clusters in ``slots``, (p, d) float64."""
+        return self.sums.take(self.place[slots], axis=0)
 
     def merge(self, kept: np.ndarray, dropped: np.ndarray) -> None:
         """Add the clusters in slots ``dropped`` to those in slots ``kept``, pair by pair."""
         self.sizes[kept] += self.sizes[dropped]
         for start in range(0, len(kept), CHUNK):
             part = slice(start, start + CHUNK)
-            self.sums[kept[part]] += self.sums[dropped[part]]
+            self.sums[self.place[kept[part]]] += self.vectors(dropped[part])
             self.refresh(kept[part])
         self.right[dropped] = 0
         self.right[dropped, self.sums.shape[1]] = ABSENT
 
     def compact(self, alive: np.ndarray) -> None:
-        """Keep the slots listed in ascending order in ``alive``; no second copy is made."""
-        for array in (self.sums, self.right):
-            for start in range(0, len(alive), CHUNK):
-                part = alive[start : start + CHUNK]
-                array[start : start + len(part)] = array[part]
-        self.sums, self.right = self.sums[: len(alive)], self.right[: len(alive)]
-        self.sizes, self.first_row = self.sizes[alive], self.first_row[alive]
+        """Keep the slots listed in ascending order in ``alive``; sums stay where they are."""
+        for start in range(0, len(alive), CHUNK):
+            part = alive[start : start + CHUNK]
+            self.right[start : start + len(part)] = self.right[part]
+        self.right = self.right[: len(alive)]
+        self.place, self.sizes, self.first_row = self.place[alive], self.sizes[alive], self.first_row[alive]
 
 
 class AverageClusters(Clusters):
@@ -93,7 +102,7 @@ class AverageClusters(Clusters):
         means are at most 1, and twice the bound leaves room for its second-order terms.
         """
         dimensions = self.sums.shape[1]
-        self.right[slots, :-1] = self.sums[slots] / -self.sizes[slots, None]
+        self.right[slots, :-1] = self.vectors(slots) / -self.sizes[slots, None]
         self.right[slots, -1] = 1 - 2 * (dimensions + 4) * 2.0**-24 * 2
 
     def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
@@ -103,7 +112,7 @@ class AverageClusters(Clusters):
         return left @ self.right[columns].T  # (r, d + 1) @ (d + 1, w) -> (r, w)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        inner = np.einsum("pd,pd->p", self.sums[left], self.sums[right])
+        inner = np.einsum("pd,pd->p", self.vectors(left), self.vectors(right))
         return 1 - inner / (self.sizes[left] * self.sizes[right])
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
@@ -140,7 +149,7 @@ class WardClusters(Clusters):
         2 (|m_a|^2 + |m_b|^2), so the margin is relative to the squared norms.
         """
         dimensions = self.sums.shape[1]
-        means = self.sums[slots] / self.sizes[slots, None]
+        means = self.vectors(slots) / self.sizes[slots, None]
         margin = 2 * (dimensions + 16) * 2.0**-24 * 2
         self.right[slots, :-2] = -2 * means
         self.right[slots, -2] = np.einsum("pd,pd->p", means, means) * (1 - margin)
@@ -158,7 +167,7 @@ class WardClusters(Clusters):
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         left_size, right_size = self.sizes[left], self.sizes[right]
-        apart = self.sums[left] / left_size[:, None] - self.sums[right] / right_size[:, None]
+        apart = self.vectors(left) / left_size[:, None] - self.vectors(right) / right_size[:, None]
         weights = 2 * left_size * right_size / (left_size + right_size)
         return weights * np.einsum("pd,pd->p", apart, apart)
 

@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from stages.algorithms.cluster_vectors import AverageClusters, Clusters, WardClusters
 from stages.algorithms.nearest_clusters import NearestClusters
 
-LINKAGES = ("average", "ward", "complete", "single")
+RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
+LINKAGES = (*RECIPROCAL, "complete", "single")
 # Rows handled at a time where a temporary copy of all of them would cost memory.
 CHUNK = 256
 # What searches after the first take beside it, for the estimate of progress alone.
@@ -93,49 +94,46 @@ def linkage_tree(rows: np.ndarray, linkage: str, progress: Callable[[int, float]
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
     if linkage == "complete":
         _refuse_large_matrix(len(rows))
+    if linkage in RECIPROCAL:
+        threads = _blas_threads()  # before they are limited
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+            return _reciprocal_linkage(rows, RECIPROCAL[linkage], pool.map, progress or (lambda clusters, share: None))
     unit = _unit_rows(rows)
     pairs = len(rows) * (len(rows) - 1) // 2
     if not pairs:
         return Tree(np.empty((0, 4)), 0)
-    if linkage == "single":
-        return Tree(_single_linkage(unit), pairs)
-    if linkage == "complete":
-        return Tree(_complete_linkage(unit), pairs)
-    kind = {"average": AverageClusters, "ward": WardClusters}[linkage]
-    return _reciprocal_linkage(unit, kind, progress or (lambda clusters, share: None))
+    return Tree(_single_linkage(unit) if linkage == "single" else _complete_linkage(unit), pairs)
 
 
-def _reciprocal_linkage(unit: np.ndarray, kind: type[Clusters], progress: Callable) -> Tree:
-    """Merge all pairs of reciprocal nearest clusters, round by round; ``unit`` is overwritten."""
-    n = len(unit)
+def _reciprocal_linkage(rows: np.ndarray, kind: type[Clusters], run: Callable, progress: Callable) -> Tree:
+    """Merge all pairs of reciprocal nearest clusters, round by round; ``run`` maps, on several threads."""
+    n = len(rows)
+    unit = _unit_rows(rows, run)
     factors = np.random.default_rng(0).integers(2**63, size=unit.shape[1], dtype=np.uint64) * 2 + 1
-    owners = _equal_rows(unit, factors)
+    owners = _equal_rows(unit, factors, run)
     dendrogram = Dendrogram(n)
     dendrogram.merge_equal(owners)
     first_row, sizes = np.unique(owners, return_counts=True)
-    for start in range(0, len(first_row) if len(first_row) < n else 0, CHUNK):
-        part = slice(start, min(start + CHUNK, len(first_row)))
-        unit[part] = unit[first_row[part]] * sizes[part, None]
     left = len(first_row)
     if left == 1:
         return Tree(dendrogram.merges(), 0)
+    for part in _chunks(left) if left < n else ():
+        unit[part] = unit[first_row[part]] * sizes[part, None]
 
-    threads = _blas_threads()  # before they are limited
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        clusters = kind(unit[:left], sizes, first_row)
-        nearest = NearestClusters(clusters, pool.map, lambda share: progress(left, share / (1 + LATER_SHARE)))
-        start = left
-        while True:
-            first, second = nearest.reciprocal_pairs()
-            names = clusters.first_row[first], clusters.first_row[second]
-            dendrogram.merge(*names, clusters.heights(nearest.distance[first]))
-            left -= len(first)
-            # A search costs as many products as there are clusters left.
-            later = 1 - (left / start) ** 2 if left > 1 else 1
-            progress(left, (1 + LATER_SHARE * later) / (1 + LATER_SHARE))
-            if left == 1:
-                return Tree(dendrogram.merges(), nearest.products)
-            nearest.merge(first, second)
+    clusters = kind(unit[:left], sizes, first_row, run)
+    nearest = NearestClusters(clusters, run, lambda share: progress(left, share / (1 + LATER_SHARE)))
+    start = left
+    while True:
+        first, second = nearest.reciprocal_pairs()
+        names = clusters.first_row[first], clusters.first_row[second]
+        dendrogram.merge(*names, clusters.heights(nearest.distance[first]))
+        left -= len(first)
+        # A search costs as many products as there are clusters left.
+        later = 1 - (left / start) ** 2 if left > 1 else 1
+        progress(left, (1 + LATER_SHARE * later) / (1 + LATER_SHARE))
+        if left == 1:
+            return Tree(dendrogram.merges(), nearest.products)
+        nearest.merge(first, second)
 
 
 class Dendrogram:
@@ -187,16 +185,23 @@ class Dendrogram:
         return merges
 
 
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
+def _chunks(n: int) -> list[slice]:
+    """Ranges of CHUNK of n rows."""
+    return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
+
+
+def _unit_rows(rows: np.ndarray, run: Callable = map) -> np.ndarray:
     """Rows divided by their lengths, float64; each is first scaled to 1 so none overflows."""
     unit = np.empty(rows.shape, np.float64)
     largest = np.empty(len(rows))
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
+
+    def scale(part: slice) -> None:
         largest[part] = np.abs(rows[part]).max(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             np.divide(rows[part], largest[part, None], out=unit[part])
             unit[part] /= np.sqrt(np.einsum("nd,nd->n", unit[part], unit[part]))[:, None]
+
+    list(run(scale, _chunks(len(rows))))
     for bad, fault in (
         (~np.isfinite(largest), "not finite"),
         (largest == 0, "all zeros, so their cosine distance is undefined"),
@@ -208,23 +213,24 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _equal_rows(unit: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def _equal_rows(unit: np.ndarray, factors: np.ndarray, run: Callable = map) -> np.ndarray:
     """For each row the lowest row that equals it.
 
     Rows are hashed as the sum of their bits, read as integers, times odd ``factors`` (d,)
     uint64; rows of one hash are compared, so a collision can only leave equal rows apart, which
     then merge at distance 0 like any others.
     """
-    hashes = np.empty(len(unit), np.uint64)
-    for start in range(0, len(unit), CHUNK):
-        part = slice(start, start + CHUNK)
+
+    def hash_rows(part: slice) -> np.ndarray:
         # Adding 0 turns -0 into 0, which has other bits.
-        hashes[part] = ((unit[part] + 0.0).view(np.uint64) * factors).sum(axis=1)
+        return ((unit[part] + 0.0).view(np.uint64) * factors).sum(axis=1)
+
+    hashes = np.concatenate(list(run(hash_rows, _chunks(len(unit)))))
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     owners = first[inverse]
     copies = np.flatnonzero(owners != np.arange(len(unit)))
-    for start in range(0, len(copies), CHUNK):
-        part = copies[start : start + CHUNK]
+    for part in _chunks(len(copies)):
+        part = copies[part]
         differs = (unit[part] != unit[owners[part]]).any(axis=1)
         owners[part[differs]] = part[differs]
     return owners

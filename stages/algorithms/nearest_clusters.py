@@ -4,27 +4,28 @@ Every cluster keeps its nearest few and a lower bound of the distance to all oth
 elsewhere leave both valid, so most clusters whose nearest neighbour is merged find their next one
 in the list; only where the list cannot decide is the cluster compared with every other again.
 
-Tried and left: partitioning whole rows of a product to select neighbours takes as long as the
-product; exact distances for all kept neighbours instead of lower bounds take several times as
-many double-precision products and spare no search; ties by the smallest index merge a set of
+Tried and left: exact distances for all kept neighbours instead of lower bounds take several times
+as many double-precision products and spare no search; ties by the smallest index merge a set of
 equal distances one by one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 
 from stages.algorithms.cluster_vectors import ABSENT, Clusters
+from stages.algorithms.first_search import row_limits, search_all
 
-# Rows and columns of a tile of the first search. 512 to 1,024 take the same time.
-TILE = 768
-# Later searches hold blocks (rows, clusters) of at most this many single-precision numbers.
+# Searches hold blocks (rows, clusters) of at most this many single-precision numbers.
 BLOCK = 16_000_000
 BLOCK_ROWS = 256
-# Neighbours kept per cluster. 8 need a tenth more products; 24 a tenth fewer, but more selecting.
-KEPT = 12
-# Neighbours that the first search gathers before it cuts them to KEPT; at least twice as many.
-ROOM = 4 * KEPT
+# Neighbours kept per cluster. 12 need 3 % more products; 20 need 2 % fewer, but more selecting.
+KEPT = 16
+# Share of the unknown below which those wanted are too few: rounds with few merges cost more than they spare.
+FEW = 1 / 64
+# Slots that are worth a task of their own.
+PART = 200
 # Slots of merged clusters are dropped when fewer than this share is alive.
 ALIVE_SHARE = 0.85
 
@@ -45,10 +46,10 @@ class NearestClusters:
     ----------
     nearest, distance : ndarray of shape (n,), int64 and float64
         Each slot's nearest slot and their exact distance; the slot itself, infinitely far, while
-        no one has asked for it. Of equally near ones it is that with
-        the smallest ``first_row[i] ^ first_row[j]``: exclusive or is symmetric and differs
-        between a cluster's partners, so nearest neighbours cannot be cyclic, and a set of
-        equal distances is merged in pairs where the smallest number would merge it one by one.
+        it is not known. Of equally near ones it is that with the smallest
+        ``first_row[i] ^ first_row[j]``: exclusive or is symmetric and differs between a cluster's
+        partners, so nearest neighbours cannot be cyclic, and a set of equal distances is merged
+        in pairs where the smallest number would merge it one by one.
     neighbours, keys : ndarray of shape (n, kept), int32 and float64
         Slots of the nearest few and lower bounds of their distances; an absent entry is the
         slot itself at an infinite distance.
@@ -64,29 +65,33 @@ class NearestClusters:
         n = len(clusters)
         self.clusters = clusters
         self.run = run
-        self.products = 0
         self.alive = np.ones(n, bool)
         self.current = np.arange(n)
         self.nearest = np.arange(n)
         self.distance = np.full(n, np.inf)
-        self.neighbours, self.keys, self.bounds = self._first_search(report)
-        everyone = np.arange(n)
-        self._search(everyone[~self._settle(everyone, self.neighbours, self.keys, self.bounds)])
-        self.updated = everyone
+        self.neighbours, self.keys, self.bounds, self.products = search_all(clusters, KEPT, run, report)
+        self.counting = Lock()
+        self.updated = np.empty(0, np.int64)
+        self._find_wanted()
 
     # ---- merging
 
     def reciprocal_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Slots of all pairs that are each other's nearest, the smaller slot first.
 
-        Only a cluster whose nearest has changed can be part of a new pair. If rounding has left
-        no pair, the closest of all is one.
+        Only a cluster whose nearest has changed can be part of a new pair. Where there is no pair
+        the nearest of more clusters are found; if rounding leaves none, the closest of all is one.
         """
-        partners = self.nearest[self.updated]
-        mutual = self.nearest[partners] == self.updated
-        left = np.unique(np.minimum(self.updated[mutual], partners[mutual]))
-        if len(left):
-            return left, self.nearest[left]
+        while True:
+            partners = self.nearest[self.updated]
+            mutual = (self.nearest[partners] == self.updated) & (partners != self.updated)
+            left = np.unique(np.minimum(self.updated[mutual], partners[mutual]))
+            if len(left):
+                return left, self.nearest[left]
+            found = len(self.updated)
+            self._find_wanted()
+            if len(self.updated) == found:
+                break
         live = np.flatnonzero(self.alive)
         nearest = self.nearest[live]
         closest = self._first_of(np.zeros(len(live), int), live, nearest, self.distance[live])
@@ -95,46 +100,58 @@ class NearestClusters:
 
     def merge(self, left: np.ndarray, right: np.ndarray) -> None:
         """Merge the slots ``right`` into the slots ``left`` and find whose nearest changed."""
-        united = self._united_lists(left, right)
-        self.clusters.merge(left, right)
+        self._in_parts(self._unite_lists, left, right)
+        self._in_parts(self.clusters.merge, left, right)
         self.alive[right] = False
         self.current[right] = left
         self.current = self.current[self.current]
         changed = np.zeros(len(self.alive), bool)
         changed[left] = changed[right] = True
-        orphans = np.flatnonzero(changed[self.nearest] & self.alive & ~changed)
-        self.nearest[orphans] = orphans
-        self.distance[orphans] = np.inf
-        self._search(left[~self._settle_united(left, *united)])
-        updated = [left]
-        while len(wanted := self._wanted()):
-            self._find(wanted)
-            updated.append(wanted)
-        self.updated = np.concatenate(updated)
+        unknown = np.flatnonzero((changed | changed[self.nearest]) & self.alive)
+        self.nearest[unknown], self.distance[unknown] = unknown, np.inf
+        self.updated = np.empty(0, np.int64)
+        self._find_wanted()
         if np.count_nonzero(self.alive) < ALIVE_SHARE * len(self.alive):
             self._compact()
 
-    def _wanted(self) -> np.ndarray:
-        """Slots whose nearest is not known and that are the nearest of another.
+    def _find_wanted(self) -> None:
+        """Find the nearest of the clusters that may be part of a reciprocal pair, where it is not known.
 
-        Only they can be part of a reciprocal pair. The others wait, while there come to be fewer
-        clusters to compare them with; what they wait for does not depend on the lists.
+        Of those whose nearest is not known only the nearest of another can be. The others wait, while there come to be
+        fewer clusters to compare them with; when few are wanted, all are found. Who waits depends on exact distances
+        alone, not on lists, so neither does the order of merges, which decides ties.
         """
-        known = self.nearest != np.arange(len(self.nearest))
-        targets = np.zeros(len(known), bool)
-        targets[self.nearest[known & self.alive]] = True
-        return np.flatnonzero(targets & ~known)
+        unknown = (self.nearest == np.arange(len(self.nearest))) & self.alive
+        wanted = np.zeros(len(unknown), bool)
+        wanted[self.nearest[self.alive & ~unknown]] = True
+        wanted &= unknown
+        if np.count_nonzero(wanted) <= FEW * np.count_nonzero(unknown):
+            wanted = unknown
+        wanted = np.flatnonzero(wanted)
+        self._search(wanted[~self._in_parts(self._settle_listed, wanted)])
+        self.updated = np.concatenate([self.updated, wanted])
 
-    def _find(self, slots: np.ndarray) -> None:
-        """Find the nearest clusters of slots, from their lists where these can decide."""
+    def _settle_listed(self, slots: np.ndarray) -> np.ndarray:
+        """Decide the nearest clusters of slots from their lists; True where they can."""
         entries = self.current[self.neighbours[slots]]
         keys = self.keys[slots]
         settled = self._settle(slots, entries, keys, self.bounds[slots])
         self.neighbours[slots], self.keys[slots] = entries, keys
-        self._search(slots[~settled])
+        return settled
 
-    def _united_lists(self, left: np.ndarray, right: np.ndarray) -> tuple:
-        """Entries, keys and bounds of the clusters about to be merged: (p, 2 kept) and (p,).
+    def _in_parts(self, function: Callable, *arrays: np.ndarray) -> np.ndarray | None:
+        """``function`` of arrays over slots, on several threads if they are long; joins what it returns.
+
+        The parts do not depend on the number of threads.
+        """
+        parts = min(8, len(arrays[0]) // PART)
+        if parts < 2:
+            return function(*arrays)
+        found = list(self.run(function, *(np.array_split(array, parts) for array in arrays)))
+        return None if found[0] is None else np.concatenate(found)
+
+    def _unite_lists(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Give the slots ``left`` the lists of their unions with ``right``, before these are merged.
 
         What only one of the two lists has is no nearer to the other than its bound.
         """
@@ -152,28 +169,18 @@ class NearestClusters:
         of_left = np.minimum(of_left, bounds[1])
         of_right = np.broadcast_to(bounds[0], keys[1].shape)
         keys[1][same.any(axis=1)] = np.inf
-        merged = np.hstack(
-            [
-                clusters.merged_bound(keys[0], of_left, joined, *pair_sizes, sizes[entries[0]]),
-                clusters.merged_bound(of_right, keys[1], joined, *pair_sizes, sizes[entries[1]]),
-            ]
-        )
-        bounds = clusters.merged_bound(*bounds, joined, *pair_sizes, 1)[:, 0]
-        return np.hstack(entries), merged, bounds
-
-    def _settle_united(self, slots, entries, keys, bounds) -> np.ndarray:
-        """Settle merged clusters by their united lists, then keep the nearest of those."""
-        entries = self.current[entries]
-        keys[entries == slots[:, None]] = np.inf  # the two parts, and absent entries
-        settled = self._settle(slots, entries, keys, bounds)
+        keys = [
+            clusters.merged_bound(keys[0], of_left, joined, *pair_sizes, sizes[entries[0]]),
+            clusters.merged_bound(of_right, keys[1], joined, *pair_sizes, sizes[entries[1]]),
+        ]
+        entries, keys = np.hstack(entries), np.hstack(keys)  # (p, 2 kept)
+        keys[(entries == left[:, None]) | (entries == right[:, None])] = np.inf
         order = np.argpartition(keys, KEPT, axis=1)
-        kept, dropped = order[:, :KEPT], order[:, KEPT:]
-        self.neighbours[slots] = np.take_along_axis(entries, kept, axis=1)
-        self.keys[slots] = np.take_along_axis(keys, kept, axis=1)
-        absent = np.isinf(self.keys[slots])
-        self.neighbours[slots] = np.where(absent, slots[:, None], self.neighbours[slots])
-        self.bounds[slots] = np.minimum(bounds, np.take_along_axis(keys, dropped, axis=1).min(axis=1))
-        return settled
+        entries, keys = np.take_along_axis(entries, order, axis=1), np.take_along_axis(keys, order, axis=1)
+        self.neighbours[left] = np.where(np.isinf(keys), left[:, None], entries)[:, :KEPT]
+        self.keys[left] = keys[:, :KEPT]
+        unlisted = clusters.merged_bound(*bounds, joined, *pair_sizes, 1)[:, 0]
+        self.bounds[left] = np.minimum(unlisted, keys[:, KEPT:].min(axis=1))
 
     def _compact(self) -> None:
         """Drop the slots of merged clusters, so that searches do not multiply by them."""
@@ -184,7 +191,7 @@ class NearestClusters:
         self.neighbours = slot[self.current[self.neighbours[alive]]].astype(np.int32)
         self.distance, self.keys = self.distance[alive], self.keys[alive]
         self.bounds = self.bounds[alive]
-        self.updated = slot[self.updated]
+        self.updated = slot[self.current[self.updated]]
         self.alive, self.current = np.ones(len(alive), bool), np.arange(len(alive))
 
     # ---- deciding from lists
@@ -193,40 +200,50 @@ class NearestClusters:
         """Decide the nearest cluster of active slots from their lists; True where they can.
 
         Two passes: the entry with the smallest key is measured exactly, then every entry whose
-        key is no larger than what was found. ``keys`` is sharpened in place.
+        key is no larger than what was found. Beyond its bound a list decides nothing, so what
+        lies there is not measured. ``keys`` is sharpened in place.
         """
-        clusters = self.clusters
-        order = np.arange(len(active))
+        self.nearest[active], self.distance[active] = active, np.inf
+        decided = np.zeros(len(active), bool)
+        slack = self.clusters.slack(active)
         first = keys.argmin(axis=1)
-        absent = np.isinf(keys[order, first])
-        nearest = entries[order, first]
-        best = np.where(absent, np.inf, self._measure(active, nearest))
-        keys[order, first] = best
-        slack = clusters.slack(active)
-        near = keys <= (best + slack)[:, None]
-        several = np.flatnonzero((np.count_nonzero(near, axis=1) > 1) & ~absent)
+        hopeful = np.flatnonzero(keys[np.arange(len(active)), first] + slack < bounds)
+        active, first, slack, bounds = active[hopeful], first[hopeful], slack[hopeful], bounds[hopeful]
+        nearest = entries[hopeful, first]
+        best = keys[hopeful, first] = self._measure(active, nearest)
+
+        near = keys[hopeful] <= np.minimum(best + slack, bounds)[:, None]
+        several = np.flatnonzero(np.count_nonzero(near, axis=1) > 1)
         row, column = np.nonzero(near[several])
         row = several[row]
-        others = entries[row, column]
-        exact = keys[row, column] = self._measure(active[row], others)
+        others = entries[hopeful[row], column]
+        exact = keys[hopeful[row], column] = self._measure(active[row], others)
         chosen = self._first_of(row, active[row], others, exact)
         nearest[several], best[several] = others[chosen], exact[chosen]
-        self.nearest[active], self.distance[active] = nearest, best
-        return best + slack < bounds
+
+        sure = best + slack < bounds
+        self.nearest[active[sure]], self.distance[active[sure]] = nearest[sure], best[sure]
+        decided[hopeful[sure]] = True
+        return decided
 
     def _measure(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Exact distances of pairs of slots, counted, on all threads if there are many."""
-        self.products += len(left)
-        if len(left) < 4096:
-            return self.clusters.distances(left, right)
-        pairs = zip(np.array_split(left, 16), np.array_split(right, 16), strict=True)
-        return np.concatenate(list(self.run(lambda pair: self.clusters.distances(*pair), pairs)))
+        """Exact distances of pairs of slots, counted."""
+        with self.counting:
+            self.products += len(left)
+        return self.clusters.distances(left, right)
 
     def _first_of(self, group, left, right, distances) -> np.ndarray:
         """Index of the nearest pair in each run of equal ``group``, ties as stated above."""
-        names = self.clusters.first_row
-        order = np.lexsort((names[left] ^ names[right], distances, group))
-        return order[np.flatnonzero(np.diff(group, prepend=-1))]
+        if not len(group):
+            return np.empty(0, np.int64)
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        least = np.repeat(np.minimum.reduceat(distances, starts), np.diff(starts, append=len(group)))
+        tied = np.flatnonzero(distances == least)
+        if len(tied) > len(starts):
+            names = self.clusters.first_row
+            tied = tied[np.lexsort((names[left[tied]] ^ names[right[tied]], group[tied]))]
+            tied = tied[np.flatnonzero(np.diff(group[tied], prepend=-1))]
+        return tied
 
     # ---- searching
 
@@ -251,7 +268,7 @@ class NearestClusters:
         closest = found.argmin(axis=1)
         best = clusters.distances(block, closest) + clusters.slack(block)
         # The nearest cluster itself is decided among all that may be as near as the closest.
-        limits = np.maximum(_row_limits(found), best.astype(np.float32) * np.float32(1 + 1e-6))
+        limits = np.maximum(row_limits(found, KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
         at = np.flatnonzero(found <= limits[:, None])
         row, others = np.divmod(at, found.shape[1])
         keys = found.ravel()[at].astype(np.float64)
@@ -275,124 +292,9 @@ class NearestClusters:
         measured = len(block) + len(close)
         return others[chosen], keys[chosen], neighbours, lists, bounds, measured
 
-    def _first_search(self, report: Callable[[float], None]) -> tuple:
-        """Make the lists of all clusters; each pair is multiplied once, for both of its parts."""
-        n = len(self.clusters)
-        blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
-        lists = _GrowingLists(n)
-        for wave in _waves(len(blocks)):
-            limits = lists.limits.copy()
-            tiles = [(blocks[i], blocks[j]) for i, j in wave]
-            for sides in self.run(lambda tile, limits=limits: self._tile(*tile, limits), tiles):
-                for side in sides:
-                    lists.append(*side)
-            full = np.flatnonzero(lists.counts >= KEPT)
-            list(self.run(lists.shorten, np.array_split(full, 16)))
-            for rows, columns in tiles:
-                self.products += (rows.stop - rows.start) * (columns.stop - columns.start)
-            report(self.products / (n * (n + TILE) / 2))
-        keys = lists.keys[:, :KEPT].astype(np.float64)
-        return lists.neighbours[:, :KEPT].copy(), keys, lists.limits.astype(np.float64)
-
-    def _tile(self, rows: slice, columns: slice, limits: np.ndarray) -> list[tuple]:
-        """Candidates below their limits in one tile, for its rows and for its columns."""
-        found = self.clusters.lower_bounds(rows, columns)
-        if rows == columns:
-            np.fill_diagonal(found, np.inf)
-            row, column = np.nonzero((found <= _row_limits(found)[:, None]) & np.isfinite(found))
-            return [_ranked(row + rows.start, column + rows.start, found[row, column])]
-        near = found < limits[rows, None]
-        near |= found < limits[columns]
-        at = np.flatnonzero(near)
-        values = found.ravel()[at]
-        row, column = np.divmod(at, found.shape[1])
-        of_rows = np.flatnonzero(values < limits[rows][row])
-        of_columns = np.flatnonzero(values < limits[columns][column])
-        # Sixteen-bit numbers are sorted by radix, in linear time.
-        of_columns = of_columns[np.argsort(column[of_columns].astype(np.uint16), kind="stable")]
-        row += rows.start
-        column += columns.start
-        return [
-            _ranked(row[of_rows], column[of_rows], values[of_rows]),
-            _ranked(column[of_columns], row[of_columns], values[of_columns]),
-        ]
-
-
-class _GrowingLists:
-    """The first search's candidates: of each slot at least the KEPT nearest seen so far.
-
-    Room for twice as many makes shortening rare; a slot's limit is what it was shortened to.
-    """
-
-    def __init__(self, n: int):
-        self.neighbours = np.repeat(np.arange(n, dtype=np.int32)[:, None], ROOM, axis=1)
-        self.keys = np.full((n, ROOM), np.inf, np.float32)
-        self.counts = np.zeros(n, np.int64)
-        self.limits = np.full(n, np.inf, np.float32)
-
-    def append(self, slots, others, keys, ranks) -> None:
-        """Add candidates sorted by slot, at most KEPT of each."""
-        last = np.flatnonzero(np.diff(slots, append=-1))
-        owners, added = slots[last], ranks[last] + 1
-        self.shorten(owners[self.counts[owners] + added > ROOM])
-        places = self.counts[slots] + ranks
-        self.neighbours[slots, places] = others
-        self.keys[slots, places] = keys
-        self.counts[owners] += added
-
-    def shorten(self, slots: np.ndarray) -> None:
-        """Keep the KEPT nearest of slots that have at least as many."""
-        keys = self.keys[slots]
-        order = np.argpartition(keys, KEPT - 1, axis=1)[:, :KEPT]
-        kept = np.take_along_axis(keys, order, axis=1)
-        self.neighbours[slots, :KEPT] = np.take_along_axis(self.neighbours[slots], order, axis=1)
-        self.keys[slots, :KEPT] = kept
-        self.keys[slots, KEPT:] = np.inf
-        self.counts[slots] = KEPT
-        self.limits[slots] = kept.max(axis=1)
-
-
-def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
-    """Pairs of blocks, each unordered pair once, in waves that double what a block has seen.
-
-    Block i meets block i + offset, counted cyclically, so that all blocks see equally many.
-    """
-    yield [(i, i) for i in range(blocks)]
-    start, end = 1, 2
-    while start <= blocks // 2:
-        offsets = range(start, min(end, blocks // 2 + 1))
-        yield [
-            (i, (i + offset) % blocks)
-            for offset in offsets
-            for i in range(blocks // 2 if 2 * offset == blocks else blocks)
-        ]
-        start, end = end, 2 * end
-
-
-def _row_limits(found: np.ndarray) -> np.ndarray:
-    """Per row a value that at least KEPT entries do not exceed, and not many more.
-
-    It is the KEPT-th smallest minimum of groups of columns. Halving takes one pass over
-    contiguous memory; partitioning whole rows takes as long as the matrix product itself.
-    """
-    while found.shape[1] >= 16 * KEPT:
-        half = found.shape[1] // 2
-        found = np.minimum(found[:, :half], found[:, half : 2 * half])
-    kth = min(KEPT, found.shape[1]) - 1
-    return np.partition(found, kth, axis=1)[:, kth]
-
 
 def _ranks(group: np.ndarray) -> np.ndarray:
     """Position of each element within its run of equal elements."""
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     lengths = np.diff(starts, append=len(group))
     return np.arange(len(group)) - np.repeat(starts, lengths)
-
-
-def _ranked(slots, others, keys) -> tuple:
-    """Candidates sorted by slot, with ranks within a slot, cut to the KEPT nearest of each."""
-    ranks = _ranks(slots)
-    if ranks.max(initial=0) >= KEPT:
-        order = np.lexsort((keys, slots))[ranks < KEPT]
-        slots, others, keys, ranks = slots[order], others[order], keys[order], ranks[ranks < KEPT]
-    return slots, others, keys, ranks

@@ -1,0 +1,158 @@
+"""Each cluster's nearest few among all others, every pair multiplied once.
+
+The product is made in tiles that stay in the cache; of a tile only what is nearer than the nearest few found so far is
+looked at again. Partitioning whole rows of a product to select neighbours takes as long as the product.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.algorithms.cluster_vectors import Clusters
+
+# Rows and columns of a tile; 512 to 1,024 take the same time. At most 65,536, for sorting by 16-bit numbers.
+TILE = 768
+# Neighbours that a list has room for, as a multiple of those kept: room makes shortening rare.
+ROOM = 4
+
+
+class Lists(NamedTuple):
+    """The nearest few of each of n clusters."""
+
+    neighbours: np.ndarray  # (n, kept) int32, slots; the slot itself where there are fewer others
+    keys: np.ndarray  # (n, kept) float64, lower bounds of their distances, infinite where there is none
+    bounds: np.ndarray  # (n,) float64, lower bounds of the distances to all others
+    products: int  # dot products computed
+
+
+def search_all(clusters: Clusters, kept: int, run: Callable, report: Callable[[float], None]) -> Lists:
+    """Make the lists of all clusters.
+
+    Parameters
+    ----------
+    clusters : Clusters
+        n of them.
+    kept : int
+        Length of the lists.
+    run : callable
+        Maps a function over a list, in order and possibly on several threads.
+    report : callable
+        Called now and then with the share that is done.
+    """
+    n = len(clusters)
+    blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
+    lists = _GrowingLists(n, kept)
+    products = 0
+    for wave in _waves(len(blocks)):
+        limits = lists.limits.copy()
+        tiles = [(blocks[i], blocks[j]) for i, j in wave]
+        for sides in run(lambda tile, limits=limits: _search_tile(clusters, *tile, limits, kept), tiles):
+            for side in sides:
+                lists.append(*side)
+        list(run(lists.shorten, np.array_split(np.flatnonzero(lists.counts >= kept), 16)))
+        products += sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in tiles)
+        report(products / (n * (n + TILE) / 2))
+    keys = lists.keys[:, :kept].astype(np.float64)
+    return Lists(lists.neighbours[:, :kept].copy(), keys, lists.limits.astype(np.float64), products)
+
+
+def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
+    """Pairs of blocks, each unordered pair once, in waves that double what a block has seen.
+
+    Block i meets block i + offset, counted cyclically, so that all blocks see equally many.
+    """
+    yield [(i, i) for i in range(blocks)]
+    start, end = 1, 2
+    while start <= blocks // 2:
+        offsets = range(start, min(end, blocks // 2 + 1))
+        yield [
+            (i, (i + offset) % blocks)
+            for offset in offsets
+            for i in range(blocks // 2 if 2 * offset == blocks else blocks)
+        ]
+        start, end = end, 2 * end
+
+
+def _search_tile(clusters: Clusters, rows: slice, columns: slice, limits: np.ndarray, kept: int) -> list[tuple]:
+    """Candidates below their limits in one tile, for its rows and for its columns.
+
+    Each side is what `_GrowingLists.append` takes.
+    """
+    found = clusters.lower_bounds(rows, columns)
+    width = found.shape[1]
+    of_rows = limits[rows]
+    if rows == columns:
+        np.fill_diagonal(found, np.inf)
+        of_rows = np.nextafter(row_limits(found, kept), np.inf)
+    at = np.flatnonzero(found < of_rows[:, None])
+    counts = np.diff(np.searchsorted(at, np.arange(len(found) + 1) * width))
+    others = at - np.repeat(np.arange(len(found)) * width - columns.start, counts)
+    sides = [(rows, counts, others, found.ravel()[at])]
+    if rows != columns:
+        at = np.flatnonzero(found < limits[columns])
+        others, owners = np.divmod(at, width)
+        # Sixteen-bit numbers are sorted by radix, in linear time.
+        order = np.argsort(owners.astype(np.uint16), kind="stable")
+        counts = np.bincount(owners, minlength=width)
+        sides.append((columns, counts, others[order] + rows.start, found.ravel()[at[order]]))
+    return sides
+
+
+def row_limits(found: np.ndarray, kept: int) -> np.ndarray:
+    """Per row a value that at least ``kept`` entries do not exceed, and not many more.
+
+    It is the smallest but ``kept`` - 1 of the minima of groups of columns. Halving takes one pass over contiguous
+    memory.
+    """
+    while found.shape[1] >= 16 * kept:
+        half = found.shape[1] // 2
+        found = np.minimum(found[:, :half], found[:, half : 2 * half])
+    kth = min(kept, found.shape[1]) - 1
+    return np.partition(found, kth, axis=1)[:, kth]
+
+
+class _GrowingLists:
+    """Of each slot at least the ``kept`` nearest candidates seen so far.
+
+    A slot's limit is the farthest that it was last shortened to: no candidate beyond it is of use.
+    """
+
+    def __init__(self, n: int, kept: int):
+        self.kept = kept
+        self.room = ROOM * kept
+        self.neighbours = np.repeat(np.arange(n, dtype=np.int32)[:, None], self.room, axis=1)
+        self.keys = np.full((n, self.room), np.inf, np.float32)
+        self.counts = np.zeros(n, np.int64)
+        self.limits = np.full(n, np.inf, np.float32)
+
+    def append(self, slots: slice, counts: np.ndarray, others: np.ndarray, keys: np.ndarray) -> None:
+        """Add candidates of a range of slots, the first ``counts[0]`` to its first slot, and so on."""
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        most = self.room - self.kept
+        if counts.max(initial=0) > most:
+            early = np.arange(len(others)) - np.repeat(starts, counts) < most
+            self.append(slots, np.minimum(counts, most), others[early], keys[early])
+            self.append(slots, np.maximum(counts - most, 0), others[~early], keys[~early])
+            return
+        crowded = self.counts[slots] + counts > self.room
+        if crowded.any():
+            self.shorten(slots.start + np.flatnonzero(crowded))
+        first = np.arange(slots.start, slots.stop) * self.room + self.counts[slots]
+        places = np.arange(len(others)) + np.repeat(first - starts, counts)
+        self.neighbours.ravel()[places] = others
+        self.keys.ravel()[places] = keys
+        self.counts[slots] += counts
+
+    def shorten(self, slots: np.ndarray) -> None:
+        """Keep the nearest of slots that have at least as many."""
+        width = self.counts[slots].max(initial=self.kept)
+        keys = self.keys[slots, :width]
+        order = np.argpartition(keys, self.kept - 1, axis=1)[:, : self.kept]
+        nearest = np.take_along_axis(keys, order, axis=1)
+        self.neighbours[slots, : self.kept] = self.neighbours[slots[:, None], order]
+        self.keys[slots, : self.kept] = nearest
+        self.keys[slots, self.kept : width] = np.inf
+        self.counts[slots] = self.kept
+        self.limits[slots] = nearest.max(axis=1)
