@@ -22,8 +22,6 @@ BLOCK = 16_000_000
 BLOCK_ROWS = 256
 # Neighbours kept per cluster. 12 need 3 % more products; 20 need 2 % fewer, but more selecting.
 KEPT = 16
-# Share of the unknown below which those wanted are too few: rounds with few merges cost more than they spare.
-FEW = 1 / 64
 # Slots that are worth a task of their own.
 PART = 200
 # Slots of merged clusters are dropped when fewer than this share is alive.
@@ -71,8 +69,7 @@ class NearestClusters:
         self.distance = np.full(n, np.inf)
         self.neighbours, self.keys, self.bounds, self.products = search_all(clusters, KEPT, run, report)
         self.counting = Lock()
-        self.updated = np.empty(0, np.int64)
-        self._find_wanted()
+        self._find(np.arange(n))
 
     # ---- merging
 
@@ -88,10 +85,10 @@ class NearestClusters:
             left = np.unique(np.minimum(self.updated[mutual], partners[mutual]))
             if len(left):
                 return left, self.nearest[left]
-            found = len(self.updated)
-            self._find_wanted()
-            if len(self.updated) == found:
+            wanted = self._wanted()
+            if not len(wanted):
                 break
+            self._find(wanted)
         live = np.flatnonzero(self.alive)
         nearest = self.nearest[live]
         closest = self._first_of(np.zeros(len(live), int), live, nearest, self.distance[live])
@@ -109,27 +106,29 @@ class NearestClusters:
         changed[left] = changed[right] = True
         unknown = np.flatnonzero((changed | changed[self.nearest]) & self.alive)
         self.nearest[unknown], self.distance[unknown] = unknown, np.inf
-        self.updated = np.empty(0, np.int64)
-        self._find_wanted()
+        self._find(np.union1d(left, self._wanted()))
         if np.count_nonzero(self.alive) < ALIVE_SHARE * len(self.alive):
             self._compact()
 
-    def _find_wanted(self) -> None:
-        """Find the nearest of the clusters that may be part of a reciprocal pair, where it is not known.
+    def _wanted(self) -> np.ndarray:
+        """Slots whose nearest is not known and that are the nearest of another.
 
-        Of those whose nearest is not known only the nearest of another can be. The others wait, while there come to be
-        fewer clusters to compare them with; when few are wanted, all are found. Who waits depends on exact distances
-        alone, not on lists, so neither does the order of merges, which decides ties.
+        Of the unknown only they and clusters just merged can be part of a reciprocal pair. The others wait, while there
+        come to be fewer clusters to compare them with. Who waits depends on exact distances alone, not on lists, so
+        neither does the order of merges, which decides ties.
         """
         unknown = (self.nearest == np.arange(len(self.nearest))) & self.alive
-        wanted = np.zeros(len(unknown), bool)
-        wanted[self.nearest[self.alive & ~unknown]] = True
-        wanted &= unknown
-        if np.count_nonzero(wanted) <= FEW * np.count_nonzero(unknown):
-            wanted = unknown
-        wanted = np.flatnonzero(wanted)
-        self._search(wanted[~self._in_parts(self._settle_listed, wanted)])
-        self.updated = np.concatenate([self.updated, wanted])
+        targets = np.zeros(len(unknown), bool)
+        targets[self.nearest[self.alive & ~unknown]] = True
+        return np.flatnonzero(targets & unknown)
+
+    def _find(self, slots: np.ndarray) -> None:
+        """Find the nearest clusters of slots: from their lists, or by one search for all that these cannot decide.
+
+        Whom that makes wanted in turn is left to the next round: many small searches take longer than one.
+        """
+        self._search(slots[~self._in_parts(self._settle_listed, slots)])
+        self.updated = slots
 
     def _settle_listed(self, slots: np.ndarray) -> np.ndarray:
         """Decide the nearest clusters of slots from their lists; True where they can."""
