@@ -30,7 +30,7 @@ from stages.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 16384  # at most, of a task
+PART_ROWS = 4096  # at most, of a task
 FOLDS = 10  # of the residuals: the more, the nearer a fold's components are to those of all rows
 RUNS = 4  # of consecutive rows in a fold, at least: more sample a sorted folder better, and are slower to sum
 

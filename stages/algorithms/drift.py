@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov, logsumexp
 
 BINS = 128
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
@@ -100,8 +101,6 @@ def compare_profiles(batch: Profile, training: Profile) -> Drift:
     stability index of two samples of one population is distributed as (1/n + 1/m) chi-square with one degree of
     freedom less than clusters (Yurdakul 2018); its usual limits of 0.1 and 0.25 know nothing of n and m.
     """
-    from scipy.special import betaincinv, chdtrc, chdtri
-
     n, m = training.rows, batch.rows
     level = SIGNIFICANCE / 5
     shares = merge_rare(np.stack([training.clusters, batch.clusters]))
@@ -151,7 +150,6 @@ def departures(drift: Drift) -> dict[str, float]:
 
 def exact_p(a: int, n: int, b: int, m: int) -> float:
     """Twice the smaller tail of the hypergeometric distribution of b in m rows, given a in n: at most 1."""
-    from scipy.special import gammaln, logsumexp
 
     def log_binomial(of: int, taken: np.ndarray) -> np.ndarray:
         return gammaln(of + 1) - gammaln(taken + 1) - gammaln(of - taken + 1)
@@ -177,8 +175,6 @@ def merge_rare(counts: np.ndarray) -> np.ndarray:
 
 def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Statistic of two histograms over the same bins, and its p-value if they may be `TOLERANCE` apart."""
-    from scipy.special import kolmogorov
-
     n, m = a.sum(), b.sum()
     statistic = float(np.abs(np.cumsum(a) / n - np.cumsum(b) / m).max())
     # The statistic of two samples is at most the distance of their populations plus what sampling adds.

@@ -1,6 +1,6 @@
 """Fitting the reduction, against scikit-learn's IncrementalPCA on the same files.
 
-    python tests/benchmarks/reduce.py [--rows 30000] [--repeat 2]
+    python tests/benchmarks/reduce.py [--rows 200000] [--repeat 1]
 
 Writes batches of 1,000 rows of 768 columns in float16, made from the demonstration data, and fits both to them, each
 line in a process of its own. IncrementalPCA has the batches in single precision, as it likes them best. The fit is one
@@ -106,8 +106,8 @@ def peak_memory() -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=30_000)
-    options.add_argument("--repeat", type=int, default=2)
+    options.add_argument("--rows", type=int, default=200_000)
+    options.add_argument("--repeat", type=int, default=1)
     options.add_argument("--measure", nargs=2, metavar=("LINE", "FOLDER"), help="one line only, in this process")
     arguments = options.parse_args()
     if arguments.measure:
