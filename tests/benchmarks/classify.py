@@ -8,15 +8,12 @@ its peak less that of the same process after its imports. The limit is reading t
 components; it uses both of what it needs as well as numpy can, on all cores.
 """
 
-import argparse
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import lines
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,59 +98,23 @@ LINES = {
 }
 
 
-def measure(line: str, folder: Path) -> None:
-    """Seconds of one run by the clock and of all cores, and MiB of peak memory it added to what imports take."""
-    run = LINES[line](folder)
-    memory, cores, clock = peak_memory(), time.process_time(), time.perf_counter()
-    run()
-    seconds = [time.perf_counter() - clock, time.process_time() - cores]
-    print(json.dumps([*seconds, peak_memory() - memory]))
-
-
-def peak_memory() -> float:
-    """MiB; getrusage would give the parent's, if that is larger."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=200_000)
+    options = lines.options(__doc__, rows=200_000, repeat=3)
     options.add_argument("--batches", type=int, default=10)
-    options.add_argument("--repeat", type=int, default=3)
-    options.add_argument("--measure", nargs=2, metavar=("LINE", "FOLDER"), help="one line only, in this process")
     arguments = options.parse_args()
-    if arguments.measure:
-        return measure(arguments.measure[0], Path(arguments.measure[1]))
-    folder = Path(tempfile.mkdtemp())
-    try:
-        write_batches(folder, arguments.rows, arguments.batches)
-        measured = {line: [] for line in LINES}
-        for _ in range(arguments.repeat):
-            for line in LINES:
-                command = [sys.executable, __file__, "--measure", line, str(folder)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder.parent)
-                measured[line].append(json.loads(done.stdout))
-    finally:
-        shutil.rmtree(folder)
-    seconds, cores, memory = ({line: column(values) for line, values in measured.items()} for column in COLUMNS)
+    runs = lines.measure(arguments, LINES, lambda folder: write_batches(folder, arguments.rows, arguments.batches))
+    seconds, cores = ({line: min(run[i] for run in of_line) for line, of_line in runs.items()} for i in (0, 1))
     first, *_, last = LINES
     print(f"{arguments.rows} rows x 768, float16, {arguments.batches} batches, best of {arguments.repeat}\n")
     print("| | s | rows a second | of the limit | times the last line | core s | memory beyond the libraries, MiB |")
     print("|---|---|---|---|---|---|---|")
-    for line in LINES:
+    for line, of_line in runs.items():
         print(
             f"| {line} | {seconds[line]:.2f} | {arguments.rows / seconds[line]:,.0f} | "
             f"{seconds[first] / seconds[line]:.0%} | {seconds[last] / seconds[line]:.1f} | {cores[line]:.2f} | "
-            f"{memory[line]:.0f} |"
+            f"{max(run[2] for run in of_line):.0f} |"
         )
 
-
-COLUMNS = [
-    lambda runs: min(run[0] for run in runs),
-    lambda runs: min(run[1] for run in runs),
-    lambda runs: max(run[2] for run in runs),
-]
 
 if __name__ == "__main__":
     main()

@@ -8,17 +8,14 @@ pass over the files and the principal axes; the whole stage also finds the axes 
 writes the reduced rows. Memory is the peak less that of the same process after its imports.
 """
 
-import argparse
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from functools import reduce as fold
 from pathlib import Path
 
+import lines
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
@@ -89,49 +86,18 @@ LINES = {
 }
 
 
-def measure(line: str, folder: Path) -> None:
-    """Seconds of one run by the clock and of all cores, and MiB of peak memory it added to what imports take."""
-    run = LINES[line](folder)
-    memory, cores, clock = peak_memory(), time.process_time(), time.perf_counter()
-    run()
-    seconds = [time.perf_counter() - clock, time.process_time() - cores]
-    print(json.dumps([*seconds, peak_memory() - memory]))
-
-
-def peak_memory() -> float:
-    """MiB; getrusage would give the parent's, if that is larger."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=200_000)
-    options.add_argument("--repeat", type=int, default=1)
-    options.add_argument("--measure", nargs=2, metavar=("LINE", "FOLDER"), help="one line only, in this process")
-    arguments = options.parse_args()
-    if arguments.measure:
-        return measure(arguments.measure[0], Path(arguments.measure[1]))
-    folder = Path(tempfile.mkdtemp())
-    try:
-        write_batches(folder, arguments.rows)
-        measured = {line: [] for line in LINES}
-        for _ in range(arguments.repeat):
-            for line in LINES:
-                command = [sys.executable, __file__, "--measure", line, str(folder)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                measured[line].append(json.loads(done.stdout))
-    finally:
-        shutil.rmtree(folder)
-    seconds, cores = ({line: min(run[i] for run in runs) for line, runs in measured.items()} for i in (0, 1))
+    arguments = lines.options(__doc__, rows=200_000, repeat=1).parse_args()
+    runs = lines.measure(arguments, LINES, lambda folder: write_batches(folder, arguments.rows))
+    seconds, cores = ({line: min(run[i] for run in of_line) for line, of_line in runs.items()} for i in (0, 1))
     *_, all_threads, one_thread = LINES
     print(f"{arguments.rows} rows x 768, float16, batches of 1,000, best of {arguments.repeat}\n")
     print("Times IncrementalPCA: with all threads, with one.\n")
     print("| | s | times IncrementalPCA | core s | times IncrementalPCA | memory beyond the libraries, MiB |")
     print("|---|---|---|---|---|---|")
-    for line, runs in measured.items():
+    for line, of_line in runs.items():
         ratios = [f"{of[all_threads] / of[line]:.1f}, {of[one_thread] / of[line]:.1f}" for of in (seconds, cores)]
-        memory = max(run[2] for run in runs)
+        memory = max(run[2] for run in of_line)
         print(f"| {line} | {seconds[line]:.2f} | {ratios[0]} | {cores[line]:.2f} | {ratios[1]} | {memory:.0f} |")
 
 
