@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,9 +98,58 @@ def locate(part: list[Batch], number: int) -> tuple[Path, int]:
     raise IndexError(number)
 
 
-def map_rows(batch: Batch) -> np.ndarray:
-    """The rows of a batch, memory-mapped. Drop it soon: what was touched counts as memory while the map lives."""
-    return _map_array(batch.path)[batch.start : batch.start + batch.rows]
+def stored_array(path: Path) -> np.memmap:
+    """The array of a file, for its shape, dtype and offset.
+
+    No value is to be read through it: it is a memory map, and where the file is cut short meanwhile, touching a page
+    beyond its end kills the process (SIGBUS).
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
+        # Their own words tell a truncated file from one that was never an array or holds objects.
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
+        ) from None
+
+
+def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Read the rows of one batch as they are stored, in blocks. Memory: one block; two of a file in Fortran order.
+
+    Yields
+    ------
+    ndarray of shape (block_rows, columns)
+        C-contiguous, unchecked. Do not keep it: the next block overwrites it.
+
+    Raises
+    ------
+    ValueError
+        If the file is not as it was when it was opened.
+    """
+    array = stored_array(batch.path)
+    end = batch.start + batch.rows
+    if array.ndim != 2 or array.shape[1] != batch.columns or len(array) < end:
+        raise ValueError(_changed(batch, f"its shape is {array.shape}, expected {end} rows x {batch.columns} columns"))
+    block = np.empty((min(block_rows, batch.rows), batch.columns), dtype=array.dtype)
+    with batch.path.open("rb") as file:
+
+        def fill(values: np.ndarray, first: int) -> bool:
+            file.seek(array.offset + first * array.itemsize)
+            return file.readinto(values.view(np.uint8)) == values.nbytes
+
+        for start in range(batch.start, end, block_rows):
+            rows = block[: end - start]
+            if array.flags.c_contiguous:
+                whole = fill(rows, start * batch.columns)
+            else:
+                by_column = np.empty(rows.shape[::-1], dtype=array.dtype)
+                whole = all(fill(column, i * len(array) + start) for i, column in enumerate(by_column))
+                rows[...] = by_column.T
+            if not whole:
+                raise ValueError(_changed(batch, f"rows {start} to {start + len(rows) - 1} are no longer all there"))
+            yield rows
 
 
 def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
@@ -131,9 +179,8 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     block = np.empty((block_rows, batches[0].columns), dtype=dtype)
     filled = 0
     for batch in batches:
-        array = map_rows(batch)
-        for offset in range(0, batch.rows, block_rows):
-            start, rows = batch.start + offset, array[offset : offset + block_rows]
+        start = batch.start
+        for rows in read_stored(batch, block_rows):
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
@@ -162,10 +209,9 @@ def read_centred(
     Yields
     ------
     rows : ndarray of shape (block_rows, columns)
-        As they are stored, memory-mapped.
+        As they are stored. Do not keep these nor the next: the next block overwrites them.
     centred : ndarray of shape (block_rows, columns), float32
-        Rows less the center, subtracted in their own precision if that is higher. Do not keep it: the next block
-        overwrites it.
+        Rows less the center, subtracted in their own precision if that is higher.
     squared_lengths : ndarray of shape (block_rows,), float32
         Of `centred`. What overflows single precision is infinite or NaN here.
 
@@ -174,11 +220,10 @@ def read_centred(
     ValueError
         If a row is not finite or all zeros; the message names file and row.
     """
-    array = map_rows(batch)
     buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
     of_zeros = np.vecdot(center, center)
-    for start in range(0, batch.rows, block_rows):
-        rows = array[start : start + block_rows]
+    start = batch.start
+    for rows in read_stored(batch, block_rows):
         with np.errstate(over="ignore", invalid="ignore"):
             centred = np.subtract(rows, center, out=buffer[: len(rows)], casting="same_kind")
             squared_lengths = np.vecdot(centred, centred)
@@ -186,7 +231,8 @@ def read_centred(
             clear = (np.abs(squared_lengths - of_zeros) > 1e-4 * of_zeros) & np.isfinite(squared_lengths)
         if not clear.all():
             suspects = np.flatnonzero(~clear)
-            check_rows(rows[suspects].astype(np.float64), batch.path, batch.start + start + suspects)
+            check_rows(rows[suspects].astype(np.float64), batch.path, start + suspects)
+        start += len(rows)
         yield rows, centred, squared_lengths
 
 
@@ -236,7 +282,8 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
             )
         file.seek(0)
         position = 0
-        for row, line in enumerate(islice(file, lines)):
+        for row in range(lines):
+            line = file.readline()  # nothing, and so no JSON, where the file was cut short after it was counted
             try:
                 yield _parse_text(line.decode("utf-8"), path, row)
             except UnicodeDecodeError as error:
@@ -250,20 +297,12 @@ def _natural_order(path: Path) -> tuple:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def _map_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:
-        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
-        # Their own words tell a truncated file from one that was never an array or holds objects.
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(
-            f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
-        ) from None
+def _changed(batch: Batch, found: str) -> str:
+    return f"{batch.path}: changed while it was read: {found}; run again when whatever writes it is done."
 
 
 def _open_batch(path: Path) -> Batch:
-    array = _map_array(path)
+    array = stored_array(path)
     if array.ndim != 2:
         raise ValueError(f"{path}: {array.ndim} dimensions, expected 2: one row an embedding.")
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:

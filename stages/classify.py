@@ -167,14 +167,14 @@ def _compute(batches: list[Batch], predictions: Path, trained: Trained, run: Run
 
 
 def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
-    chunks = [
-        classify_chunk(rows, centred, squared_lengths, folded)[0]
-        for rows, centred, squared_lengths in read_centred(part, folded.mean)
-    ]
+    chunks, digest = [], xxhash.xxh3_128()
+    for rows, centred, squared_lengths in read_centred(part, folded.mean):
+        chunks.append(classify_chunk(rows, centred, squared_lengths, folded)[0])
+        digest.update(rows.view(np.uint8))  # of the very bytes that were classified
     found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
     k = len(folded.intercept)
     profile = count_rows(found.cluster, found.distance, found.residual, found.novel, k, edges)
-    return Result(found, profile, digest_part(part))
+    return Result(found, profile, digest.digest())
 
 
 def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> None:

@@ -15,7 +15,7 @@ import xxhash
 from stages import tracking
 from stages.algorithms.drift import Profile, add_profiles
 from stages.algorithms.prediction import Predictions
-from stages.batches import Batch, iterate_texts, map_rows
+from stages.batches import Batch, iterate_texts, read_stored, stored_array
 
 KEY = b"stages.classify"
 FIELDS = [
@@ -90,12 +90,15 @@ def prediction_path(folder: Path, batch: Batch) -> Path:
 
 def digest_part(part: Batch) -> bytes:
     """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
-    return xxhash.xxh3_128_digest(np.ascontiguousarray(map_rows(part)).view(np.uint8))
+    digest = xxhash.xxh3_128()
+    for rows in read_stored(part):
+        digest.update(rows.view(np.uint8))
+    return digest.digest()
 
 
 def digest_batch(batch: Batch, parts: Iterable[bytes]) -> str:
     """Digest of a batch from those of its parts, and of its texts."""
-    digest = xxhash.xxh3_128(b"".join(parts) + str(map_rows(batch).dtype).encode())
+    digest = xxhash.xxh3_128(b"".join(parts) + str(stored_array(batch.path).dtype).encode())
     if batch.texts_path.exists():
         with batch.texts_path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -1,11 +1,12 @@
 """A folder of batches gives all its rows in order, or one line that says what is wrong with which file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages.batches import open_batches, read_blocks, read_centred, read_texts
+from stages.batches import iterate_texts, open_batches, read_blocks, read_centred, read_stored, read_texts, split_rows
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:
@@ -42,6 +43,55 @@ def test_blocks_do_not_depend_on_how_rows_are_cut_into_batches(tmp_path, block_r
 def test_any_float_layout_is_read(tmp_path, change):
     rows = random_rows(9).astype(np.float16).astype(np.float64)
     np.testing.assert_array_equal(read_all(write(tmp_path / "e", b=change(rows))), rows)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_parts_of_a_file_are_read_whatever_its_order(tmp_path, order):
+    rows = random_rows(20).astype(">f4", order=order)
+    folder = write(tmp_path / "e", b=rows)
+    for part_rows in (1, 6, 20):
+        parts = split_rows(open_batches(folder), part_rows)
+        stored = [block.copy() for (part,) in parts for block in read_stored(part, block_rows=4)]
+        assert all(block.flags.c_contiguous and block.dtype == rows.dtype for block in stored)
+        np.testing.assert_array_equal(np.concatenate(stored), rows)
+
+
+# Read through a memory map, these files would end the process by a signal.
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("left", [0, 1000, -1])
+def test_a_file_cut_short_between_two_blocks_is_refused(tmp_path, order, left):
+    path = write(tmp_path / "e", b=np.asarray(random_rows(9000), order=order)) / "b.npy"
+    for blocks in (
+        read_stored(open_batches(path.parent)[0]),
+        read_blocks(open_batches(path.parent)),
+        read_centred(open_batches(path.parent)[0], np.zeros(5, np.float32)),
+    ):
+        content = path.read_bytes()
+        next(blocks)
+        os.truncate(path, left % len(content))
+        with pytest.raises(
+            ValueError, match=r"b.npy: changed while it was read: rows \d+ to \d+ are no longer all there"
+        ):
+            list(blocks)
+        path.write_bytes(content)
+
+
+def test_a_file_that_is_replaced_by_another_after_it_was_opened_is_refused(tmp_path):
+    (batch,) = open_batches(write(tmp_path / "e", b=random_rows(9)))
+    for other in (random_rows(8), random_rows(9, 6), random_rows(9)[0]):
+        np.save(batch.path, other)
+        with pytest.raises(ValueError, match=r"b.npy: changed while it was read: its shape is \(.*\), expected 9 rows"):
+            list(read_stored(batch))
+
+
+def test_texts_cut_short_while_they_are_read_are_refused(tmp_path):
+    folder = write(tmp_path / "e", b=random_rows(5000))
+    (folder / "b.jsonl").write_bytes(b'{"text": "a text"}\n' * 5000)
+    texts = iterate_texts(open_batches(folder)[0])
+    next(texts)
+    os.truncate(folder / "b.jsonl", 19 * 4000)
+    with pytest.raises(ValueError, match=r"b.jsonl: row 4000 is not JSON"):
+        list(texts)
 
 
 def with_value(row: int, value: float) -> np.ndarray:
