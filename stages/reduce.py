@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PART_ROWS = 4096  # at most, of a task
 FOLDS = 10  # of the residuals: the more, the nearer a fold's components are to those of all rows
+LARGEST = 1e38  # distance of all rows of a task, together, from the origin: reduced rows are single precision
 RUNS = 4  # of consecutive rows in a fold, at least: more sample a sorted folder better, and are slower to sum
 
 
@@ -99,7 +100,16 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> list[Moments]:
 
 
 def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
-    return accumulate_moments(read_blocks(part), origin)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = accumulate_moments(read_blocks(part), origin)
+    if not np.trace(moments.products) < LARGEST**2:  # nor is it if it is NaN
+        largest = np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)])
+        path, row = locate(part, largest.argmax())
+        raise ValueError(
+            f"{path}: row {row} holds a value of magnitude {largest.max():.3g}, too large to sum its square; expected "
+            "about 1; remove the row or embed its text again."
+        )
+    return moments
 
 
 def _reduce_part(
