@@ -183,6 +183,9 @@ def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> Non
         if drift.verdict != "like training":
             causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
             log.warning("%s: %s (%s)", name, drift.verdict, causes)
+    if drifts["all batches"].verdict == "foreign":
+        # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
+        log.warning("check that these rows were embedded as those were that the model was made from")
     table = {
         name: {key: tracking.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
     }

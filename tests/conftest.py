@@ -121,9 +121,9 @@ def project(tmp_path) -> Project:
     return Project(folder)
 
 
-def write_blobs(project: Project) -> None:
+def write_blobs(project: Project, seed: int = 0) -> None:
     """Six blobs in two batches to cluster and one to classify; a repro takes seconds."""
-    rows, _ = make_blobs(400, 24, 6)
+    rows, _ = make_blobs(400, 24, 6, seed)
     project.write_batch("embeddings_clu/a", rows[:150])
     project.write_batch("embeddings_clu/b", rows[150:300])
     project.write_batch("embeddings_classf/new", rows[300:])
