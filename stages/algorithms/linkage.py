@@ -46,7 +46,8 @@ def linkage_tree(rows: np.ndarray, linkage: str, progress: Callable[[int, float]
     """Dendrogram of rows by cosine distance.
 
     ``average`` and ``ward`` take time O(n^2 d) on data with structure, nearly all of it in
-    single-precision matrix products, and memory O(n d). Those products only propose; every
+    single-precision matrix products, and beyond the input 12 d + 1,000 bytes a row, and at most
+    170 MB a thread for blocks of products. Those products only propose; every
     decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
     for any BLAS kernel and number of threads. Threads: as many as BLAS was allowed, each with a
     BLAS of one thread, so that selecting candidates runs in parallel too.
@@ -59,8 +60,8 @@ def linkage_tree(rows: np.ndarray, linkage: str, progress: Callable[[int, float]
     single-precision rounding of each other (about d 10^-7) without being equal are compared pair
     by pair in double precision.
 
-    ``single`` is scikit-learn's: Prim's spanning tree in memory O(n d), on Euclidean distances,
-    which order unit rows as cosine distances do. ``complete`` is SciPy's nearest-neighbour chain
+    ``single`` is scikit-learn's: Prim's spanning tree on Euclidean distances, which order unit
+    rows as cosine distances do, within the same bytes a row. ``complete`` is SciPy's nearest-neighbour chain
     on the matrix of distances: no identity replaces that matrix by vectors.
 
     Parameters
