@@ -1,16 +1,20 @@
 """Tasks on this machine's cores or on a Dask cluster; where they run changes no byte of the result."""
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
 from stages.tracking import Between
+
+AHEAD = 2  # tasks a local worker, that are begun or done before the first result is taken
 
 
 class RunParameters(TypedDict):
@@ -30,7 +34,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
         Pure: a task whose worker dies is computed again elsewhere. For Dask, importable by the workers.
     tasks : iterable of tuple
         Cut by the caller without regard to the number of workers, so that every sum has the same parts in the same
-        order. Taken a few ahead of the results.
+        order. Taken a few ahead of the results; on Dask, as fast as the workers are.
     run : RunParameters
 
     Raises
@@ -47,19 +51,33 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     second copy of the libraries, no start-up, no copying. Constants travel inside a task rather than being scattered
     once to the cluster: what is scattered is lost with the worker that holds it.
     """
-    with _backend(run) as wrap:
-        calls = (delayed(partial(wrap, _importable(function), *task))() for task in tasks)
+    if run["backend"] == "local":
+        yield from _map_here(function, tasks, run["workers"] or cpu_count())
+        return
+    with _cluster(run["scheduler"]):
+        calls = (delayed(partial(_call_on_one_thread, _importable(function), *task))() for task in tasks)
         yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
 
 
+def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
+    """In threads that wait for the caller: joblib's would go on and pile up the results that a slow one leaves."""
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
+        with threadpool_limits(1):
+            for task in tasks:
+                if len(waiting) == AHEAD * workers:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(function, *task))
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 @contextmanager
-def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
-    """Tell joblib where to run; gives what each call is wrapped in."""
-    if run["backend"] == "local":
-        with threadpool_limits(1), parallel_config(backend="threading"):
-            yield _call
-        return
-    if not run["scheduler"]:
+def _cluster(scheduler: str | None) -> Iterator[None]:
+    """Tell joblib to run on Dask."""
+    if not scheduler:
         raise ValueError(
             "params.yaml: run.scheduler is null, but run.backend is dask; give the address that `dask scheduler` "
             "prints, such as tcp://10.0.0.1:8786."
@@ -70,15 +88,15 @@ def _backend(run: RunParameters) -> Iterator[Callable[..., Any]]:
         raise ValueError(
             "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
         ) from None
-    with Client(run["scheduler"], set_as_default=False) as client, parallel_config(backend="dask", client=client):
+    with Client(scheduler, set_as_default=False) as client, parallel_config(backend="dask", client=client):
         try:
             client.run(_limit_threads)
         except Exception as error:  # all that Dask raises here; a task would wait for ever instead
             raise ValueError(
-                f"a worker of {run['scheduler']} cannot import stages ({error}); start workers in the root of this "
+                f"a worker of {scheduler} cannot import stages ({error}); start workers in the root of this "
                 "repository, with PYTHONPATH=. and the same packages."
             ) from None
-        yield _call_on_one_thread
+        yield
 
 
 def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,10 +105,6 @@ def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__module__ != "__main__" or program is None:
         return function
     return getattr(import_module(program.name), function.__name__)
-
-
-def _call(function: Callable[..., Any], *task: Any) -> Any:
-    return function(*task)
 
 
 def _call_on_one_thread(function: Callable[..., Any], *task: Any) -> Any:

@@ -168,6 +168,21 @@ def test_results_come_in_order_and_blas_has_one_thread_in_tasks_only():
         assert threads_of_blas(0) == before
 
 
+def test_no_more_than_a_few_results_wait_for_a_slow_caller_and_none_begins_after_it_left():
+    begun = []
+    for workers in (1, 2):
+        begun.clear()
+        results = map_tasks(begun.append, [(i,) for i in range(100)], {**ONE_WORKER, "workers": workers})
+        for taken in range(1, 21):
+            next(results)
+            time.sleep(0.005)
+            assert len(begun) <= taken + 2 * workers
+        results.close()
+        left = len(begun)
+        time.sleep(0.05)
+        assert len(begun) == left < 30
+
+
 def test_an_error_in_a_task_arrives():
     for workers in (1, 2):
         with pytest.raises(ZeroDivisionError):

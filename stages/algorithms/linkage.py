@@ -46,8 +46,8 @@ def linkage_tree(rows: np.ndarray, linkage: str, progress: Callable[[int, float]
     """Dendrogram of rows by cosine distance.
 
     ``average`` and ``ward`` take time O(n^2 d) on data with structure, nearly all of it in
-    single-precision matrix products, and beyond the input 12 d + 1,000 bytes a row, and at most
-    170 MB a thread for blocks of products. Those products only propose; every
+    single-precision matrix products, and memory, beyond the input, of 12 d + 1,000 bytes a row
+    and at most 170 MB a thread for blocks of products. Those products only propose; every
     decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
     for any BLAS kernel and number of threads. Threads: as many as BLAS was allowed, each with a
     BLAS of one thread, so that selecting candidates runs in parallel too.
