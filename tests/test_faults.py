@@ -1,5 +1,6 @@
 """What is wrong is refused in one line, and no output is touched; tests/README.md lists it all."""
 
+import ast
 import os
 import re
 import shutil
@@ -100,6 +101,18 @@ def other_reduction(project: Project) -> None:
     project.run("python", "-m", "stages.reduce")
 
 
+class Trap:
+    """Whoever unpickles it makes a file."""
+
+    def __reduce__(self):
+        return open, ("sprung", "w")
+
+
+def puts_an_object_into_the_model(project: Project) -> None:
+    path = project.folder / "data/model/classifier.npz"
+    np.savez(path, **{**np.load(path), "centroids": np.array([[Trap()]])})
+
+
 FAULTS = [
     Fault("missing folder", "reduce", lambda p: shutil.rmtree(p.folder / CLUSTERED), "no such folder"),
     Fault("empty folder", "reduce", empties(CLUSTERED), "holds no .npy file"),
@@ -107,7 +120,7 @@ FAULTS = [
     Fault("empty file", "reduce", writes(f"{CLUSTERED}/b.npy", b""), "b.npy: not a readable .npy array"),
     Fault("truncated file", "reduce", truncates(f"{CLUSTERED}/b.npy"), "b.npy: not a readable .npy array"),
     Fault("text named .npy", "reduce", writes(f"{CLUSTERED}/b.npy", b"1,2\n"), "b.npy: not a readable .npy array"),
-    Fault("array of objects (pickle)", "reduce", saves(np.array([[{}]])), "b.npy: not a readable .npy array"),
+    Fault("array of objects (pickle)", "reduce", saves(np.array([[Trap()]])), "b.npy: not a readable .npy array"),
     Fault("one dimension", "reduce", saves(ROWS[0]), "b.npy: 1 dimensions, expected 2"),
     Fault("integers", "reduce", saves(np.ones((3, 24), int)), "b.npy: dtype int64, expected float16"),
     Fault("complex numbers", "reduce", saves(np.ones((3, 24), complex)), "b.npy: dtype complex128"),
@@ -151,6 +164,7 @@ FAULTS = [
     ),
     Fault("no model", "classify", lambda p: (p.folder / "data/model/classifier.npz").unlink(), "no such file; run"),
     Fault("truncated model", "classify", truncates("data/model/classifier.npz"), "not this pipeline's model"),
+    Fault("object in a model (pickle)", "classify", puts_an_object_into_the_model, "not this pipeline's model"),
     Fault("halves of two models", "classify", other_reduction, "not of one model"),
     Fault("tree of other data", "cluster", saves(np.ones((5, 4)), "data/tree.npy"), "5 merges, expected 299"),
     Fault("folder where an output goes", "link", blocks("data/tree.npy"), "data/tree.npy: not written"),
@@ -178,6 +192,20 @@ def test_a_fault_is_refused_in_one_line_before_any_output_is_replaced(copy, faul
     assert refusal.startswith(f"{fault.stage}: ")
     assert fault.message in refusal
     assert copy.digests() == before
+    assert not (copy.folder / "sprung").exists()
+
+
+def test_no_stage_can_run_what_it_reads():
+    for path in sorted((ROOT / "stages").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not names & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "subprocess"}, path
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in {"eval", "exec", "compile", "joblib.load", "yaml.load", "os.system"}, path
+                if name == "np.load":
+                    assert "allow_pickle=False" in ast.unparse(node), path
 
 
 def test_the_table_lists_every_fault():
