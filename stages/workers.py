@@ -9,7 +9,6 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
-from joblib import Parallel, cpu_count, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
 from stages.tracking import Between
@@ -51,6 +50,8 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     second copy of the libraries, no start-up, no copying. Constants travel inside a task rather than being scattered
     once to the cluster: what is scattered is lost with the worker that holds it.
     """
+    from joblib import Parallel, cpu_count, delayed
+
     if run["backend"] == "local":
         yield from _map_here(function, tasks, run["workers"] or cpu_count())
         return
@@ -77,6 +78,8 @@ def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int
 @contextmanager
 def _cluster(scheduler: str | None) -> Iterator[None]:
     """Tell joblib to run on Dask."""
+    from joblib import parallel_config
+
     if not scheduler:
         raise ValueError(
             "params.yaml: run.scheduler is null, but run.backend is dask; give the address that `dask scheduler` "
@@ -89,13 +92,16 @@ def _cluster(scheduler: str | None) -> Iterator[None]:
             "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
         ) from None
     with Client(scheduler, set_as_default=False) as client, parallel_config(backend="dask", client=client):
-        try:
-            client.run(_limit_threads)
-        except Exception as error:  # all that Dask raises here; a task would wait for ever instead
-            raise ValueError(
-                f"a worker of {scheduler} cannot import stages ({error}); start workers in the root of this "
-                "repository, with PYTHONPATH=. and the same packages."
-            ) from None
+        for process, ask in (("scheduler", client.run_on_scheduler), ("worker", client.run)):
+            try:
+                ask(_limit_threads)
+            except OSError:  # a worker that dies just now: its tasks go elsewhere
+                continue
+            except Exception as error:  # all that Dask raises here; a task would wait for ever instead
+                raise ValueError(
+                    f"a {process} of {scheduler} cannot import stages ({error}); start scheduler and workers in "
+                    "the root of this repository, with PYTHONPATH=. and the same packages."
+                ) from None
         yield
 
 

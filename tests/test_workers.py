@@ -14,6 +14,9 @@ import pytest
 import yaml
 from conftest import ROOT, make_blobs
 
+from stages import link as link_stage
+from stages.algorithms import first_search
+from stages.algorithms.linkage import LINKAGES
 from stages.classify import classify
 from stages.reduce import reduce
 from stages.train import train
@@ -25,8 +28,9 @@ ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
 class Cluster:
     """A Dask scheduler and worker processes that nothing restarts."""
 
-    def __init__(self, folder: Path, **environment: str):
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    def __init__(self, folder: Path, runs_in: Path | None = None, lacking: str = ""):
+        self._runs_in = runs_in or Path.cwd()
+        self._lacking = lacking  # the command that does not find the stages
         self._file = folder / "scheduler.json"
         self._processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
         while not self._file.exists():
@@ -38,7 +42,7 @@ class Cluster:
     def _start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:], "--scheduler-file", self._file],
-            env=self._environment, cwd=Path.cwd(),
+            env={**os.environ, "PYTHONPATH": "" if command[0] == self._lacking else str(ROOT)}, cwd=self._runs_in,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -115,18 +119,20 @@ def test_the_commands_run_on_a_cluster(cluster):
     # A stage that is the program is another module to its workers, and its functions are not found there.
     make_model()
     run_stages("one", ONE_WORKER)
+    link_stage.link(linkage="average", run=ONE_WORKER, reduced=Path("one/r.npy"), tree=Path("one/tree.npy"))
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"run": cluster.run}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
     for stage, options in (
         ("reduce", ["--reduced", "two/r.npy", "--model", "two/model/reduction.npz"]),
+        ("link", ["--reduced", "one/r.npy", "--tree", "two/tree.npy"]),
         ("classify", ["--embeddings", "new", "--model", "one/model", "--predictions", "two/p"]),
     ):
         command = [sys.executable, "-m", f"stages.{stage}", *options]
         subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=60)
     expected = read_bytes(Path("one"))
     found = read_bytes(Path("two"))
-    assert len(found) == 2 + 40 + 1
+    assert len(found) == 2 + 1 + 40 + 1
     assert found.items() <= expected.items()
 
 
@@ -150,6 +156,78 @@ def test_a_worker_killed_on_the_way_changes_nothing(cluster):
     assert {f"p/{name}": content for name, content in read_bytes(folder).items()} == {
         name: content for name, content in expected.items() if name.startswith("p/")
     }
+
+
+def make_rows(seed: int = 0) -> np.ndarray:
+    """Fifteen hundred rows around some centres, a third of them equal to others."""
+    rows = make_blobs(1500, 30, 20, seed, spread=1)[0]
+    rows[1000:] = rows[:500]
+    return rows
+
+
+def link(linkage: str, run: dict, tree: str) -> bytes:
+    path = Path(tree)
+    link_stage.link(linkage=linkage, run=run, reduced=Path("reduced.npy"), tree=path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Hundreds of tiles in tens of tasks, of few rows."""
+    monkeypatch.setattr(first_search, "TILE", 50)
+    monkeypatch.setattr(link_stage, "STRIP", 4)
+
+
+def search_nothing_here(*_):
+    raise AssertionError("searched on the machine that links")
+
+
+def test_the_tree_is_searched_by_workers_and_has_the_same_bytes(cluster, small_tiles, monkeypatch):
+    np.save("reduced.npy", make_rows())
+    expected = {linkage: link(linkage, ONE_WORKER, "local.npy") for linkage in LINKAGES}
+    run = cluster.run
+    # Only in this process: the workers have modules of their own.
+    monkeypatch.setattr(first_search, "search_tile", search_nothing_here)
+    monkeypatch.setattr(link_stage, "search_tile", search_nothing_here)
+    for linkage, tree in expected.items():
+        assert link(linkage, run, "dask.npy") == tree, linkage
+
+
+@pytest.mark.parametrize("linkage", ["average", "ward"])
+def test_a_worker_killed_while_it_searches_changes_no_tree(linkage, cluster, small_tiles, monkeypatch):
+    np.save("reduced.npy", make_rows())
+    expected = link(linkage, ONE_WORKER, "local.npy")
+    run, left = cluster.run, []
+
+    def map_and_kill(function, tasks, run):
+        tasks = list(tasks)
+        for i, result in enumerate(map_tasks(function, tasks, run)):
+            if not left and len(tasks) > 10 and i == 2:
+                cluster.workers[0].send_signal(signal.SIGKILL)
+                cluster.workers[0].wait(timeout=10)
+                left.append(len(tasks) - i)
+            yield result
+
+    monkeypatch.setattr(link_stage, "map_tasks", map_and_kill)
+    assert link(linkage, run, "killed.npy") == expected
+    assert left[0] > 5
+
+
+def test_a_worker_that_sees_other_rows_is_refused_until_it_sees_the_same(tmp_path, small_tiles):
+    other = tmp_path / "other"
+    other.mkdir()
+    np.save("reduced.npy", make_rows())
+    np.save(other / "reduced.npy", make_rows(seed=1))
+    expected = link("average", ONE_WORKER, "tree.npy")
+    cluster = Cluster(tmp_path, runs_in=other)
+    try:
+        with pytest.raises(ValueError, match=r"^reduced\.npy: a worker does not see the rows that are linked"):
+            link("average", cluster.run, "refused.npy")
+        assert not Path("refused.npy").exists()
+        shutil.copy("reduced.npy", other)
+        assert link("average", cluster.run, "mended.npy") == expected
+    finally:
+        cluster.stop()
 
 
 def threads_of_blas(_: int) -> int:
@@ -194,11 +272,13 @@ def test_dask_without_a_scheduler_is_refused():
         list(map_tasks(len, [("a",)], {"backend": "dask", "workers": 0, "scheduler": None}))
 
 
-def test_workers_that_cannot_import_the_stages_are_refused(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    cluster = Cluster(tmp_path / "elsewhere", PYTHONPATH="")
-    try:
-        with pytest.raises(ValueError, match=r"cannot import stages"):
-            list(map_tasks(len, [("a",)], cluster.run))
-    finally:
-        cluster.stop()
+def test_a_scheduler_or_workers_that_cannot_import_the_stages_are_refused(tmp_path):
+    for process in ("scheduler", "worker"):
+        folder = tmp_path / process
+        folder.mkdir()
+        cluster = Cluster(folder, lacking=process)
+        try:
+            with pytest.raises(ValueError, match=rf"a {process} of .* cannot import stages"):
+                list(map_tasks(len, [("a",), ("b",)], cluster.run))
+        finally:
+            cluster.stop()

@@ -4,7 +4,8 @@ The product is made in tiles that stay in the cache; of a tile only what is near
 looked at again. Partitioning whole rows of a product to select neighbours takes as long as the product.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,25 @@ class Lists(NamedTuple):
     products: int  # dot products computed
 
 
-def search_all(clusters: Clusters, kept: int, run: Callable, report: Callable[[float], None]) -> Lists:
+class Tile(NamedTuple):
+    """A range of clusters to be compared with another, or with itself; small enough to be sent to another machine."""
+
+    rows: slice
+    columns: slice
+    row_limits: np.ndarray  # (rows,) float32: what is not nearer than these is of no use to the list of a row
+    column_limits: np.ndarray  # (columns,) float32, likewise to that of a column
+    kept: int  # length of the lists
+
+
+# Slots, how many candidates each of them has, the candidates' slots, and lower bounds of their distances.
+Candidates = tuple[slice, np.ndarray, np.ndarray, np.ndarray]
+# Searches the tiles, in order: the candidates of each for its rows and, if they are others, for its columns.
+Search = Callable[[Clusters, list[Tile]], Iterable[list[Candidates]]]
+
+
+def search_all(
+    clusters: Clusters, kept: int, run: Callable, report: Callable[[float], None], search: Search | None = None
+) -> Lists:
     """Make the lists of all clusters.
 
     Parameters
@@ -41,19 +60,23 @@ def search_all(clusters: Clusters, kept: int, run: Callable, report: Callable[[f
         Maps a function over a list, in order and possibly on several threads.
     report : callable
         Called now and then with the share that is done.
+    search : callable, optional
+        Does `search_tile` elsewhere than in ``run``. Where it is done changes candidates by rounding at most, if it is
+        done on the same clusters.
     """
+    search = search or (lambda clusters, tiles: run(partial(search_tile, clusters), tiles))
     n = len(clusters)
     blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
     lists = _GrowingLists(n, kept)
     products = 0
     for wave in _waves(len(blocks)):
         limits = lists.limits.copy()
-        tiles = [(blocks[i], blocks[j]) for i, j in wave]
-        for sides in run(lambda tile, limits=limits: _search_tile(clusters, *tile, limits, kept), tiles):
+        tiles = [Tile(blocks[i], blocks[j], limits[blocks[i]], limits[blocks[j]], kept) for i, j in wave]
+        for sides in search(clusters, tiles):
             for side in sides:
                 lists.append(*side)
         list(run(lists.shorten, np.array_split(np.flatnonzero(lists.counts >= kept), 16)))
-        products += sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in tiles)
+        products += sum(len(tile.row_limits) * len(tile.column_limits) for tile in tiles)
         report(products / (n * (n + TILE) / 2))
     keys = lists.keys[:, :kept].astype(np.float64)
     return Lists(lists.neighbours[:, :kept].copy(), keys, lists.limits.astype(np.float64), products)
@@ -76,13 +99,10 @@ def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
         start, end = end, 2 * end
 
 
-def _search_tile(clusters: Clusters, rows: slice, columns: slice, limits: np.ndarray, kept: int) -> list[tuple]:
-    """Candidates below their limits in one tile, for its rows and for its columns.
-
-    Each side is what `_GrowingLists.append` takes.
-    """
+def search_tile(clusters: Clusters, tile: Tile) -> list[Candidates]:
+    """Candidates below their limits in one tile, for its rows and for its columns."""
+    rows, columns, of_rows, of_columns, kept = tile
     found = clusters.lower_bounds(rows, columns)
-    of_rows, of_columns = limits[rows], limits[columns]
     if rows == columns:
         np.fill_diagonal(found, np.inf)
         of_rows = np.nextafter(row_limits(found, kept), np.inf)

@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from stages.algorithms.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.first_search import row_limits, search_all
+from stages.algorithms.first_search import Search, row_limits, search_all
 
 # Searches hold blocks (rows, clusters) of at most this many single-precision numbers.
 BLOCK = 16_000_000
@@ -39,6 +39,8 @@ class NearestClusters:
         Maps a function over a list, in order and possibly on several threads.
     report : callable
         Called now and then with the share of the first search that is done.
+    search : callable, optional
+        Does the first search elsewhere than in ``run``.
 
     Attributes
     ----------
@@ -59,7 +61,9 @@ class NearestClusters:
         Dot products of two vectors computed so far, in either precision.
     """
 
-    def __init__(self, clusters: Clusters, run: Callable, report: Callable[[float], None]):
+    def __init__(
+        self, clusters: Clusters, run: Callable, report: Callable[[float], None], search: Search | None = None
+    ):
         n = len(clusters)
         self.clusters = clusters
         self.run = run
@@ -67,7 +71,7 @@ class NearestClusters:
         self.current = np.arange(n)
         self.nearest = np.arange(n)
         self.distance = np.full(n, np.inf)
-        self.neighbours, self.keys, self.bounds, self.products = search_all(clusters, KEPT, run, report)
+        self.neighbours, self.keys, self.bounds, self.products = search_all(clusters, KEPT, run, report, search)
         self.counting = Lock()
         self._find(np.arange(n))
 
