@@ -89,13 +89,14 @@ def _make_clusters(reduced: Path, linkage: str, digest: str) -> Clusters:
         If they are not those that the digest is of: candidates among others would give a wrong tree.
     """
     _make_clusters.cache_clear()  # those before go before these take memory
-    clusters, _ = leaf_clusters(np.load(reduced, mmap_mode="r", allow_pickle=False), linkage)
-    if _digest(clusters) != digest:
-        raise ValueError(
-            f"{reduced}: a worker does not see the rows that are linked (an older file, or other packages); let all "
-            "machines see the same files and install the same requirements."
-        )
-    return clusters
+    if reduced.is_file():
+        clusters, _ = leaf_clusters(np.load(reduced, mmap_mode="r", allow_pickle=False), linkage)
+        if _digest(clusters) == digest:
+            return clusters
+    raise ValueError(
+        f"{reduced}: a worker does not see the rows that are linked (no file, an older one, or other packages); let "
+        "all machines see the same files under the same path, and install the same requirements."
+    )
 
 
 def _digest(clusters: Clusters) -> str:

@@ -30,7 +30,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     Parameters
     ----------
     function : callable
-        Pure: a task whose worker dies is computed again elsewhere. For Dask, importable by the workers.
+        Pure: a task whose worker dies is computed again elsewhere. For Dask, importable by scheduler and workers.
     tasks : iterable of tuple
         Cut by the caller without regard to the number of workers, so that every sum has the same parts in the same
         order. Taken a few ahead of the results; on Dask, as fast as the workers are.
@@ -39,7 +39,8 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     Raises
     ------
     ValueError
-        If Dask is asked for without the address of a scheduler, or is not installed.
+        If Dask is asked for without the address of a scheduler, is not installed, or its scheduler or a worker cannot
+        import the stages.
     OSError
         If no scheduler answers there.
 
