@@ -181,6 +181,17 @@ def test_an_earlier_commit_comes_back_without_a_run_and_one_that_gc_swept_by_a_r
     assert_settled(copy, later)
 
 
+@pytest.mark.long
+def test_a_shallow_clone_that_fetches_its_history_keeps_what_runs_apart_from_the_workspace(finished, tmp_path):
+    finished.run("git", "clone", "-q", "--depth", "1", finished.folder.as_uri(), str(tmp_path / "clone"))
+    clone = at(tmp_path / "clone")
+    # Without this the run goes through, and DVC 3.67 loses it without a word.
+    clone.run("git", "fetch", "-q", "--unshallow")
+    clone.run("dvc", "exp", "run", "--temp", "--name", "few-words", "-S", "describe.words=5")
+    assert "few-words" in clone.run("dvc", "exp", "list").stdout
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+
 def stop_processes_in(folder: Path) -> None:
     """Kill what still runs in a folder: workers of the queue are started apart and outlive whoever started them."""
     for process in psutil.process_iter():
@@ -197,7 +208,7 @@ def test_two_workers_run_two_queued_experiments_through_to_the_comparison(finish
         copy.run("dvc", "exp", "run", "--queue", "--name", "four", "-S", "k_max=4")
         copy.run("dvc", "exp", "run", "--queue", "--name", "ward", "-S", "k_max=5", "-S", "linkage=ward")
         copy.run("dvc", "queue", "start", "--jobs", "2", OPENBLAS_NUM_THREADS="1")
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while re.search("Queued|Running", status := copy.run("dvc", "queue", "status").stdout):
             assert time.monotonic() < deadline, status
             time.sleep(2)
