@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK_ROWS = 4096
+CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
 
 
 class Batch(NamedTuple):
@@ -197,7 +198,7 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
 
 
 def read_centred(
-    batch: Batch, center: np.ndarray, block_rows: int = BLOCK_ROWS
+    batch: Batch, center: np.ndarray, block_rows: int = CENTRED_ROWS
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Read the rows of one batch in single precision, less a center, in blocks.
 

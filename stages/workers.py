@@ -1,5 +1,6 @@
 """Tasks on this machine's cores or on a Dask cluster; where they run changes no byte of the result."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -51,11 +52,11 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     second copy of the libraries, no start-up, no copying. Constants travel inside a task rather than being scattered
     once to the cluster: what is scattered is lost with the worker that holds it.
     """
-    from joblib import Parallel, cpu_count, delayed
-
     if run["backend"] == "local":
-        yield from _map_here(function, tasks, run["workers"] or cpu_count())
+        yield from _map_here(function, tasks, run["workers"] or _cores())
         return
+    from joblib import Parallel, delayed
+
     with _cluster(run["scheduler"]):
         calls = (delayed(partial(_call_on_one_thread, _importable(function), *task))() for task in tasks)
         yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
@@ -74,6 +75,11 @@ def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
