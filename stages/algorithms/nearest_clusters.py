@@ -20,7 +20,7 @@ from stages.algorithms.first_search import Search, row_limits, search_all
 # Searches hold blocks (rows, clusters) of at most this many single-precision numbers.
 BLOCK = 16_000_000
 BLOCK_ROWS = 256
-# Neighbours kept per cluster. 12 need 3 % more products; 20 need 2 % fewer, but more selecting.
+# Neighbours kept per cluster. 12 need 6 % more products; 20 need 4 % fewer, but more selecting.
 KEPT = 16
 # Slots that are worth a task of their own.
 PART = 200
