@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
 
-STRIP = 16  # tiles of a task: some tenth of a second of products, for some hundred kilobytes of message
+STRIP = 16  # tiles of a task: a twentieth of a second of products, for some hundred kilobytes of message
 MAKING = Lock()
 
 
