@@ -197,6 +197,21 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
         yield block[:filled]
 
 
+def read_chosen(batches: list[Batch], chosen: np.ndarray) -> np.ndarray:
+    """Read only some rows, numbered over all batches and rising: (m, columns) float64, checked as by `read_blocks`."""
+    rows, first = np.empty((len(chosen), batches[0].columns)), 0
+    for batch in batches:
+        start = first
+        for block in read_stored(batch):
+            taken = slice(*np.searchsorted(chosen, (start, start + len(block))))
+            with np.errstate(invalid="ignore"):
+                rows[taken] = block[chosen[taken] - start]
+            check_rows(rows[taken], batch.path, batch.start + chosen[taken] - first)
+            start += len(block)
+        first = start
+    return rows
+
+
 def read_centred(
     batch: Batch, center: np.ndarray, block_rows: int = CENTRED_ROWS
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -25,13 +25,14 @@ from stages.algorithms.drift import (
     Drift,
     Edges,
     Profile,
+    Training,
     add_profiles,
     bin_edges,
     compare_profiles,
     count_rows,
     departures,
 )
-from stages.algorithms.novelty import novelty_limits
+from stages.algorithms.novelty import Detector, novelty_limits
 from stages.algorithms.prediction import Folded, Model, Predictions, classify_chunk, fold_model
 from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.batches import Batch, open_batches, read_centred, split_rows
@@ -60,11 +61,11 @@ class NoveltyParameters(TypedDict):
 
 
 class Trained(NamedTuple):
-    """The model, and what its training rows look like to models that have not seen them."""
+    """The model, and what batches are compared with."""
 
     folded: Folded
     edges: Edges
-    profile: Profile
+    training: Training
     digest: str
 
 
@@ -105,7 +106,7 @@ def classify(
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
     drifts = {"all batches": total} | {batch.path.stem: profiles[batch] for batch in batches}
-    drifts = {name: compare_profiles(profile, trained.profile) for name, profile in drifts.items()}
+    drifts = {name: compare_profiles(profile, trained.training) for name, profile in drifts.items()}
     _report_drift(drifts, predictions, own)
     if own:
         tracking.log_metrics("classify", classified=total.rows, novel_share=total.novel / total.rows)
@@ -115,12 +116,15 @@ def load_model(folder: Path, quantile: float) -> Trained:
     """Load both halves of a model, refuse halves of two, and find the limits of novelty."""
     contents = [_read(folder / name) for name in ("reduction.npz", "classifier.npz")]
     reduction = Reduction(**_arrays(folder / "reduction.npz", contents[0], Reduction._fields))
-    outside = ("out_of_fold_cluster", "out_of_fold_distance", "out_of_fold_residual")
+    detector_arrays = {name: f"detector_{name}" for name in Detector._fields}
     half = _arrays(
         folder / "classifier.npz",
         contents[1],
-        ("centroids", "coef", "intercept", "reduction_fingerprint", *outside),
-    )
+        (
+            "centroids", "coef", "intercept", "reduction_fingerprint", "unseen_clusters", "share_tolerance", "moved",
+            "held_out_distance", "held_out_residual", *detector_arrays.values(),
+        ),
+    )  # fmt: skip
     k, d = half["centroids"].shape
     if d != len(reduction.components):
         raise ValueError(
@@ -132,14 +136,21 @@ def load_model(folder: Path, quantile: float) -> Trained:
             f"{folder}: classifier.npz was trained on another reduction.npz with as many components; "
             "they are not of one model, rerun train."
         )
-    clusters, distances, residuals = (half[name] for name in outside)
-    limits, residual_limit = novelty_limits(distances, residuals, clusters, k, quantile)
+    detector = Detector(**{name: half[stored] for name, stored in detector_arrays.items()})
+    distances, residuals = half["held_out_distance"], half["held_out_residual"]
+    limits = novelty_limits(distances, residuals, quantile, detector)
     edges = bin_edges(distances, residuals)
-    novel = (distances > limits[clusters]) | (residuals > residual_limit)
+    novel = (distances > limits[0]) | (residuals > limits[1])
+    held_out = count_rows(np.zeros(len(novel), dtype=int), distances, residuals, novel, k, edges)
     return Trained(
-        fold_model(Model(reduction, half["centroids"], half["coef"], half["intercept"], limits, residual_limit)),
+        fold_model(Model(reduction, half["centroids"], half["coef"], half["intercept"], detector, *limits)),
         edges,
-        count_rows(clusters, distances, residuals, novel, k, edges),
+        Training(
+            profile=held_out._replace(clusters=half["unseen_clusters"]),
+            novel_share=1 - quantile,
+            share_tolerance=float(half["share_tolerance"]),
+            moved=half["moved"],
+        ),
         # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
         xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode()])),
     )
@@ -173,7 +184,7 @@ def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
         digest.update(rows.view(np.uint8))  # of the very bytes that were classified
     found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
     k = len(folded.intercept)
-    profile = count_rows(found.cluster, found.distance, found.residual, found.novel, k, edges)
+    profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, k, edges)
     return Result(found, profile, digest.digest())
 
 

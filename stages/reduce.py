@@ -19,9 +19,7 @@ from stages.algorithms.principal_components import (
     accumulate_moments,
     add_moments,
     fit_reduction,
-    held_out_space,
     reduce_rows,
-    residual_lengths,
     typical_length,
 )
 from stages.batches import Batch, locate, open_batches, read_blocks, split_rows
@@ -30,10 +28,8 @@ from stages.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 4096  # at most, of a task
-FOLDS = 10  # of the residuals: the more, the nearer a fold's components are to those of all rows
+PART_ROWS = 4096  # of a task
 LARGEST = 1e38  # distance of all rows of a task, together, from the origin: reduced rows are single precision
-RUNS = 4  # of consecutive rows in a fold, at least: more sample a sorted folder better, and are slower to sum
 
 
 def reduce(
@@ -50,27 +46,23 @@ def reduce(
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
-    # How rows are cut into tasks and folds depends on their number alone: not on files, not on workers.
-    parts = split_rows(batches, part_rows(n))
-    folds = sum_moments(parts, run)
-    moments = fold(add_moments, folds)
+    # How rows are cut into tasks depends on their number alone: not on files, not on workers.
+    parts = split_rows(batches, PART_ROWS)
+    moments = sum_moments(parts, run)
     # A task as well: how many threads take part in finding the axes would show in their last digits.
     ((reduction, spectrum),) = map_tasks(fit_reduction, [(moments, variance_threshold, standardize)], run)
     d = len(reduction.components)
     explained = np.cumsum(spectrum) / reduction.total_variance
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
-    spaces = list(map_tasks(held_out_space, ((moments, held_out, d) for held_out in folds), run))
-    tasks = ((part, reduction, *spaces[i % len(spaces)]) for i, part in enumerate(parts))
-    residuals = []
+    tasks = ((part, reduction) for part in parts)
     with tracking.replacing(reduced) as temporary, temporary.open("wb") as file:
         # Written, not mapped: pages of a map that have been touched count as memory.
         header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
         np.lib.format.write_array_header_1_0(file, header)
-        for rows, lengths in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
+        for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
             file.write(rows.data)
-            residuals.append(lengths)
-    tracking.save_model(model, **reduction._asdict(), out_of_fold_residual=np.concatenate(residuals))
+    tracking.save_model(model, **reduction._asdict())
     tracking.write_plot(
         Path("plots/explained_variance.json"),
         (
@@ -81,22 +73,11 @@ def reduce(
     tracking.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 
-def part_rows(n: int) -> int:
-    """Rows of a task, of n in all."""
-    return min(PART_ROWS, -(-n // (RUNS * FOLDS)))
-
-
-def sum_moments(parts: list[list[Batch]], run: RunParameters) -> list[Moments]:
-    """The moments of each fold. Parts go to the folds in turn, so that a fold samples the whole folder."""
-    first = next(read_blocks(parts[0]))
-    tasks = ((part, first.mean(axis=0)) for part in parts)
-    folds: list[Moments] = []
-    for i, moments in enumerate(_progress(map_tasks(_sum_part, tasks, run), parts, "moments")):
-        if i < FOLDS:
-            folds.append(moments)
-        else:
-            folds[i % FOLDS] = add_moments(folds[i % FOLDS], moments)
-    return folds
+def sum_moments(parts: list[list[Batch]], run: RunParameters) -> Moments:
+    """The moments of all rows, about the mean of the first part's first block."""
+    origin = next(read_blocks(parts[0])).mean(axis=0)
+    sums = map_tasks(_sum_part, ((part, origin) for part in parts), run)
+    return fold(add_moments, _progress(sums, parts, "moments"))
 
 
 def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
@@ -112,10 +93,8 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
     return moments
 
 
-def _reduce_part(
-    part: list[Batch], reduction: Reduction, held_out_mean: np.ndarray, held_out_components: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    reduced, lengths = [], []
+def _reduce_part(part: list[Batch], reduction: Reduction) -> np.ndarray:
+    reduced = []
     for block in read_blocks(part):
         rows = reduce_rows(block, reduction)
         lost = np.flatnonzero(np.linalg.norm(rows, axis=1) < 1e-6 * typical_length(reduction))
@@ -126,8 +105,7 @@ def _reduce_part(
                 "remove it."
             )
         reduced.append(rows.astype(np.float32))
-        lengths.append(residual_lengths(block, held_out_mean, held_out_components).astype(np.float32))
-    return np.concatenate(reduced), np.concatenate(lengths)
+    return np.concatenate(reduced)
 
 
 def _progress(results, parts: list, what: str):

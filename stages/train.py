@@ -1,6 +1,6 @@
 """Train the classifier that puts new embeddings into the clusters found, and measure it out of fold.
 
-data/reduced.npy, data/labels.npy, data/model/reduction.npz
+data/reduced.npy, data/labels.npy, data/embeddings_clu/*.npy, data/model/reduction.npz
   -> data/model/classifier.npz, metrics/train/, plots/confusion.json
 """
 
@@ -12,13 +12,17 @@ import numpy as np
 
 from stages import tracking
 from stages.algorithms.classifier import (
+    classify,
     cross_validate,
     expected_calibration_error,
     fit_classifier,
     fit_sharpness,
     sharpen_out_of_fold,
 )
+from stages.algorithms.drift import compare_predictions
+from stages.algorithms.novelty import draw_halves, fit_detector, measure_rows
 from stages.algorithms.principal_components import Reduction, fingerprint
+from stages.batches import open_batches, read_chosen
 from stages.tracking import Between
 
 log = logging.getLogger(__name__)
@@ -37,20 +41,25 @@ def train(
     seed: Annotated[int, Between(0, 2**32 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
+    embeddings: Path = Path("data/embeddings_clu"),
     reduction: Path = Path("data/model/reduction.npz"),
     model: Path = Path("data/model/classifier.npz"),
 ) -> None:
-    """Fit centroids and the regression on the distances to them, and cross-validate both together."""
+    """Fit centroids and the regression on the distances to them, cross-validate both together, and find out what rows
+    that no model has seen look like.
+    """
     from sklearn.metrics import f1_score, log_loss
 
     rows, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
     if len(found) != len(rows):
         raise ValueError(f"{labels}: {len(found)} labels, but {reduced} has {len(rows)} rows; rerun cluster.")
+    batches = open_batches(embeddings)
+    n = sum(batch.rows for batch in batches)
+    if n != len(rows):
+        raise ValueError(f"{embeddings}: {n} rows, but {reduced} has {len(rows)}; rerun reduce.")
     with np.load(reduction, allow_pickle=False) as arrays:
-        residuals, reduced_by = arrays["out_of_fold_residual"], Reduction(*(arrays[name] for name in Reduction._fields))
-    if len(residuals) != len(rows):
-        raise ValueError(f"{reduction}: made from {len(residuals)} rows, but {reduced} has {len(rows)}; rerun reduce.")
-    rows, residuals, found = rows[found >= 0], residuals[found >= 0], found[found >= 0]
+        reduced_by = Reduction(*(arrays[name] for name in Reduction._fields))
+    noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
     k = int(found.max(initial=-1)) + 1
     fitted = fit_classifier(rows, found, classifier["C"])
     log.info("multinomial logistic regression on the distances of %d rows to %d centroids", len(rows), k)
@@ -78,14 +87,21 @@ def train(
         log.info("calibrated: scores x %.3f lower the log loss from %.4f to %.4f", sharpness, loss, sharpened_loss)
     fitted = fitted._replace(coef=fitted.coef * sharpness, intercept=fitted.intercept * sharpness)
 
+    fitted_half, held_out_half = draw_halves(n, seed)
+    detector = fit_detector(read_chosen(batches, fitted_half), seed)
+    held_out_distance, held_out_residual = measure_rows(read_chosen(batches, held_out_half), detector)
+    tolerance, moved = compare_predictions(classify(fitted, rows), predicted, k)
     tracking.save_model(
         model,
         **fitted._asdict(),
         reduction_fingerprint=fingerprint(reduced_by),
-        # What classify needs to say how far is too far, at any quantile, and what has drifted.
-        out_of_fold_residual=residuals,
-        out_of_fold_cluster=predicted.astype(np.int32),
-        out_of_fold_distance=out_of_fold.distances[np.arange(len(rows)), predicted],
+        # What classify needs to say how far is too far, at any quantile, and what has drifted. No model has seen noise.
+        unseen_clusters=np.bincount(np.concatenate([predicted, classify(fitted, noise)]), minlength=k),
+        share_tolerance=tolerance,
+        moved=moved,
+        **{f"detector_{name}": array for name, array in detector._asdict().items()},
+        held_out_distance=held_out_distance,
+        held_out_residual=held_out_residual,
     )
     counts = np.zeros((k, k), dtype=np.int64)
     np.add.at(counts, (found, predicted), 1)

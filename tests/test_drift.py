@@ -7,8 +7,10 @@ from scipy import stats
 from stages.algorithms.drift import (
     SIGNIFICANCE,
     Profile,
+    Training,
     add_profiles,
     bin_edges,
+    compare_predictions,
     compare_profiles,
     count_rows,
     departures,
@@ -31,7 +33,7 @@ class Population:
         rows = draw(n, np.random.default_rng(seed))
         self.edges = bin_edges(*rows[1:])
         self.limits = np.quantile(rows[1], 0.995), np.quantile(rows[2], 0.995)
-        self.training = self.profile(rows)
+        self.training = Training(self.profile(rows), 0.01, 0.0, np.zeros(K))
 
     def profile(self, rows):
         novel = (rows[1] > self.limits[0]) | (rows[2] > self.limits[1])
@@ -74,7 +76,8 @@ def test_one_of_many_clusters_doubled_is_a_shift():
         training, rows = rng.multinomial(8000, np.full(40, 1 / 40)), np.full(40, 1 / 40)
         rows[7] *= 2
         batch = Profile(rng.multinomial(2000, rows / rows.sum()), np.full(128, 16), np.full(128, 16), 20)
-        drift = compare_profiles(batch, Profile(training, np.full(128, 63), np.full(128, 63), 80))
+        known = Profile(training, np.full(128, 63), np.full(128, 63), 80)
+        drift = compare_profiles(batch, Training(known, 0.01, 0.0, np.zeros(40)))
         verdicts.append(drift.verdict == "shifted")
         by_chi_square.append(drift.clusters_p < SIGNIFICANCE / 5)
     assert np.mean(verdicts) >= 0.9
@@ -109,7 +112,7 @@ def test_values_beyond_all_training_rows_and_equal_values_are_counted():
     edges = bin_edges(np.ones(50), np.zeros(50))
     profile = count_rows(np.zeros(3, int), np.array([0.0, 1.0, 9.0]), np.zeros(3), np.ones(3, bool), 2, edges)
     assert profile.distances[[0, -1]].tolist() == [2, 1]
-    assert compare_profiles(profile, profile).distance_ks == 0
+    assert compare_profiles(profile, Training(profile, 0.01, 0.0, np.zeros(2))).distance_ks == 0
 
 
 def test_rare_clusters_are_merged_and_no_row_is_lost():
@@ -131,5 +134,53 @@ def test_the_tests_are_scipys(a, n, b, m):
     drift = compare_profiles(rows, population.training)
     interval = stats.binomtest(rows.novel, 700).proportion_ci(0.95)
     assert (drift.novel_low, drift.novel_high) == pytest.approx((interval.low, interval.high), rel=1e-6)
-    merged = merge_rare(np.stack([population.training.clusters, rows.clusters]))
+    merged = merge_rare(np.stack([population.training.profile.clusters, rows.clusters]))
     assert drift.clusters_p == pytest.approx(stats.chi2_contingency(merged, correction=False).pvalue)
+
+
+def batch_of(novel: int, rows: int) -> Profile:
+    return Profile(np.array([rows]), np.array([rows]), np.array([rows]), novel)
+
+
+@pytest.mark.parametrize(("held_out", "known"), [(30, 0), (2000, 0), (2000, 20)])
+@pytest.mark.parametrize("quantile", [0.9, 0.99, 0.9999])
+def test_a_novel_row_makes_no_batch_foreign(held_out, known, quantile):
+    training = Training(batch_of(known, held_out), 1 - quantile, 0.0, np.zeros(1))
+    for rows in (1, 10, 200):
+        assert compare_profiles(batch_of(1, rows), training).verdict != "foreign"
+    assert compare_profiles(batch_of(990, 1000), training).verdict == "foreign"
+
+
+@pytest.mark.parametrize("expected", [0.001, 0.01, 0.1, 0.5])
+def test_foreign_begins_at_ten_times_the_share_expected(expected):
+    n = 100_000
+    training = Training(batch_of(round(expected * n), n), expected, 0.0, np.zeros(1))
+    limit = min(10 * expected, (1 + expected) / 2)
+    assert compare_profiles(batch_of(round(0.9 * limit * n), n), training).verdict == "shifted"
+    assert compare_profiles(batch_of(round(1.1 * limit * n), n), training).verdict == "foreign"
+
+
+def test_shares_that_training_cannot_know_are_not_held_against_a_batch():
+    # Small clusters that their own rows hardly find again say little of how many new rows they will get.
+    seen, unseen = np.repeat([0, 1, 2], [300, 200, 100]), np.repeat([0, 1, 2], [360, 180, 60])
+    tolerance, moved = compare_predictions(seen, unseen, 3)
+    assert tolerance == pytest.approx(np.sqrt(0.1**2 / 0.55 + (1 / 30) ** 2 / (19 / 60) + (1 / 15) ** 2 / (4 / 30)))
+    assert moved.tolist() == [60, 100, 40]
+    exact, none = compare_predictions(seen, seen, 3)
+    assert exact == none.sum() == 0
+    even = np.full(128, 100)
+    batch = Profile(np.bincount(seen) * 10, even, even, 60)
+    known = Profile(np.bincount(unseen), even, even, 128)
+    assert compare_profiles(batch, Training(known, 0.01, exact, none)).verdict == "shifted"
+    assert compare_profiles(batch, Training(known, 0.01, tolerance, moved)).verdict == "like training"
+    doubled = batch._replace(clusters=np.array([1500, 1500, 3000]))
+    assert compare_profiles(doubled, Training(known, 0.01, tolerance, moved)).verdict == "shifted"
+
+
+def test_rounding_moves_no_copy_of_a_known_row_into_another_bin():
+    values = np.random.default_rng(0).random(7)[np.random.default_rng(1).integers(7, size=500)]
+    edges = bin_edges(values, values)
+    for rounded in (values, values * (1 + 1e-7), values * (1 - 1e-7)):
+        counts = count_rows(np.zeros(500, int), rounded, rounded, np.zeros(500, bool), 1, edges)
+        np.testing.assert_array_equal(np.sort(counts.distances)[-7:], np.sort(np.unique(values, return_counts=True)[1]))
+        np.testing.assert_array_equal(counts.residuals, counts.distances)

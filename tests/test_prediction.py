@@ -9,8 +9,9 @@ from sklearn.preprocessing import StandardScaler
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.classifier import fit_classifier
+from stages.algorithms.novelty import fit_detector, measure_rows
 from stages.algorithms.prediction import Model, classify_chunk, classify_rows, fold_model
-from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows
+from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows, residual_lengths
 
 
 def make_rows(n: int, columns: int, offset: float, seed: int, dtype: type = np.float32) -> np.ndarray:
@@ -27,9 +28,9 @@ def make_model(columns: int, offset: float, k: int, standardize: bool = True) ->
     reduced = reduce_rows(rows, reduction)
     labels = number_by_size((reduced @ np.random.default_rng(5).normal(size=(reduced.shape[1], k))).argmax(axis=1))
     fitted = fit_classifier(reduced, labels, C=10.0)
-    found = classify_rows(rows, Model(reduction, *fitted, np.full(k, 2.0), np.inf))
-    limits = np.array([np.quantile(found.distance[found.cluster == c], 0.8) for c in range(k)])
-    return Model(reduction, *fitted, limits, float(np.quantile(found.residual, 0.8)))
+    detector = fit_detector(rows[:700], seed=0)
+    distances, residuals = measure_rows(rows[700:], detector)
+    return Model(reduction, *fitted, detector, float(np.quantile(distances, 0.8)), float(np.quantile(residuals, 0.8)))
 
 
 def classify_fast(rows: np.ndarray, model: Model):
@@ -51,7 +52,7 @@ def test_agrees_with_double_precision(columns, offset, k, standardize, dtype):
     np.testing.assert_array_equal(found.cluster, expected.cluster)
     np.testing.assert_array_equal(found.novel, expected.novel)
     assert 0.1 < expected.novel.mean() < 0.9
-    for name in ("probability", "margin", "distance"):
+    for name in ("probability", "margin", "distance", "group_distance"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
     # More means that the bounds say nothing and everything is computed twice.
     assert settled < 0.25 * len(rows)
@@ -75,7 +76,7 @@ def test_rows_on_a_border_are_settled_as_double_precision_has_them():
     # Without settling they differ, so the test can fail.
     careless = folded._replace(
         bounds=folded.bounds._replace(
-            reduced=(0, 0), scores=np.zeros((2, 12)), score=-1, similarity=-1, square=(-1, 0, 0),
+            reduced=(0, 0), near=(0, 0), scores=np.zeros((2, 12)), score=-1, similarity=-1, square=(-1, 0, 0),
         )
     )  # fmt: skip
     borders = np.concatenate([a, b])
@@ -92,12 +93,17 @@ def test_rounding_stays_within_its_bounds(scale):
     bounds = folded.bounds
     centred = (rows - folded.mean).astype(np.float32)
     radii = np.linalg.norm(centred, axis=1)
-    reduced = (centred @ folded.matrix + folded.offset).astype(np.float64)
-    error = np.linalg.norm(reduced - reduce_rows(rows, model.reduction), axis=1)
-    assert (error <= bounds.reduced[0] * radii + bounds.reduced[1]).all()
-    inside = np.square(centred @ folded.matrix + folded.offset) @ folded.squares[:, 1]
-    squared_residual = np.vecdot(centred, centred) - inside
-    exact = classify_rows(rows, model).residual.astype(np.float64) ** 2
+    components = centred @ folded.matrix + folded.offset
+    d, detector = len(model.reduction.components), model.detector
+    exact_components = (rows - detector.mean) @ detector.components.T
+    for found, exact, bound in (
+        (components[:, :d], reduce_rows(rows, model.reduction), bounds.reduced),
+        (components[:, d:], exact_components, bounds.near),
+    ):
+        error = np.linalg.norm(found.astype(np.float64) - exact, axis=1)
+        assert (error <= bound[0] * radii + bound[1]).all()
+    squared_residual = np.vecdot(centred, centred) - np.square(components[:, d:]).sum(axis=1)
+    exact = residual_lengths(rows, detector.mean, detector.components) ** 2
     bound = bounds.square[0] * radii**2 + bounds.square[1] * radii + bounds.square[2]
     assert (np.abs(squared_residual - exact) <= bound).all()
 
@@ -130,7 +136,8 @@ def test_the_chain_is_scikit_learns(standardize):
     peer = regression.predict_proba(cosine_distances(scaler.transform(pca.transform(new)), centroids))
 
     signs = np.sign((pca.components_ * reduction.components).sum(axis=1))
-    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, np.full(8, 2.0), np.inf)
+    detector = fit_detector(train, seed=0)
+    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, detector, 3.0, np.inf)
     found, settled = classify_fast(new, model)
     assert settled < len(new) / 4
     np.testing.assert_array_equal(found.cluster, peer.argmax(axis=1))

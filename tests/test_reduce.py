@@ -1,13 +1,12 @@
-"""Reduction is the same bytes however rows are cut into files; its residuals are of rows that it has not seen."""
+"""Reduction is the same bytes however rows are cut into files."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 
 from stages.batches import open_batches, split_rows
-from stages.reduce import FOLDS, part_rows, reduce
+from stages.reduce import reduce
 
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
 
@@ -33,25 +32,6 @@ def test_one_six_or_six_hundred_files_give_the_same_bytes():
     expected = run(rows, [], "one")
     assert run(rows, [7, 100, 101, 450, 899], "six") == expected
     assert run(rows, np.sort(np.random.default_rng(1).permutation(899)[:599] + 1).tolist(), "six hundred") == expected
-
-
-@pytest.mark.parametrize("n", [2, 3, 15, 300])
-def test_residuals_are_those_of_a_fit_without_the_rows_fold(n):
-    rows = make_rows(n)
-    run(rows, [1], "one")
-    with np.load("one/m.npz") as model:
-        found, d = model["out_of_fold_residual"], len(model["components"])
-    run_rows = part_rows(n)
-    folds = np.arange(n) // run_rows % min(FOLDS, -(-n // run_rows))
-    if n >= 15:
-        assert np.bincount(folds).min() > 0.02 * n  # every fold is a sample worth the name
-    for fold in np.unique(folds):
-        others = rows[folds != fold]
-        components = min(d, len(others) - 1)
-        peer = PCA(components, svd_solver="full").fit(others) if components else None
-        held_out = rows[folds == fold]
-        projected = peer.inverse_transform(peer.transform(held_out)) if peer else others.mean(axis=0)
-        np.testing.assert_allclose(found[folds == fold], np.linalg.norm(held_out - projected, axis=1), rtol=1e-4)
 
 
 def test_reduced_rows_are_a_plain_array_of_single_precision():

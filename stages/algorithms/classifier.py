@@ -82,6 +82,11 @@ def predict_probabilities(distances: np.ndarray, coef: np.ndarray, intercept: np
     return scores / scores.sum(axis=1, keepdims=True)
 
 
+def classify(fitted: Classifier, rows: np.ndarray) -> np.ndarray:
+    """The most probable cluster of each row: (n, d) -> (n,) int."""
+    return predict_probabilities(cosine_distances(rows, fitted.centroids), fitted.coef, fitted.intercept).argmax(axis=1)
+
+
 def cross_validate(rows: np.ndarray, labels: np.ndarray, C: float, folds: int, seed: int) -> OutOfFold:
     """Predict every row by a classifier fitted, centroids included, to the folds that it is not in.
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from stages.algorithms.centroids import cosine_distances, unit_vectors
 from stages.algorithms.classifier import predict_probabilities
-from stages.algorithms.principal_components import Reduction, reduce_rows, residual_lengths
+from stages.algorithms.novelty import Detector, measure_rows, without_rounding
+from stages.algorithms.principal_components import Reduction, reduce_rows
 
 
 class Model(NamedTuple):
@@ -16,8 +17,9 @@ class Model(NamedTuple):
     centroids: np.ndarray  # (k, d)
     coef: np.ndarray  # (k, k)
     intercept: np.ndarray  # (k,)
-    distance_limits: np.ndarray  # (k,) a row farther from its cluster's centroid is novel
-    residual_limit: float  # so is one farther from the space of the principal components
+    detector: Detector
+    distance_limit: float  # a row farther from the detector's groups is novel
+    residual_limit: float  # so is one farther from the space of the detector's components
 
 
 class Predictions(NamedTuple):
@@ -28,24 +30,26 @@ class Predictions(NamedTuple):
     margin: np.ndarray  # float32, to the probability of the next
     distance: np.ndarray  # float32, cosine, to the centroid of that cluster
     novel: np.ndarray  # bool
-    residual: np.ndarray  # float32, distance from the space of the principal components
+    group_distance: np.ndarray  # float32, cosine, to the detector's nearest group
+    residual: np.ndarray  # float32, distance from the space of the detector's components
 
 
 class Folded(NamedTuple):
     """A model as few single-precision products, and what bounds their rounding.
 
-    A row's reduction is one affine map, `(x - mean) @ matrix + offset`, and a regression on `1 - similarity` is one on
-    similarities. Not folded: the centring into the offset, because subtracting costs nothing where half precision is
-    widened anyway and keeps the digits of rows that lie far from the origin; and the centroids into the matrix,
-    because the cosine divides by the length of the reduced row, which takes all its components to know.
+    A row's reduction, and its components in the detector, are one affine map together, `(x - mean) @ matrix + offset`,
+    and a regression on `1 - similarity` is one on similarities. Not folded: the centring into the offset, because
+    subtracting costs nothing where half precision is widened anyway and keeps the digits of rows that lie far from the
+    origin; and the centroids into the matrix, because the cosine divides by the length of the reduced row, which takes
+    all its components to know.
     """
 
     model: Model
-    mean: np.ndarray  # (columns,) float32; what rounding it lost is in offset
-    matrix: np.ndarray  # (columns, d) float32
-    offset: np.ndarray  # (d,) float32
-    squares: np.ndarray  # (d, 2) float32: squared components -> squared lengths reduced, and in units of the rows
+    mean: np.ndarray  # (columns,) float32, the detector's; what rounding it lost is in offset
+    matrix: np.ndarray  # (columns, d + q) float32, of the reduction and of the detector
+    offset: np.ndarray  # (d + q,) float32
     directions: np.ndarray  # (d, k) float32, unit centroids
+    groups: np.ndarray  # (q, groups) float32, the detector's
     coef: np.ndarray  # (k, k) float32, on similarities
     intercept: np.ndarray  # (k,) float32
     bounds: "Bounds"
@@ -55,9 +59,10 @@ class Bounds(NamedTuple):
     """Worst-case rounding, each as a multiple of a row's length about the mean plus a constant."""
 
     reduced: tuple[float, float]  # of the reduced row, in length
+    near: tuple[float, float]  # of its components in the detector, in length
     scores: tuple[np.ndarray, np.ndarray]  # (k,) of a score less any other, times the length of the reduced row
     score: float  # of that difference, from all that follows the reduction
-    similarity: float  # likewise of a similarity
+    similarity: float  # of a similarity to a group, from all that follows the components
     square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
 
 
@@ -76,16 +81,16 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
     cluster = probabilities.argmax(axis=1)
     best = probabilities[everything, cluster]
     second = np.partition(probabilities, -2, axis=1)[:, -2]
-    distance = distances[everything, cluster]
-    residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
+    group_distance, residual = measure_rows(rows, model.detector)
     with np.errstate(over="ignore"):
         single_residual = residual.astype(np.float32)  # infinite beyond the range
     return Predictions(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
         margin=(best - second).astype(np.float32),
-        distance=distance.astype(np.float32),
-        novel=(distance > model.distance_limits[cluster]) | (residual > model.residual_limit),
+        distance=distances[everything, cluster].astype(np.float32),
+        novel=(group_distance > model.distance_limit) | (residual > model.residual_limit),
+        group_distance=group_distance.astype(np.float32),
         residual=single_residual,
     )
 
@@ -99,46 +104,48 @@ def fold_model(model: Model) -> Folded:
     in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1); the
     magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random.
     """
-    reduction, (d, columns) = model.reduction, model.reduction.components.shape
-    directions = unit_vectors(model.centroids).T
-    mean = reduction.mean.astype(np.float32)
-    lost = mean.astype(np.float64) - reduction.mean
-    matrix = reduction.components.T / reduction.scale
-    offset = lost @ matrix - reduction.center / reduction.scale
-    # Axes are orthonormal, so a component before scaling is scale * y + center, and residuals do not see center.
+    reduction, detector, columns = model.reduction, model.detector, len(model.reduction.mean)
+    d, q = len(reduction.components), len(detector.components)
+    directions, groups = unit_vectors(model.centroids).T, unit_vectors(detector.centroids).T
+    mean = detector.mean.astype(np.float32)
+    matrix = np.hstack([reduction.components.T / reduction.scale, detector.components.T])
+    offset = np.concatenate(
+        [
+            (mean - reduction.mean) @ matrix[:, :d] - reduction.center / reduction.scale,
+            (mean - detector.mean) @ matrix[:, d:],
+        ]
+    )
+    lost = np.linalg.norm(mean - detector.mean)
     constants = np.abs(model.coef).sum(axis=1) * 2 + np.abs(model.intercept)
 
-    per_row, per_reduced = _rounding(columns + 4), _rounding(d + len(directions.T) + 8)
+    per_row, per_reduced = _rounding(columns + 4), _rounding(max(d, q) + max(len(directions.T), len(groups.T)) + 8)
     lengths, offsets = np.linalg.norm(matrix, axis=0), np.abs(offset)
     # What a component adds to a score less another: (d, k) for each. An error has a part along and a part across it.
     differences = (directions @ (coef - model.coef).T for coef in model.coef)
     scores = [
         [
             (sizes @ np.abs(axes) + np.linalg.norm(sizes) * np.linalg.norm(axes, axis=0)).max()
-            for sizes in (lengths, offsets)
+            for sizes in (lengths[:d], offsets[:d])
         ]
         for axes in differences
     ]
-    shift = np.linalg.norm(lost) + np.linalg.norm(reduction.center)
+    near = per_row * np.sqrt(q), per_row * np.linalg.norm(offsets[d:])  # axes are orthonormal, columns of length 1
     return Folded(
         model=model,
         mean=mean,
         matrix=matrix.astype(np.float32),
         offset=offset.astype(np.float32),
-        squares=np.stack([np.ones(d), reduction.scale**2], axis=1).astype(np.float32),
         directions=directions.astype(np.float32),
+        groups=groups.astype(np.float32),
         coef=-model.coef.astype(np.float32),
         intercept=(model.coef.sum(axis=1) + model.intercept).astype(np.float32),
         bounds=Bounds(
-            reduced=(per_row * np.linalg.norm(lengths), per_row * np.linalg.norm(offsets)),
+            reduced=(per_row * np.linalg.norm(lengths[:d]), per_row * np.linalg.norm(offsets[:d])),
+            near=near,
             scores=tuple(per_row * np.array(scores).T),
             score=2 * per_reduced * constants.max(),
             similarity=per_reduced,
-            square=(
-                2 * per_row * (1 + np.sqrt(d)) + per_reduced,
-                2 * shift + 2 * per_row * np.linalg.norm(offsets * reduction.scale),
-                shift**2,
-            ),
+            square=(2 * (per_row + near[0]) + per_reduced, 2 * (lost + near[1]), lost**2),
         ),
     )
 
@@ -170,12 +177,13 @@ def classify_chunk(
     Time O(n columns d), of which the one product with `matrix` is most; memory O(n d).
     """
     model, bounds, everything = folded.model, folded.bounds, np.arange(len(rows))
+    d = len(folded.directions)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         # The bounds of a row that overflows, or has no direction, are NaN or infinite, and nothing is clear of those.
-        reduced = centred @ folded.matrix  # (n, columns) @ (columns, d)
-        reduced += folded.offset
-        squares = np.square(reduced) @ folded.squares  # (n, d) @ (d, 2)
-        lengths, radii = np.sqrt(squares[:, 0]), np.sqrt(squared_lengths)
+        components = centred @ folded.matrix  # (n, columns) @ (columns, d + q)
+        components += folded.offset
+        reduced, near = components[:, :d], components[:, d:]
+        lengths, radii = np.sqrt(np.vecdot(reduced, reduced)), np.sqrt(squared_lengths)
         similarities = reduced @ folded.directions  # (n, d) @ (d, k)
         similarities /= lengths[:, None]
         scores = similarities @ folded.coef.T
@@ -187,24 +195,34 @@ def classify_chunk(
         scores[everything, cluster] = -np.inf
         gap = -scores.max(axis=1)
         probability = 1 / (1 + np.exp(scores, out=scores).sum(axis=1))
-        squared_residual = squared_lengths - squares[:, 1]
 
-        turned = 1.1 * (bounds.reduced[0] * radii + bounds.reduced[1]) / lengths  # relative error of a reduced row
+        squared_near = np.vecdot(near, near)
+        near_lengths = np.sqrt(squared_near)
+        group_distance = 1 - (near @ folded.groups).max(axis=1) / near_lengths  # (n, q) @ (q, groups)
+        squared_residual = squared_lengths - squared_near
+
+        # The relative errors of the reduced row and of its components in the detector.
+        turned = (bounds.reduced[0] * radii + bounds.reduced[1]) / lengths
+        near_turned = (bounds.near[0] * radii + bounds.near[1]) / near_lengths
         doubt = 1.1 * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
         square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
         clear = (
-            (turned < 0.05)
+            (np.maximum(turned, near_turned) < 0.05)
             & (gap > doubt)
-            & (np.abs(distance - model.distance_limits[cluster]) > 2 * turned + bounds.similarity)
+            & (np.abs(group_distance - model.distance_limit) > 2.2 * near_turned + bounds.similarity)
             & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)
+        )
+        group_distance, residual = without_rounding(
+            np.clip(group_distance, 0, 2), np.sqrt(np.maximum(squared_residual, 0)), model.detector
         )
         predictions = Predictions(
             cluster=cluster.astype(np.int32),
             probability=probability,
             margin=probability * -np.expm1(-gap),
             distance=np.clip(distance, 0, 2),
-            novel=(distance > model.distance_limits[cluster]) | (squared_residual > model.residual_limit**2),
-            residual=np.sqrt(np.maximum(squared_residual, 0)),
+            novel=(group_distance > model.distance_limit) | (residual > model.residual_limit),
+            group_distance=group_distance,
+            residual=residual,
         )
     unclear = np.flatnonzero(~clear)
     if len(unclear):

@@ -35,15 +35,15 @@ def write_batches(folder: Path, rows: int) -> None:
 def fit(folder: Path, workers: int):
     from stages.algorithms.principal_components import add_moments, fit_reduction
     from stages.batches import open_batches, split_rows
-    from stages.reduce import part_rows, sum_moments
+    from stages.reduce import PART_ROWS, sum_moments
     from stages.workers import map_tasks
 
     def run() -> None:
         batches = open_batches(folder)
         n = sum(batch.rows for batch in batches)
-        parts = split_rows(batches, part_rows(n))
+        parts = split_rows(batches, PART_ROWS)
         local = {**LOCAL, "workers": workers}
-        moments = fold(add_moments, sum_moments(parts, local))
+        moments = sum_moments(parts, local)
         list(map_tasks(fit_reduction, [(moments, 0.95, True)], local))
 
     return run
