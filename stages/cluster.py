@@ -15,6 +15,7 @@ from stages import tracking
 from stages.algorithms.centroids import consolidate as move_to_nearest
 from stages.algorithms.criteria import choose, elbow_ratios, evenness
 from stages.algorithms.density import search_eps
+from stages.algorithms.linkage import matrix_bytes
 from stages.algorithms.null_band import NullBand, compare_with_null, fitted_curve, null_curve, tree_curve
 from stages.algorithms.partitions import (
     Partition,
@@ -204,7 +205,8 @@ def _search(rows: np.ndarray, dbscan: DbscanParameters, k_min: int, k_max: int) 
 def _null_band(rows: np.ndarray, scores: np.ndarray, curve: tuple, references: int, seed: int) -> NullBand:
     tasks = [(rows, seed + 1 + i, *curve) for i in range(references)]
     with _progress("null references", references) as bar:
-        band = compare_with_null(scores, np.stack(run_each(null_curve, tasks, done=bar.update)))
+        needs = [matrix_bytes(curve[1], len(rows))] * references  # curve[1] is the linkage, or a method that needs none
+        band = compare_with_null(scores, np.stack(run_each(null_curve, tasks, done=bar.update, needs=needs)))
     log.info("null: %d of %d k beat it, p = %.3f", band.beats.sum(), len(scores), band.p_value)
     return band
 

@@ -16,11 +16,11 @@ from stages import tracking
 from stages.algorithms.comparison import Fits, Variant, fit_variants
 from stages.algorithms.criteria import lowest
 from stages.algorithms.density import EpsSearch, search_eps
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.linkage import linkage_tree, matrix_bytes
 from stages.algorithms.measures import compare_with_topics, measure_partition, minibatch_departure
 from stages.algorithms.null_band import NullBand, compare_with_null, null_curve, tree_curve
 from stages.algorithms.partitions import refuse_covariance
-from stages.algorithms.processes import run_each, timed
+from stages.algorithms.processes import Refusal, attempt, run_each, timed
 from stages.algorithms.stability import (
     DOUBTFUL,
     STABLE,
@@ -76,7 +76,10 @@ def compare(
     results: Path = Path("metrics/compare"),
     plots: Path = Path("plots"),
 ) -> None:
-    """Fit every method, measure them alike, and say in words what came out."""
+    """Fit every method, measure them alike, and say in words what came out.
+
+    A method that these rows or this machine's memory do not allow is left out, with the reason, unless it is in use.
+    """
     rows, in_use = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
     merges = np.load(tree, allow_pickle=False)
     n, k = len(rows), int(in_use.max()) + 1
@@ -92,17 +95,31 @@ def compare(
     groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
     own = _name(method, linkage, consolidate, kmeans["init"])
 
-    search = search_eps(rows, dbscan["min_samples"], dbscan["eps"] and [dbscan["eps"]], dbscan["eps_steps"])
-    eps_table = [_eps_row(rows, search, i, min_cluster_size) for i in range(len(search.eps))]
-    at = _eps_in_use(search, in_use) if method == "dbscan" else _best_eps(eps_table, dbscan["max_noise"])
-    eps = float(search.eps[at])
-    variants = _variants(groups, {"eps": eps, "min_samples": dbscan["min_samples"]}, rows.shape, k_max)
+    given = dbscan["eps"] and [dbscan["eps"]]
+    search = attempt(search_eps, rows, dbscan["min_samples"], given, dbscan["eps_steps"])
+    eps_table, eps = [], None
+    if not isinstance(search, Refusal):
+        eps_table = [_eps_row(rows, search, i, min_cluster_size) for i in range(len(search.eps))]
+        at = _eps_in_use(search, in_use) if method == "dbscan" else _best_eps(eps_table, dbscan["max_noise"])
+        eps = float(search.eps[at])
     trees = {linkage: merges} | _other_trees(rows, linkage)
     k_values = sorted({min(k, k_min) - 1, *grid, max(k, k_max) + 1})
-    fits = fit_variants(
-        rows, trees, variants, k, k_values, parts[: compare["refits"]], seed,
+    covariance = None
+    if method != "gaussian_mixture":  # in use it has been fitted
+        covariance = attempt(refuse_covariance, gaussian_mixture["covariance_type"], *rows.shape, k_values[-1])
+    variants = _variants(groups, {"eps": eps, "min_samples": dbscan["min_samples"]}, k_max)
+    impossible = {**trees, "gaussian_mixture": covariance, "dbscan": search}
+    refused = {v.name: impossible.get(v.options.get("linkage", v.method)) for v in variants}
+    refused = {name: each for name, each in refused.items() if isinstance(each, Refusal)}
+    tried = [v for v in variants if v.name not in refused]
+    outcomes = refused | fit_variants(
+        rows, trees, tried, k, k_values, parts[: compare["refits"]], seed,
         progress=lambda total: _progress("fits", total).update,
     )  # fmt: skip
+    left_out = {v.name: outcomes[v.name].reason for v in variants if isinstance(outcomes[v.name], Refusal)}
+    _say_what_is_left_out(left_out, in_use={own, f"agglomerative {linkage}"})
+    variants = [v for v in variants if v.name not in left_out]
+    fits = {v.name: outcomes[v.name] for v in variants}
     for name, fit in fits.items():
         _log_seconds(name, fit.seconds)
     fits[own] = fits[own]._replace(labels=in_use)
@@ -120,13 +137,14 @@ def compare(
         found_again = zip(parts, fits[own].parts, strict=False)
         jaccards = np.stack([best_jaccards(in_use[part], found, k) for part, found in found_again])
     jaccards = _mean_over_parts(jaccards)
-    departure = minibatch_departure(rows, k, seed, minibatch_kmeans["batch_size"], compare["borderline_share"])
+    departure = attempt(minibatch_departure, rows, k, seed, minibatch_kmeans["batch_size"], compare["borderline_share"])
 
     table = [_table_row(rows, v, fits[v.name], parts, topics, min_cluster_size) for v in variants]
     next(row for row in table if row["method"] == own)["stability"] = agreement.mean()
     findings = Findings(
         method=own, linkage=linkage, criterion=criterion, k=k, k_min=k_min, k_max=k_max, rows=n,
-        min_cluster_size=min_cluster_size, table=table, band_k=band_k, band_scores=scores, band=band,
+        components=rows.shape[1], part_rows=len(parts[0]), min_cluster_size=min_cluster_size, table=table,
+        left_out=left_out, band_k=band_k, band_scores=scores, band=band,
         null_references=compare["null_references"],
         agreement=agreement, jaccards=jaccards, eps_table=eps_table, departure=departure,
         borderline_share=compare["borderline_share"],
@@ -134,21 +152,28 @@ def compare(
     with tracking.replacing(results / "verdict.md") as temporary:
         temporary.write_text(describe_findings(findings), encoding="utf-8")
     _write_plots(plots, findings, fits, grid, again)
+    empty = dict.fromkeys(table[0])
+    table = [row | {"left_out": None} for row in table]
+    table += [empty | {"method": name, "left_out": reason} for name, reason in left_out.items()]
     tracking.write_plot(results / "methods.json", table)
     at_k = int(np.abs(band_k - k).argmin())
-    tracking.log_metrics(
-        "compare",
-        beats_null=bool(band.beats.any()),
-        k_beating_null=band.beats.sum(),
-        null_p_value=band.p_value,
-        null_gap=band.gap[at_k],
-        stability=agreement.mean(),
-        stable_clusters=(jaccards >= STABLE).sum(),
-        doubtful_clusters=(jaccards < DOUBTFUL).sum(),
-        kmeans_seed_agreement=agreement_between(fits["kmeans random"].seeds).mean(),
-        minibatch_borderline_moved=departure[0],
-        dbscan_beside_largest=max(1 - row["noise_share"] - row["largest_share"] for row in eps_table),
-    )
+    metrics = {
+        "beats_null": bool(band.beats.any()),
+        "k_beating_null": band.beats.sum(),
+        "null_p_value": band.p_value,
+        "null_gap": band.gap[at_k],
+        "stability": agreement.mean(),
+        "stable_clusters": (jaccards >= STABLE).sum(),
+        "doubtful_clusters": (jaccards < DOUBTFUL).sum(),
+    }
+    if "kmeans random" in fits:
+        metrics["kmeans_seed_agreement"] = agreement_between(fits["kmeans random"].seeds).mean()
+    if not isinstance(departure, Refusal):
+        metrics["minibatch_borderline_moved"] = departure[0]
+    if eps_table:
+        metrics["dbscan_beside_largest"] = max(1 - row["noise_share"] - row["largest_share"] for row in eps_table)
+    # What was not measured has no metric: JSON has no NaN.
+    tracking.log_metrics("compare", **{name: value for name, value in metrics.items() if not np.isnan(value)})
 
 
 def _name(method: str, linkage: str, consolidated: bool, init: str) -> str:
@@ -158,7 +183,7 @@ def _name(method: str, linkage: str, consolidated: bool, init: str) -> str:
     return f"kmeans {init}" if method == "kmeans" else method
 
 
-def _variants(groups: dict[str, Any], dbscan: dict[str, Any], shape: tuple[int, int], k_max: int) -> list[Variant]:
+def _variants(groups: dict[str, Any], dbscan: dict[str, Any], k_max: int) -> list[Variant]:
     variants = [
         Variant(_name("agglomerative", each, moved, ""), "agglomerative", {"linkage": each, "consolidate": moved})
         for each in LINKAGES
@@ -166,37 +191,41 @@ def _variants(groups: dict[str, Any], dbscan: dict[str, Any], shape: tuple[int, 
     ]
     for init in ("random", "k-means++"):
         variants.append(Variant(f"kmeans {init}", "kmeans", options_of("kmeans", groups, k_max) | {"init": init}))
-    variants.append(Variant("minibatch_kmeans", "minibatch_kmeans", options_of("minibatch_kmeans", groups, k_max)))
-    mixture = options_of("gaussian_mixture", groups, k_max)
-    try:
-        refuse_covariance(mixture["covariance_type"], *shape, k_max)
-        variants.append(Variant("gaussian_mixture", "gaussian_mixture", mixture))
-    except ValueError as error:
-        log.warning("left out: %s", error)
+    for each in ("minibatch_kmeans", "gaussian_mixture"):
+        variants.append(Variant(each, each, options_of(each, groups, k_max)))
     return [*variants, Variant("dbscan", "dbscan", dbscan)]
 
 
-def _other_trees(rows: np.ndarray, linkage: str) -> dict[str, np.ndarray]:
+def _say_what_is_left_out(reasons: dict[str, str], in_use: set[str]) -> None:
+    for name, reason in reasons.items():
+        if name in in_use:
+            raise RuntimeError(f"{name} is in use, but cannot be fitted again: {reason}")
+        log.warning("left out: %s: %s", name, reason)
+
+
+def _other_trees(rows: np.ndarray, linkage: str) -> dict[str, np.ndarray | Refusal]:
     others = [each for each in LINKAGES if each != linkage]
-    trees = _run("trees", [(linkage_tree, rows, each) for each in others])
-    return {each: tree.merges for each, tree in zip(others, trees, strict=True)}
+    needs = [matrix_bytes(each, len(rows)) for each in others]
+    trees = _run("trees", [(attempt, linkage_tree, rows, each) for each in others], needs)
+    return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
 
 
 def _null_band(rows: np.ndarray, scores: np.ndarray, tree: tuple, references: int, seed: int) -> NullBand:
     tasks = [(null_curve, rows, seed + 1 + i, tree_curve, *tree) for i in range(references)]
-    return compare_with_null(scores, np.stack(_run("null references", tasks)))
+    needs = [matrix_bytes(tree[0], len(rows))] * references
+    return compare_with_null(scores, np.stack(_run("null references", tasks, needs)))
 
 
 def _part_trees(rows, parts, linkage: str, grid, merges, in_use: np.ndarray, moved: bool) -> list[PartStability]:
     cuts = np.stack([cut_tree(merges, each) for each in grid])
     tasks = [(compare_part_tree, rows, part, linkage, grid, cuts, in_use, moved) for part in parts]
-    return _run("trees of parts", tasks)
+    return _run("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts])
 
 
-def _run(what: str, tasks: list[tuple]) -> list:
+def _run(what: str, tasks: list[tuple], needs: list[int]) -> list:
     """Call the function that heads each task; show progress and log the processor time."""
     with _progress(what, len(tasks)) as bar:
-        results, seconds = zip(*run_each(timed, tasks, done=bar.update), strict=True)
+        results, seconds = zip(*run_each(timed, tasks, done=bar.update, needs=needs), strict=True)
     _log_seconds(what, sum(seconds))
     return list(results)
 
@@ -278,7 +307,9 @@ def _write_plots(
 
 
 def _points(**columns: Any) -> list[dict[str, Any]]:
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """An object an entry of the columns; JSON has no NaN, so that is null."""
+    points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [{name: None if np.isnan(value) else value for name, value in point.items()} for point in points]
 
 
 def _topics(embeddings: Path) -> list[str | None]:

@@ -97,11 +97,19 @@ PICTURES: dict[str, Callable[[Points], Figure]] = {
 
 
 def save_picture(name: str, points: Points, path: Path) -> None:
-    """Draw one of `PICTURES`; the same points give the same bytes."""
-    figure = PICTURES[name](points)
+    """Draw one of `PICTURES`; the same points give the same bytes. Without points it says that it is left out."""
+    figure = PICTURES[name](points) if points else _draw_nothing()
     figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
 
 
+def _draw_nothing() -> Figure:
+    figure, axes = plt.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "left out; metrics/compare/verdict.md says why", ha="center")
+    return figure
+
+
 def _column(points: Points, name: str) -> np.ndarray:
-    return np.array([point[name] for point in points])
+    """Values of the points; NaN where there is none."""
+    return np.array([np.nan if point[name] is None else point[name] for point in points])

@@ -6,9 +6,11 @@ import numpy as np
 
 from stages.algorithms.criteria import highest_gap
 from stages.algorithms.null_band import NullBand
-from stages.algorithms.stability import DOUBTFUL, STABLE
+from stages.algorithms.processes import Refusal
+from stages.algorithms.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 
 NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
+LEVEL = 0.05  # the p-value up to which beating the null is not put down to chance
 SUBSTANTIAL = 0.25  # the silhouette at and below which Kaufman & Rousseeuw (1990) see no substantial structure
 
 Row = dict[str, Any]
@@ -24,8 +26,11 @@ class Findings(NamedTuple):
     k_min: int
     k_max: int
     rows: int
+    components: int
+    part_rows: int
     min_cluster_size: int
-    table: list[Row]  # one of each method
+    table: list[Row]  # one of each method that was fitted
+    left_out: dict[str, str]  # why, by the name of each method that was not
     band_k: np.ndarray
     band_scores: np.ndarray
     band: NullBand
@@ -33,7 +38,7 @@ class Findings(NamedTuple):
     agreement: np.ndarray
     jaccards: np.ndarray
     eps_table: list[Row]
-    departure: tuple[float, float]
+    departure: tuple[float, float] | Refusal
     borderline_share: float
 
 
@@ -65,7 +70,13 @@ def describe_findings(f: Findings) -> str:
 
 
 def _edge(f: Findings) -> str:
-    if f.k_min < f.k_max and f.k in (f.k_min, f.k_max):
+    if f.k_min == f.k_max:
+        return f"**Edge.** k = {f.k} is all of the range; nothing chose it."
+    if not f.k_min <= f.k <= f.k_max:
+        return (
+            f"**Edge.** k = {f.k} lies outside the range: the method found no more clusters, whatever it was asked for."
+        )
+    if f.k in (f.k_min, f.k_max):
         which = "upper" if f.k == f.k_max else "lower"
         return (
             f"**Edge.** k = {f.k} is the {which} edge of the range, not an optimum inside it; widen `k_min`..`k_max`."
@@ -74,25 +85,37 @@ def _edge(f: Findings) -> str:
 
 
 def _null(f: Findings) -> str:
+    if f.components == 1:
+        return "**Null.** Not to be had of one component: shuffled, its column holds the same rows."
     band, k = f.band, int(np.abs(f.band_k - f.k).argmin())
     beating = f.band_k[band.beats]
-    by_gap = highest_gap(band.gap, band.error)
-    tried = f"{f.null_references} copies of the data with every column shuffled"
+    copies = f"{f.null_references} copies of the data with every column shuffled"
     if len(beating):
         first = (
             f"{len(beating)} of {len(f.band_k)} k beat the null (p = {band.p_value:.3f}): there the Davies-Bouldin "
-            f"curve of the {f.linkage} tree dips further below the mean of {tried} than any of them does anywhere."
+            f"curve of the {f.linkage} tree dips further below the mean, in standard deviations at that k, than that "
+            f"of any of {copies} does anywhere. "
+            + (
+                "So the components depend on each other, of which clusters are one way."
+                if band.p_value <= LEVEL
+                else "Of so few that may be chance; raise `compare.null_references`."
+            )
         )
     else:
+        as_deep = round(band.p_value * (f.null_references + 1)) - 1
         first = (
-            f"No k beats the null (p = {band.p_value:.3f}): {tried} have Davies-Bouldin curves as low as that of the "
-            f"{f.linkage} tree. By this score the data are not told apart from data without clusters."
+            f"No k beats the null (p = {band.p_value:.3f}): of {copies}, {as_deep} have a Davies-Bouldin curve that "
+            f"dips as far below the mean, in standard deviations at some k, as that of the {f.linkage} tree. By this "
+            "score the data are not told apart from shuffled data."
         )
+    if np.isnan(band.gap[k]):
+        return f"**Null.** {first} At k = {f.band_k[k]} there is no score of both to compare."
+    by_gap = highest_gap(band.gap, band.error)
     return (
-        f"**Null.** {first} At k = {f.band_k[k]} the score is {f.band_scores[k]:.4g}, the null's {band.low[k]:.4g} to "
-        f"{band.high[k]:.4g} (mean {band.mean[k]:.4g}), the gap {band.gap[k]:+.4f}"
-        + ("" if band.gap[k] > 0 else " (worse than the null)")
-        + f". `davies_bouldin_gap` would take k = {f.band_k[by_gap]} (gap {band.gap[by_gap]:+.4f})."
+        f"**Null.** {first} At k = {f.band_k[k]} the tree's score is {f.band_scores[k]:.4g}, the null's "
+        f"{band.low[k]:.4g} to {band.high[k]:.4g} (mean {band.mean[k]:.4g}), the gap {band.gap[k]:+.4f}"
+        + ("" if band.gap[k] > 0 else " (no better than the null)")
+        + f". Of the tree's cuts `davies_bouldin_gap` takes k = {f.band_k[by_gap]} (gap {band.gap[by_gap]:+.4f})."
     )
 
 
@@ -105,25 +128,34 @@ def _guards(f: Findings, own: Row) -> str:
 
 
 def _stability(f: Findings) -> str:
+    if f.part_rows <= f.k:
+        return (
+            f"**Stability.** Not to be had of parts of {f.part_rows} rows, no more than the {f.k} clusters: each row "
+            "would be a cluster, and be found again; lower `k_max` or raise `compare.subsample_share`."
+        )
     stable, doubtful = (f.jaccards >= STABLE).sum(), (f.jaccards < DOUBTFUL).sum()
     if doubtful * 2 > len(f.jaccards):
         words = "most clusters are not to be trusted one by one"
     elif stable * 2 > len(f.jaccards):
         words = "most clusters come back"
     else:
-        words = "some clusters come back, others do not"
+        words = "no majority either way"
     return (
-        f"**Stability.** Clustered again on {len(f.agreement)} parts of the rows, the adjusted Rand index is "
+        f"**Stability.** Clustered again on {len(f.agreement)} parts of {f.part_rows} rows, the adjusted Rand index is "
         f"{f.agreement.mean():.2f} ({f.agreement.min():.2f} to {f.agreement.max():.2f}); {stable} of {len(f.jaccards)} "
-        f"clusters are stable (mean Jaccard at least {STABLE}), {doubtful} are below {DOUBTFUL}: {words}."
+        f"clusters are stable (mean Jaccard at least {STABLE}), {doubtful} are below {DOUBTFUL}, by the limits that "
+        f"Hennig (2007) gives for the bootstrap: {words}."
     )
 
 
 def _rules(f: Findings, own: Row) -> str:
-    if own["k_by_davies_bouldin"] is None:
+    if f.method == "dbscan":
         return "**Other rules.** DBSCAN finds k itself; no rule chooses it."
-    taken = ", ".join(f"{rule} {own[f'k_by_{rule}']}" for rule in ("davies_bouldin", "silhouette", "elbow"))
-    return f"**Other rules** on the same method take k = {taken}."
+    taken = ", ".join(
+        f"{rule} {'none' if own[f'k_by_{rule}'] is None else own[f'k_by_{rule}']}"
+        for rule in ("davies_bouldin", "silhouette", "elbow")
+    )
+    return f"**Other rules** on the same method take, of the k that it was scored at, {taken}."
 
 
 def _table(f: Findings) -> str:
@@ -136,6 +168,7 @@ def _table(f: Findings) -> str:
         name = f"**{row['method']}**" if row["method"] == f.method else row["method"]
         values = ["-" if row[each] is None else f"{row[each]:.3g}" for each in names]
         lines.append("| " + " | ".join([name, str(row["k"]), *values]) + " |")
+    lines += ["| " + " | ".join([name, "left out", *["-"] * len(names)]) + " |" for name in f.left_out]
     return "\n".join(lines)
 
 
@@ -148,7 +181,7 @@ def _ranks(f: Findings, own: Row) -> str:
         if known:
             top = (max if higher else min)(known, key=lambda row, name=name: row[name])
             best.setdefault(top["method"], []).append(name)
-    left_out = [row["method"] for row in f.table if row not in ranked]
+    unranked = [row["method"] for row in f.table if row not in ranked]
     lines = []
     for method, names in best.items():
         words = ", ".join(f"{MEASURES[name][0]} ({_value(f, method, name)})" for name in names)
@@ -156,11 +189,12 @@ def _ranks(f: Findings, own: Row) -> str:
         if method != f.method and own in ranked:
             line += f" Preferring it would {_cost(f, own, method)}."
         lines.append(line)
-    if left_out:
+    if unranked:
         lines.append(
             f"- Not ranked, for another number of clusters or more than {NOISE_ALLOWED:.0%} noise: "
-            f"{', '.join(left_out)}."
+            f"{', '.join(unranked)}."
         )
+    lines += [f"- Left out: **{name}**: {reason}" for name, reason in f.left_out.items()]
     return "\n".join(lines)
 
 
@@ -189,30 +223,43 @@ def _cost(f: Findings, own: Row, method: str) -> str:
 def _dbscan(f: Findings) -> str:
     several = [row for row in f.eps_table if row["clusters"] > 1]
     claim = '**"DBSCAN finds no eps that gives several even clusters."**'
+    if not f.eps_table:
+        return f"{claim} Not put to the test: {f.left_out['dbscan']}"
     if not several:
-        return f"{claim} None of {len(f.eps_table)} eps gives two clusters: holds."
+        return f"{claim} None of {len(f.eps_table)} eps tried gives two clusters: holds for these."
     beside = [1 - row["noise_share"] - row["largest_share"] for row in several]
     at = int(np.argmax(beside))
     row = several[at]
-    holds = "holds" if beside[at] < 0.5 else "does not hold"
+    holds = "holds for these" if beside[at] < 0.5 else "does not hold"
     return (
-        f"{claim} {len(several)} of {len(f.eps_table)} eps give two clusters or more. The one that puts most rows into "
-        f"clusters other than the largest, eps = {row['eps']:.4f}, puts {beside[at]:.0%} there: {row['clusters']} "
-        f"clusters, {row['noise_share']:.0%} noise, {row['largest_share']:.0%} in the largest: {holds}."
+        f"{claim} {len(several)} of {len(f.eps_table)} eps tried give two clusters or more. The one that puts most "
+        f"rows into clusters other than the largest, eps = {row['eps']:.4f}, puts {beside[at]:.0%} there, where half "
+        f"would refute it: {row['clusters']} clusters, {row['noise_share']:.0%} noise, {row['largest_share']:.0%} in "
+        f"the largest: {holds}."
     )
 
 
 def _kmeans(f: Findings) -> str:
+    claim = '**"K-Means gives another solution from each start."**'
     values = {row["method"]: row["seed_agreement"] for row in f.table}
+    missing = [name for name in ("kmeans random", "kmeans k-means++") if name not in values]
+    if missing:
+        return f"{claim} Not put to the test: {f.left_out[missing[0]]}"
     random, spread = values["kmeans random"], values["kmeans k-means++"]
-    holds = "holds" if max(random, spread) < STABLE else "does not hold"
+    if max(random, spread) < POOR:
+        holds = "holds"
+    else:
+        holds = "does not hold" if min(random, spread) > EXCELLENT else "holds in part"
     return (
-        f'**"K-Means gives another solution from each start."** Between seeds the adjusted Rand index is {random:.2f} '
-        f"from random rows and {spread:.2f} from k-means++ at k = {f.k} (1 would be the same solution): {holds}."
+        f"{claim} Between seeds the adjusted Rand index is {random:.2f} from random rows and {spread:.2f} from "
+        f"k-means++ at k = {f.k}; 1 would be the same solution, and Steinley (2004) calls recovery below {POOR} poor "
+        f"and above {EXCELLENT} excellent: {holds}."
     )
 
 
 def _minibatch(f: Findings) -> str:
+    if isinstance(f.departure, Refusal):
+        return f"**Mini-Batch K-Means** was not set beside K-Means: {f.departure.reason}"
     borderline, everywhere = f.departure
     return (
         f"**Mini-Batch K-Means** from the same centroids as K-Means assigns {borderline:.0%} of the "
@@ -221,17 +268,23 @@ def _minibatch(f: Findings) -> str:
 
 
 def _curves(f: Findings) -> str:
+    claim = '**"Silhouette and elbow serve only sharply separated clusters."**'
     ranked = [row for row in f.table if row["silhouette"] is not None and row["noise_share"] <= NOISE_ALLOWED]
+    if not ranked:
+        return f"{claim} Not put to the test: no method gives two clusters with at most {NOISE_ALLOWED:.0%} noise."
     top = max(ranked, key=lambda row: row["silhouette"])
-    holds = "holds" if top["silhouette"] <= SUBSTANTIAL else "does not hold"
+    if top["silhouette"] <= SUBSTANTIAL:
+        words = "holds here"
+    else:
+        words = "these data have some, so the claim is not put to the test"
     elbows = sorted({row["k_by_elbow"] for row in f.table if row["k_by_elbow"] is not None})
     silhouettes = sorted({row["k_by_silhouette"] for row in f.table if row["k_by_silhouette"] is not None})
     return (
-        f'**"Silhouette and elbow serve only sharply separated clusters."** The highest silhouette at k = {f.k} is '
-        f"{top['silhouette']:.3f} ({top['method']}); at {SUBSTANTIAL} and below it shows no substantial structure: "
-        f"{holds}. Over the methods the silhouette takes k = {_several(silhouettes)}, the elbow k = {_several(elbows)}."
+        f"{claim} The highest silhouette in the table is {top['silhouette']:.3f} ({top['method']}); at {SUBSTANTIAL} "
+        f"and below Kaufman & Rousseeuw (1990) see no substantial structure: {words}. Over the methods the silhouette "
+        f"takes k = {_several(silhouettes)}, the elbow k = {_several(elbows)}."
     )
 
 
 def _several(values: list[int]) -> str:
-    return ", ".join(map(str, values))
+    return ", ".join(map(str, values)) or "none"

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from stages.algorithms import comparison
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.comparison import Variant, fit_variants
-from stages.algorithms.density import search_eps
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.density import graph_bytes, search_eps
+from stages.algorithms.linkage import linkage_tree, matrix_bytes
 from stages.algorithms.partitions import fit_partition, score_partitions
+from stages.algorithms.processes import Refusal, run_each
 from stages.algorithms.stability import subsample_rows
 from stages.algorithms.tree_cuts import cut_tree, score_cuts, score_labels
 
@@ -81,3 +83,43 @@ def test_a_criterion_takes_its_best_k(fits):
     assert curve.takes("davies_bouldin") == curve.k[curve.scores.davies_bouldin.argmin()]
     assert curve.takes("silhouette") == curve.k[curve.scores.silhouette.argmax()]
     assert curve.takes("elbow") == curve.k[curve.elbow.argmin()]
+    nothing = curve._replace(elbow=np.full(8, np.inf), scores=curve.scores._replace(silhouette=np.full(8, np.nan)))
+    assert nothing.takes("elbow") is None
+    assert nothing.takes("silhouette") is None
+
+
+def test_a_variant_that_one_of_its_fits_refuses_is_refused_and_the_others_are_as_before(fits, monkeypatch):
+    def search(rows, *arguments):
+        if len(rows) < 120:
+            raise MemoryError("Unable to allocate an array")
+        return search_eps(rows, *arguments)
+
+    monkeypatch.setattr(comparison, "search_eps", search)
+    tree = linkage_tree(ROWS, "ward").merges
+    variants = [*VARIANTS, Variant("wrong", "kmeans", {"init": "random", "n_init": -1})]
+    found = fit_variants(ROWS, {"ward": tree}, variants, K, K_VALUES, PARTS, seed=4, workers=1)
+    assert found["dbscan"] == Refusal("Unable to allocate an array")
+    assert found["wrong"].reason.startswith("The 'n_init' parameter")
+    for name in ("plain", "moved", "kmeans"):
+        np.testing.assert_array_equal(found[name].labels, fits[name].labels)
+        np.testing.assert_array_equal(found[name].curve.scores.inertia, fits[name].curve.scores.inertia)
+
+
+def test_fits_that_need_much_memory_are_told_to_share_it(monkeypatch):
+    told = {}
+
+    def run(function, calls, workers, done, needs):
+        told.update(calls=calls, needs=needs)
+        return run_each(function, calls, workers, done)
+
+    monkeypatch.setattr(comparison, "run_each", run)
+    variants = [Variant("plain", "agglomerative", {"linkage": "complete", "consolidate": False}), *VARIANTS[2:]]
+    tree = linkage_tree(ROWS, "complete").merges
+    fit_variants(ROWS, {"complete": tree}, variants, K, K_VALUES, PARTS, seed=4, workers=1)
+    needs = {}
+    for (_, function, *arguments), need in zip(told["calls"], told["needs"], strict=True):
+        kind = "dbscan" if "dbscan" in map(str, arguments[2:3]) else function.__name__
+        needs.setdefault(kind, set()).add(need)
+    assert needs["cut_part"] == {matrix_bytes("complete", 84)} == {16 * 84 * 83 // 2}
+    assert needs["dbscan"] == {graph_bytes(ROWS, 0.1)}
+    assert needs["fit_and_score"] == needs["cluster_part"] == {0}

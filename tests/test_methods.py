@@ -1,6 +1,9 @@
 """The stages cluster and compare with every method and criterion, alone and in the pipeline."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT, make_blobs, same_partition
 
+from stages.algorithms import density, linkage
 from stages.algorithms.linkage import linkage_tree
 from stages.cluster import cluster
 from stages.compare import compare
@@ -148,6 +152,148 @@ def test_the_verdict_on_noise(method):
     row = next(r for r in json.loads(Path("metrics/compare/methods.json").read_text()) if r["method"] == name)
     assert row["davies_bouldin"] == metrics("cluster")["davies_bouldin"]
     assert row["noise_share"] == metrics("cluster")["noise_share"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Without workers, whom neither a patch nor a filter of warnings would reach."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
+FEW = {"null_references": 2, "k_steps": 3, "subsamples": 2, "refits": 2}
+LITTLE = {"k_max": 6, "compare": FEW}
+SMALL = {
+    "60 rows of 8 components": (np.random.default_rng(0).normal(size=(60, 8)), {"k_max": 30}, {"gaussian_mixture"}),
+    "one component": (np.random.default_rng(0).normal(size=(300, 1)), {}, {"dbscan"}),
+    "two components": (np.random.default_rng(0).normal(size=(300, 2)), {}, set()),
+    "20 distinct rows": (np.tile(np.random.default_rng(0).normal(size=(20, 6)), (30, 1)), {"k_max": 30}, {"dbscan"}),
+    "fewer distinct rows than clusters": (np.tile(np.eye(3), (20, 1)) - 0.1, {"k_min": 5}, {"dbscan"}),
+    "12 rows": (np.random.default_rng(0).normal(size=(12, 3)), {"k_max": 11}, {"gaussian_mixture"}),
+    "8 rows": (np.random.default_rng(0).normal(size=(8, 3)), {"k_max": 3}, {"dbscan"}),
+    "tiny parts": (
+        np.random.default_rng(0).normal(size=(14, 3)), {"k_max": 6, "compare": {**FEW, "subsample_share": 0.1}}, set(),
+    ),
+}  # fmt: skip
+
+
+def compared() -> tuple[dict[str, dict], str]:
+    table = json.loads(Path("metrics/compare/methods.json").read_text())
+    assert all(set(each) == set(table[0]) for each in table)  # or DVC draws nothing
+    assert len(table) == 13
+    for path in (*Path("plots").glob("*.json"), *Path("metrics").rglob("*.json")):
+        assert "NaN" not in path.read_text(), path
+    return {each["method"]: each for each in table}, Path("metrics/compare/verdict.md").read_text()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::sklearn.exceptions.ConvergenceWarning")
+def test_compare_ends_on_small_and_degenerate_rows_and_says_what_it_left_out(name, caplog):
+    rows, changes, left_out = SMALL[name]
+    put(rows.astype(np.float32))
+    values = parameters(**{"compare": FEW, **changes})
+    cluster(**values)
+    compare(**values)
+    table, verdict = compared()
+    assert {each for each, row in table.items() if row["left_out"]} == left_out
+    for each in left_out:
+        assert f"left out: {each}: {table[each]['left_out']}" in caplog.messages
+        assert f"- Left out: **{each}**: {table[each]['left_out']}" in verdict
+        assert table[each]["k"] is table[each]["davies_bouldin"] is None
+    assert ("dbscan_beside_largest" in metrics("compare")) is ("dbscan" not in left_out)
+    assert bool(json.loads(Path("plots/eps_search.json").read_text())) is ("dbscan" not in left_out)
+    assert Path("plots/eps_search.png").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_what_does_not_fit_in_memory_is_left_out_and_changes_nothing_else(monkeypatch):
+    put(make_blobs(120, 12, 4)[0])
+    cluster(**parameters(**LITTLE))
+    compare(**parameters(**LITTLE))
+    (everything, _), first = compared(), metrics("compare")
+    # The matrices of 120 rows do not fit; those of the parts would. Nor do the neighbours that DBSCAN looks for.
+    monkeypatch.setattr(linkage, "free_memory", lambda: 16 * 120 * 119 // 2 - 1)
+    monkeypatch.setattr(density, "free_memory", lambda: 1000)
+    compare(**parameters(**LITTLE))
+    table, verdict = compared()
+    gone = {"agglomerative complete", "agglomerative complete consolidated", "dbscan"}
+    assert {name for name, row in table.items() if row["left_out"]} == gone
+    assert table["agglomerative complete"]["left_out"].startswith("complete linkage of 120 rows needs 0.0 GB")
+    assert "DBSCAN of 120 rows needs" in verdict
+    assert all(table[name] == everything[name] for name in set(table) - gone)
+    assert metrics("compare") == {name: value for name, value in first.items() if name != "dbscan_beside_largest"}
+    drawn = json.loads(Path("plots/methods_silhouette.json").read_text())
+    assert {point["method"] for point in drawn} == set(table) - gone
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("spent", ["whole", "part"])
+def test_running_out_of_memory_in_a_fit_leaves_that_method_out(monkeypatch, spent):
+    def build(unit):
+        if spent == "whole" or len(unit) < 120:
+            raise MemoryError("Unable to allocate 12.8 GiB")
+        return build_whole(unit)
+
+    build_whole = linkage._complete_linkage
+    monkeypatch.setattr(linkage, "_complete_linkage", build)
+    put(make_blobs(120, 12, 4)[0])
+    cluster(**parameters(**LITTLE))
+    compare(**parameters(**LITTLE))
+    table, _ = compared()
+    gone = {name: row["left_out"] for name, row in table.items() if row["left_out"]}
+    reason = "Unable to allocate 12.8 GiB"
+    assert gone == {"agglomerative complete": reason, "agglomerative complete consolidated": reason}
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("changes", "patched", "message"),
+    [
+        (
+            {"linkage": "complete"},
+            linkage,
+            "agglomerative complete is in use, but cannot be fitted again: complete link",
+        ),
+        ({"method": "dbscan"}, density, "dbscan is in use, but cannot be fitted again: DBSCAN of 120 rows needs"),
+    ],
+)
+def test_the_method_in_use_is_not_left_out(monkeypatch, changes, patched, message):
+    rows = make_blobs(120, 12, 4)[0]
+    put(rows)
+    np.save("data/tree.npy", linkage.linkage_tree(rows, changes.get("linkage", "average")).merges)
+    cluster(**parameters(**changes, **LITTLE))
+    monkeypatch.setattr(patched, "free_memory", lambda: 1000)
+    with pytest.raises(RuntimeError, match=message):
+        compare(**parameters(**changes, **LITTLE))
+    assert not Path("metrics/compare").exists()
+
+
+UNDER_A_LIMIT = """
+import json, resource, sys
+from pathlib import Path
+from stages.cluster import cluster
+from stages.compare import compare
+
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), resource.RLIM_INFINITY))
+for stage in (cluster, compare):
+    stage(**json.loads(Path("parameters.json").read_text()))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux'")
+def test_forty_thousand_rows_are_compared_under_a_limit_that_does_not_hold_the_matrix():
+    put(make_blobs(40_000, 8, 6, spread=1.0)[0])
+    values = parameters(k_max=8, dbscan={"eps": 0.005}, compare=FEW)
+    Path("parameters.json").write_text(json.dumps(values))
+    limit = 6_000_000_000
+    assert limit < 8 * 40_000 * 39_999 // 2
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", UNDER_A_LIMIT, str(limit)], env=environment, check=True)
+    table, verdict = compared()
+    gone = {name for name, row in table.items() if row["left_out"]}
+    assert gone == {"agglomerative complete", "agglomerative complete consolidated"}
+    assert "complete linkage of 40000 rows needs 12.8 GB for distances, more than is free" in verdict
 
 
 def test_methods_and_criteria_run_through_the_pipeline_to_predictions(project):

@@ -52,6 +52,57 @@ def test_equal_curves_and_zero_scores_are_told_apart_from_nothing():
     assert zero.beats.tolist() == [True, False]
 
 
+def test_a_score_that_is_missing_beats_nothing_and_leaves_a_p_value():
+    rng = np.random.default_rng(0)
+    references = np.exp(0.1 * rng.normal(size=(20, 6)))
+    nowhere = compare_with_null(np.full(6, np.nan), references)
+    assert nowhere.p_value == 1
+    assert not nowhere.beats.any()
+    assert np.isnan(nowhere.gap).all()
+    low = np.full(6, 0.1)
+    low[2] = np.nan
+    references[3, 2] = references[4, 1] = np.nan
+    references[:, 5] = np.nan
+    band = compare_with_null(low, references)
+    assert band.p_value == pytest.approx(1 / 21)
+    assert band.beats.tolist() == [True, True, False, True, True, False]
+    assert np.flatnonzero(np.isnan(band.gap)).tolist() == [2, 5]
+    np.testing.assert_allclose(band.mean[1], np.delete(references[:, 1], 4).mean())
+    assert np.isnan([band.mean[5], band.low[5], band.high[5], band.error[5]]).all()
+    assert compare_with_null(low, np.full((5, 6), np.nan)).p_value == 1
+
+
+def test_a_single_column_shuffled_is_the_same_data_and_rounding_tells_nothing_apart():
+    scores = np.exp(np.random.default_rng(2).normal(size=9))
+    for seed in range(8):
+        near = scores * (1 + 1e-15 * np.random.default_rng(seed).normal(size=(20, 9)))
+        band = compare_with_null(scores * (1 - 1e-15), near)
+        assert band.p_value == 1
+        assert not band.beats.any()
+
+
+def test_rows_that_shuffling_leaves_without_a_direction_take_no_part():
+    rows = np.tile(np.eye(4, dtype=np.float32), (3, 1)) * np.arange(1, 13, dtype=np.float32)[:, None]
+    left = permute_columns(rows, 1)
+    left = left[left.any(axis=1)]
+    assert 2 < len(left) < 11
+    curve = null_curve(rows, 1, tree_curve, "average", 2, 11)
+    assert np.flatnonzero(~np.isnan(curve)).tolist() == list(range(len(left) - 1))
+    np.testing.assert_array_equal(curve[: len(left) - 1], tree_curve(left, "average", 2, len(left)))
+    options = {"init": "random", "n_init": 1}
+    fitted = null_curve(rows, 1, fitted_curve, "kmeans", 2, 11, 0, options)
+    np.testing.assert_array_equal(np.isnan(fitted), np.isnan(curve))
+    assert np.isnan(tree_curve(rows[:3], "average", 4, 5)).all()
+
+
+def test_dependence_without_clusters_can_beat_the_null():
+    # So the verdict speaks of dependence.
+    rows = np.random.default_rng(0).normal(size=(300, 10))
+    rows[:, 1] = rows[:, 0] ** 2 - 1
+    curves = [null_curve(rows, 1 + i, tree_curve, "average", 2, 12) for i in range(20)]
+    assert compare_with_null(tree_curve(rows, "average", 2, 12), np.stack(curves)).beats.any()
+
+
 def test_the_test_rejects_one_in_twenty_one_of_curves_like_the_references():
     # Smooth curves, as over k: were each k tested alone, far more would be rejected.
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ from sklearn.cluster import DBSCAN, KMeans, MiniBatchKMeans
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
+from stages.algorithms import density
 from stages.algorithms.centroids import unit_vectors
 from stages.algorithms.density import search_eps
 from stages.algorithms.partitions import (
@@ -110,6 +111,18 @@ def test_a_given_eps_is_the_only_one_tried_and_equal_rows_have_none():
         search_eps(np.repeat(np.eye(3), 6, axis=0), 5)
     with pytest.raises(ValueError, match="min_samples is 300, but there are 240 rows"):
         search_eps(ROWS, 300)
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.5, 2.0])
+def test_the_neighbours_of_dbscan_are_told_from_a_sample_and_refused_where_they_do_not_fit(monkeypatch, eps):
+    rows = make_blobs(2000, 6, 3, spread=1.0)[0]
+    units = unit_vectors(rows)
+    pairs = (1 - units @ units.T <= eps).sum()
+    needed = density.graph_bytes(rows, eps) - 10 * 2000**2
+    assert needed == pytest.approx(density.PAIR_BYTES * pairs, rel=0.15)
+    monkeypatch.setattr(density, "free_memory", lambda: needed)
+    with pytest.raises(MemoryError, match=r"DBSCAN of 2000 rows needs .* GB .* more than is free"):
+        search_eps(rows, 4, eps=[eps])
 
 
 def test_results_do_not_depend_on_the_number_of_workers():

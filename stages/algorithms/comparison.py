@@ -7,10 +7,10 @@ import numpy as np
 
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.criteria import choose, elbow_ratios
-from stages.algorithms.density import search_eps
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.density import graph_bytes, search_eps
+from stages.algorithms.linkage import linkage_tree, matrix_bytes
 from stages.algorithms.partitions import fit_partition
-from stages.algorithms.processes import run_each, timed
+from stages.algorithms.processes import Refusal, attempt, run_each, timed
 from stages.algorithms.tree_cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
 
 
@@ -34,10 +34,10 @@ class Curve(NamedTuple):
     scores: CutScores
     elbow: np.ndarray  # float64, D(k)
 
-    def takes(self, criterion: str) -> int:
-        """The k that davies_bouldin, silhouette or elbow takes."""
+    def takes(self, criterion: str) -> int | None:
+        """The k that davies_bouldin, silhouette or elbow takes; None where no k has a score, or there is no elbow."""
         series = self.elbow if criterion == "elbow" else getattr(self.scores, criterion)
-        return int(self.k[choose(criterion, series)])
+        return int(self.k[choose(criterion, series)]) if np.isfinite(series).any() else None
 
 
 class Fits(NamedTuple):
@@ -60,7 +60,7 @@ def fit_variants(
     seed: int,
     workers: int = -1,
     progress: Callable[[int], Callable[[int], Any]] = lambda total: lambda tasks: None,
-) -> dict[str, Fits]:
+) -> dict[str, Fits | Refusal]:
     """Fit each variant to all rows at each k, and at the k in use again to each part and from as many seeds.
 
     Parameters
@@ -86,14 +86,15 @@ def fit_variants(
 
     Returns
     -------
-    dict of str to Fits
-        By name, in the order of the variants.
+    dict of str to Fits, or Refusal
+        By name, in the order of the variants. A variant is refused as a whole, with the first reason, where any of its
+        fits is: what is left of it could not be compared.
     """
     tasks = _plan(rows, trees, variants, k, k_values, parts, seed)
-    outcomes = run_each(
-        timed, [(function, *arguments) for _, function, arguments in tasks], workers, progress(len(tasks))
-    )
-    found = {key: outcome for (key, _, _), outcome in zip(tasks, outcomes, strict=True)}
+    calls = [(timed, function, *arguments) for _, function, arguments, _ in tasks]
+    needs = [need for *_, need in tasks]
+    outcomes = run_each(attempt, calls, workers, progress(len(tasks)), needs)
+    found = {key: outcome for (key, *_), outcome in zip(tasks, outcomes, strict=True)}
     return {v.name: _collect(rows, v, trees, found, k, k_values, len(parts), seed) for v in variants}
 
 
@@ -149,13 +150,15 @@ def _linkages(variants: list[Variant]) -> list[str]:
     return list(dict.fromkeys(v.options["linkage"] for v in variants if v.method == "agglomerative"))
 
 
-def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, Callable, tuple]]:
-    """The tasks: what each gives (a variant or linkage, and k, part or seed), a function and its arguments.
+def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, Callable, tuple, int]]:
+    """The tasks: what each gives (a variant or linkage, and k, part or seed), a function, its arguments and its need.
+
+    The need is the memory in bytes, where it can be large.
 
     The longest come first, so that no worker waits in the end.
     """
     tasks = [
-        ((linkage, "part", i), cut_part, (rows, part, linkage, k))
+        ((linkage, "part", i), cut_part, (rows, part, linkage, k), matrix_bytes(linkage, len(part)))
         for linkage in _linkages(variants)
         for i, part in enumerate(parts)
     ]
@@ -163,34 +166,44 @@ def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, 
         if v.method == "agglomerative":
             if v.options["consolidate"]:
                 arguments = (rows, trees[v.options["linkage"]])
-                tasks += [((v.name, "k", each), consolidate_and_score, (*arguments, each)) for each in k_values[::-1]]
+                tasks += [
+                    ((v.name, "k", each), consolidate_and_score, (*arguments, each), 0) for each in k_values[::-1]
+                ]
             continue
+        need = graph_bytes(rows, v.options["eps"]) if v.method == "dbscan" else 0
+        if v.method == "dbscan":
+            everything = np.arange(len(rows))
+            tasks.append(((v.name, "k", k), cluster_part, (rows, everything, v.method, k, seed, v.options), need))
         tasks += [
-            ((v.name, "part", i), cluster_part, (rows, part, v.method, k, seed, v.options))
+            ((v.name, "part", i), cluster_part, (rows, part, v.method, k, seed, v.options), need)
             for i, part in enumerate(parts)
         ]
         if v.random:
             tasks += [
-                ((v.name, "seed", i), fit_and_score, (rows, v.method, k, seed + i, v.options))
+                ((v.name, "seed", i), fit_and_score, (rows, v.method, k, seed + i, v.options), 0)
                 for i in range(1, len(parts))
             ]
             tasks += [
-                ((v.name, "k", each), fit_and_score, (rows, v.method, each, seed, v.options)) for each in k_values[::-1]
+                ((v.name, "k", each), fit_and_score, (rows, v.method, each, seed, v.options), 0)
+                for each in k_values[::-1]
             ]
     return tasks
 
 
-def _collect(rows, v: Variant, trees, found: dict[tuple, tuple], k, k_values, parts: int, seed) -> Fits:
+def _collect(rows, v: Variant, trees, found: dict[tuple, Any], k, k_values, parts: int, seed) -> Fits | Refusal:
     """Gather what the tasks gave for one variant."""
     consolidated = v.method == "agglomerative" and v.options["consolidate"]
     group = v.options["linkage"] if v.method == "agglomerative" else v.name
+    own = [outcome for (name, *_), outcome in found.items() if name in (v.name, group)]
+    refused = [outcome for outcome in own if isinstance(outcome, Refusal)]
+    if refused:
+        return refused[0]
+    seconds = sum(spent for _, spent in own)
     of_parts = [found[group, "part", i][0] for i in range(parts)]
     if v.method == "agglomerative":
         of_parts = [both[consolidated] for both in of_parts]
-    seconds = sum(spent for (name, *_), (_, spent) in found.items() if name in (v.name, group))
     if v.method == "dbscan":
-        (labels,) = search_eps(rows, v.options["min_samples"], [v.options["eps"]]).labels
-        return Fits(labels, None, of_parts, [], seconds)
+        return Fits(found[v.name, "k", k][0], None, of_parts, [], seconds)
     ks = np.array(k_values)
     if v.method == "agglomerative" and not consolidated:
         tree = trees[v.options["linkage"]]

@@ -5,6 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size, unit_vectors
+from stages.algorithms.memory import free_memory
+
+SAMPLE = 256  # rows whose neighbours are counted to tell how many pairs of neighbours there are
+PAIR_BYTES = 64  # at the peak, of a pair of neighbours: 56 were measured with rows in single precision
+BLOCK_BYTES = 1_300_000_000  # of the distances of the rows that scikit-learn handles at a time, where there are many
 
 
 class EpsSearch(NamedTuple):
@@ -36,6 +41,8 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
     ------
     ValueError
         If there are fewer rows than min_samples, or no eps is left.
+    MemoryError
+        If the neighbours within the largest eps do not fit in the memory that is free; they are not looked for then.
 
     Notes
     -----
@@ -56,8 +63,15 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
         eps = [each + 1e-6 for each in quantiles.tolist() if each > 1e-6]
         if not eps:
             raise ValueError(
-                f"dbscan: most rows have {min_samples} equal ones, so no eps separates them; raise dbscan.min_samples."
+                f"nearly all rows have {min_samples} equal ones, or ones of their direction, so no eps of DBSCAN "
+                "separates them; raise dbscan.min_samples."
             )
+    needed = graph_bytes(rows, max(eps))
+    if needed > free_memory():
+        raise MemoryError(
+            f"DBSCAN of {len(rows)} rows needs {needed / 1e9:.1f} GB for the neighbours within eps = {max(eps):.4f}, "
+            "more than is free; give a smaller dbscan.eps or fewer rows."
+        )
     graph = neighbours.radius_neighbors_graph(units, max(eps), mode="distance")
     found = [
         number_by_size(DBSCAN(eps=each, min_samples=min_samples, metric="precomputed").fit_predict(graph))
@@ -71,3 +85,16 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
         noise_share=np.array([(labels < 0).mean() for labels in found]),
         largest_share=np.array([each.max(initial=0) / len(rows) for each in sizes]),
     )
+
+
+def graph_bytes(rows: np.ndarray, eps: float) -> int:
+    """Bytes that the neighbours within eps take, for searches at the same time to share what is free.
+
+    As many as `PAIR_BYTES` for each pair that scikit-learn finds, told from the neighbours of `SAMPLE` rows at even
+    distances, and the blocks of distances that it finds them in. Of some of the rows it is at most that of all.
+    """
+    n = len(rows)
+    units = unit_vectors(rows)
+    sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
+    share = float((1.0 - sample @ units.T <= eps).mean())  # (sample, d) @ (d, n) -> (sample, n)
+    return int(PAIR_BYTES * share * n**2) + min(10 * n**2, BLOCK_BYTES)

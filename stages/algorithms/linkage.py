@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages.algorithms.cluster_vectors import AverageClusters, Clusters, WardClusters
 from stages.algorithms.first_search import Search
+from stages.algorithms.memory import free_memory
 from stages.algorithms.nearest_clusters import NearestClusters
 
 RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
@@ -103,8 +103,7 @@ def linkage_tree(
         raise ValueError(f"linkage is {linkage!r}; use one of {', '.join(LINKAGES)}.")
     if rows.ndim != 2 or not rows.size:
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
-    if linkage == "complete":
-        _refuse_large_matrix(len(rows))
+    _refuse_large_matrix(linkage, len(rows))
     if linkage in RECIPROCAL:
         threads = _blas_threads()  # before they are limited
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
@@ -114,6 +113,14 @@ def linkage_tree(
     if not pairs:
         return Tree(np.empty((0, 4)), 0)
     return Tree(_single_linkage(unit) if linkage == "single" else _complete_linkage(unit), pairs)
+
+
+def matrix_bytes(linkage: str, n: int) -> int:
+    """Bytes that the distances of n rows take, for trees that are built at the same time to share what is free.
+
+    ``complete`` holds two float64 matrices of n (n - 1) / 2 distances: SciPy works on a copy. The others hold none.
+    """
+    return 2 * 8 * (n * (n - 1) // 2) if linkage == "complete" else 0
 
 
 def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[Clusters, np.ndarray]:
@@ -295,12 +302,10 @@ def _complete_linkage(unit: np.ndarray) -> np.ndarray:
     return hierarchy.linkage(distances, "complete")
 
 
-def _refuse_large_matrix(n: int) -> None:
-    """Raise unless two float64 matrices of n (n - 1) / 2 distances fit: SciPy works on a copy."""
-    needed = 2 * 8 * n * (n - 1) // 2
-    free = psutil.virtual_memory().available
-    if needed > free:
+def _refuse_large_matrix(linkage: str, n: int) -> None:
+    needed = matrix_bytes(linkage, n)
+    if needed and needed > free_memory():
         raise MemoryError(
-            f"complete linkage of {n} rows needs {needed / 1e9:.1f} GB for distances and "
-            f"{free / 1e9:.1f} GB are free; use average, ward or single, which need no such matrix."
+            f"complete linkage of {n} rows needs {needed / 1e9:.1f} GB for distances, more than is free; "
+            "use average, ward or single, which need no such matrix."
         )

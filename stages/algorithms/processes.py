@@ -3,9 +3,17 @@
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from stages.algorithms.memory import free_memory
 
 Result = TypeVar("Result")
+
+
+class Refusal(NamedTuple):
+    """Stands for the result of a call that could not be made."""
+
+    reason: str  # one line
 
 
 def run_each(
@@ -13,6 +21,7 @@ def run_each(
     tasks: Iterable[tuple],
     workers: int = -1,
     done: Callable[[int], Any] = lambda tasks: None,
+    needs: list[int] | None = None,
 ) -> list[Result]:
     """Call a function once for each tuple of arguments; results in the order of the tasks.
 
@@ -29,7 +38,37 @@ def run_each(
         Processes; -1 for one a core. 1 stays in this process.
     done : callable
         Told 1 after each task.
+    needs : list of int, optional
+        Bytes that each task takes where it takes much, or 0. Where as many of the largest as there are workers do not
+        fit in what is free, tasks with a need run first, as many at a time as fit, at least one. Whether that one fits
+        is for the function to say: what a task gives does not depend on how many run beside it.
     """
+    from joblib import effective_n_jobs
+
+    tasks = list(tasks)
+    largest = max(needs or [0])
+    at_once = max(1, free_memory() // largest) if largest else effective_n_jobs(workers)
+    if at_once >= effective_n_jobs(workers):
+        return _run_group(function, tasks, workers, done)
+    needing = [i for i, need in enumerate(needs) if need]
+    others = [i for i, need in enumerate(needs) if not need]
+    results: list = [None] * len(tasks)
+    for group, number in ((needing, at_once), (others, workers)):
+        found = _run_group(function, [tasks[i] for i in group], number, done)
+        for i, result in zip(group, found, strict=True):
+            results[i] = result
+    return results
+
+
+def attempt(function: Callable[..., Result], *arguments: Any) -> Result | Refusal:
+    """Call a function; its result, or why it cannot be had of these arguments or in the memory there is."""
+    try:
+        return function(*arguments)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        return Refusal(" ".join(str(error).split()) or "out of memory")
+
+
+def _run_group(function: Callable[..., Result], tasks: list[tuple], workers: int, done: Callable) -> list[Result]:
     from joblib import Parallel, delayed, parallel_config
 
     results = []

@@ -9,7 +9,11 @@ from stages.algorithms.centroids import cluster_centroids, consolidate
 from stages.algorithms.linkage import linkage_tree
 from stages.algorithms.tree_cuts import cut_tree
 
-STABLE, DOUBTFUL = 0.75, 0.6  # mean Jaccard from which a cluster is stable, and below which it is not to be trusted
+# Mean Jaccard from which a cluster is stable, and below which it is not to be trusted: Hennig's (2007) for the
+# bootstrap, whose samples hold 63 % of the rows. Parts that hold more of them make the limits easier to meet.
+STABLE, DOUBTFUL = 0.75, 0.6
+# Adjusted Rand index above which Steinley (2004) calls the recovery of a partition excellent, and below which poor.
+EXCELLENT, POOR = 0.9, 0.65
 
 
 class PartStability(NamedTuple):
@@ -21,8 +25,8 @@ class PartStability(NamedTuple):
 
 
 def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
-    """Row numbers of a random part of n rows, rising."""
-    return np.sort(np.random.default_rng(seed).choice(n, round(share * n), replace=False))
+    """Row numbers of a random part of n rows, at least two of them, rising."""
+    return np.sort(np.random.default_rng(seed).choice(n, max(2, round(share * n)), replace=False))
 
 
 def best_jaccards(labels: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:

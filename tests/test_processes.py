@@ -1,0 +1,100 @@
+"""Calls spread over processes: the order of results, refusals, and the memory that they share."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from stages.algorithms import memory, processes
+from stages.algorithms.processes import Refusal, attempt, run_each
+
+GIGABYTE = 10**9
+
+
+def alone(number: int, need: int, folder: Path) -> tuple[int, bool]:
+    """Whether no other call with a need was under way while this one was."""
+    if not need:
+        return number, True
+    (folder / str(number)).touch()
+    time.sleep(0.2)
+    found = len(list(folder.iterdir()))
+    (folder / str(number)).unlink()
+    return number, found == 1
+
+
+@pytest.mark.parametrize(("free", "all_alone"), [(1.9, True), (0.1, True), (100, False)])
+def test_tasks_that_need_memory_run_as_many_at_a_time_as_fit_together(monkeypatch, tmp_path, free, all_alone):
+    monkeypatch.setattr(processes, "free_memory", lambda: int(free * GIGABYTE))
+    needs = [0, GIGABYTE, GIGABYTE, 0, GIGABYTE]
+    told = []
+    tasks = [(i, need, tmp_path) for i, need in enumerate(needs)]
+    results = run_each(alone, tasks, workers=2, done=told.append, needs=needs)
+    assert [number for number, _ in results] == [0, 1, 2, 3, 4]
+    assert all(each for _, each in results) is all_alone
+    assert told == [1] * 5
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_an_attempt_gives_the_result_or_the_reason_in_one_line():
+    assert attempt(int, "7") == 7
+    assert attempt(fail, ValueError("too few\n  rows")) == Refusal("too few rows")
+    assert attempt(fail, MemoryError()) == Refusal("out of memory")
+    with pytest.raises(KeyError):
+        attempt(fail, KeyError("a mistake in the code"))
+
+
+LIMITED = """
+import resource
+from pathlib import Path
+from stages.algorithms.memory import free_memory
+before = free_memory()
+size = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (size + 50_000_000, resource.RLIM_INFINITY))
+print(before, free_memory())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="sizes are read from Linux' /proc")
+def test_an_address_space_limit_counts():
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, check=True, text=True, env=os.environ
+    )
+    before, after = map(int, done.stdout.split())
+    assert before > 60_000_000
+    assert 40_000_000 < after <= 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("line", "mount", "names"),
+    [
+        ("0::/outer/inner", "", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:memory:/outer/inner",
+            "memory",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_every_control_group_up_to_the_outermost_counts_without_what_it_only_caches(tmp_path, line, mount, names):
+    own = tmp_path / "cgroup"
+    own.write_text(f"9:cpu:/outer\n{line}\n")
+    limit, taken, cached = names
+    for group, values in {
+        "": ("max", "5000", 0),
+        "outer": ("1000", "600", 50),
+        "outer/inner": ("800", "100", 0),
+    }.items():
+        folder = tmp_path / "fs" / mount / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(values[0] + "\n")
+        (folder / taken).write_text(values[1] + "\n")
+        (folder / "memory.stat").write_text(f"anon 3\n{cached} {values[2]}\n")
+    assert list(memory._left_by_groups(own, tmp_path / "fs")) == [700, 450]
+    assert list(memory._left_by_groups(tmp_path / "none", tmp_path / "fs")) == []
