@@ -153,8 +153,8 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
             yield rows
 
 
-def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
-    """Read all rows in order, in blocks of equal size that run across the borders of files.
+def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Read all rows in order and in double precision, in blocks of equal size that run across the borders of files.
 
     The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
     one-row batches costs no more arithmetic than one large file. Memory: one block.
@@ -162,14 +162,12 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     Parameters
     ----------
     batches : list of Batch
-    dtype : numpy dtype
-        Of the blocks returned.
     block_rows : int
         Rows a block; the last one may have fewer.
 
     Yields
     ------
-    ndarray of shape (block_rows, columns)
+    ndarray of shape (block_rows, columns), float64
         Finite, without zero rows. Do not keep it: the next block overwrites it.
 
     Raises
@@ -177,7 +175,7 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     ValueError
         If a row is not finite or all zeros; the message names file and row.
     """
-    block = np.empty((block_rows, batches[0].columns), dtype=dtype)
+    block = np.empty((block_rows, batches[0].columns))
     filled = 0
     for batch in batches:
         start = batch.start
@@ -185,8 +183,7 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
-                # An overflow becomes an infinity and a signalling NaN a quiet one; _check_rows names both.
-                with np.errstate(over="ignore", invalid="ignore"):
+                with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one; check_rows names it
                     target[...] = taken
                 check_rows(target, batch.path, np.arange(start, start + len(taken)))
                 filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
@@ -241,10 +238,10 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
     """Refuse rows that are not finite or all zeros; `numbers` are their places in the file."""
     finite = np.isfinite(rows)
     if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1))
+        bad = np.flatnonzero(~finite.all(axis=1))[0]
         raise ValueError(
-            f"{path}: {(~finite).sum()} values are NaN or infinite or overflow {rows.dtype}, the first in row "
-            f"{numbers[bad[0]]}; remove the row or embed its text again."
+            f"{path}: in row {numbers[bad]}, {(~finite[bad]).sum()} of {rows.shape[1]} values are NaN or infinite; "
+            "remove it or embed its text again."
         )
     zero = np.flatnonzero(~rows.any(axis=1))
     if len(zero):
@@ -252,6 +249,14 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
             f"{path}: row {numbers[zero[0]]} is all zeros, so its cosine distance is undefined; "
             "remove it or embed its text again."
         )
+
+
+def too_large(path: Path, row: int, magnitude: float) -> ValueError:
+    """The refusal of a row whose squares overflow."""
+    return ValueError(
+        f"{path}: row {row} holds a value of magnitude {magnitude:.3g}, too large to sum its square; "
+        "expected about 1; remove the row or embed its text again."
+    )
 
 
 def read_texts(batch: Batch) -> list[dict] | None:

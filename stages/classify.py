@@ -34,7 +34,7 @@ from stages.algorithms.drift import (
 from stages.algorithms.novelty import novelty_limits
 from stages.algorithms.prediction import Folded, Model, Predictions, classify_chunk, fold_model
 from stages.algorithms.principal_components import Reduction, fingerprint
-from stages.batches import Batch, open_batches, read_centred, split_rows
+from stages.batches import Batch, open_batches, read_centred, split_rows, too_large
 from stages.predictions import (
     Result,
     digest_batch,
@@ -168,8 +168,13 @@ def _compute(batches: list[Batch], predictions: Path, trained: Trained, run: Run
 
 def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
     chunks, digest = [], xxhash.xxh3_128()
+    start = part.start
     for rows, centred, squared_lengths in read_centred(part, folded.mean):
         chunks.append(classify_chunk(rows, centred, squared_lengths, folded)[0])
+        overflowing = np.flatnonzero(np.isnan(chunks[-1].residual))
+        if len(overflowing):
+            raise too_large(part.path, start + overflowing[0], np.abs(rows[overflowing[0]]).max())
+        start += len(rows)
         digest.update(rows.view(np.uint8))  # of the very bytes that were classified
     found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
     k = len(folded.intercept)

@@ -24,7 +24,7 @@ from stages.algorithms.principal_components import (
     residual_lengths,
     typical_length,
 )
-from stages.batches import Batch, locate, open_batches, read_blocks, split_rows
+from stages.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
 from stages.tracking import Between
 from stages.workers import RunParameters, map_tasks
 
@@ -88,8 +88,9 @@ def part_rows(n: int) -> int:
 
 def sum_moments(parts: list[list[Batch]], run: RunParameters) -> list[Moments]:
     """The moments of each fold. Parts go to the folds in turn, so that a fold samples the whole folder."""
-    first = next(read_blocks(parts[0]))
-    tasks = ((part, first.mean(axis=0)) for part in parts)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is refused with its part
+        origin = next(read_blocks(parts[0])).mean(axis=0)
+    tasks = ((part, origin) for part in parts)
     folds: list[Moments] = []
     for i, moments in enumerate(_progress(map_tasks(_sum_part, tasks, run), parts, "moments")):
         if i < FOLDS:
@@ -104,11 +105,7 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
         moments = accumulate_moments(read_blocks(part), origin)
     if not np.trace(moments.products) < LARGEST**2:  # nor is it if it is NaN
         largest = np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)])
-        path, row = locate(part, largest.argmax())
-        raise ValueError(
-            f"{path}: row {row} holds a value of magnitude {largest.max():.3g}, too large to sum its square; expected "
-            "about 1; remove the row or embed its text again."
-        )
+        raise too_large(*locate(part, largest.argmax()), largest.max())
     return moments
 
 

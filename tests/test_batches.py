@@ -110,8 +110,8 @@ def with_value(row: int, value: float) -> np.ndarray:
         (np.full((2, 3), "x"), "b.npy: dtype <U1"),
         (np.ones((0, 3)), "b.npy: 0 rows"),
         (np.ones((3, 0)), "0 columns"),
-        (with_value(3, np.nan), r"b.npy: 5 values are NaN or infinite .* the first in row 3"),
-        (with_value(2, -np.inf), r"first in row 2"),
+        (with_value(3, np.nan), r"b.npy: in row 3, 5 of 5 values are NaN or infinite"),
+        (with_value(2, -np.inf), "in row 2, 5 of 5 values"),
         (with_value(4, 0.0), r"b.npy: row 4 is all zeros"),
     ],
 )
@@ -140,7 +140,7 @@ def test_centred_rows_keep_the_digits_of_rows_far_from_the_origin(tmp_path, dtyp
 @pytest.mark.parametrize("center", [0.0, 0.3, 40.0])
 @pytest.mark.parametrize(
     ("row", "value", "message"),
-    [(3, np.nan, "NaN or infinite .* the first in row 3"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],
+    [(3, np.nan, "in row 3, 5 of 5 values are NaN"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],
 )
 def test_centred_rows_are_checked_as_they_are_stored(tmp_path, row, value, message, center):
     center = np.full(5, center, dtype=np.float32)
@@ -159,7 +159,7 @@ def test_centred_rows_are_checked_as_they_are_stored(tmp_path, row, value, messa
 
 def test_a_row_is_numbered_within_its_own_file(tmp_path):
     folder = write(tmp_path / "e", a=random_rows(5), b=with_value(3, np.nan))
-    with pytest.raises(ValueError, match=r"b.npy: .* row 3"):
+    with pytest.raises(ValueError, match=r"b.npy: in row 3, "):
         read_all(folder, block_rows=4)
 
 

@@ -249,6 +249,32 @@ def test_a_bad_row_is_refused_by_file_and_row_and_nothing_is_left(fitted):
     assert not list(Path().glob("p/*"))
 
 
+@pytest.mark.parametrize("magnitude", [1e154, 1e200, 1e308])
+def test_a_row_too_large_to_square_is_refused_by_file_and_row(fitted, magnitude):
+    rows = population(18_000, 7)[0]
+    rows[17_000, 3] = -magnitude
+    write_batches(Path("new"), rows, [400])
+    with pytest.raises(
+        ValueError, match=rf"b1.npy: row 16600 holds a value of magnitude {magnitude:.3g}".replace("+", ".")
+    ):
+        run(fitted)
+    assert [path.name for path in Path("p").iterdir()] == ["b0.parquet"]
+
+
+def test_rows_beyond_single_precision_are_classified_by_their_direction(fitted):
+    rows = population(200, 7)[0]
+    for name, scale in {"a": 1e12, "b": 1e25, "c": 1e45, "d": 1e140}.items():
+        Path("new").mkdir(exist_ok=True)
+        np.save(f"new/{name}.npy", scale * rows)
+    run(fitted)
+    tables = [pq.read_table(f"p/{name}.parquet") for name in "abcd"]
+    for table in tables[1:]:
+        assert table["cluster"] == tables[0]["cluster"]
+        np.testing.assert_allclose(table["distance"], tables[0]["distance"], atol=1e-5)
+        assert all(table["novel"].to_pylist())
+    assert len(set(tables[0]["cluster"].to_pylist())) == K
+
+
 def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     write_batches(Path("new"), new_rows(40_000), [])
     run(fitted)

@@ -115,6 +115,19 @@ def test_what_single_precision_cannot_hold_is_settled():
 
 
 @pytest.mark.parametrize("standardize", [True, False])
+def test_only_rows_whose_squares_double_precision_cannot_sum_have_no_residual(standardize):
+    model = make_model(40, 0.0, 3, standardize)
+    tiny = model._replace(reduction=model.reduction._replace(scale=1e-100 * model.reduction.scale))
+    row = make_rows(1, 40, 0.0, seed=4, dtype=np.float64)
+    scales = np.array([1, 1e20, 1e40, 1e48, 1e60, 1e140, 1e152, 1e160, 1e300])
+    for each, largest in ((model, 1e140), (tiny, 1e48)):
+        found = classify_rows(scales[:, None] * row, each)
+        np.testing.assert_array_equal(np.isnan(found.residual), scales > largest)
+        held = scales <= largest
+        np.testing.assert_allclose(found.distance[1:][held[1:]], found.distance[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
 def test_the_chain_is_scikit_learns(standardize):
     train, new = make_rows(1500, 60, 0.2, 0).astype(np.float64), make_rows(3000, 60, 0.2, 1)
     reduction, _ = fit_reduction(accumulate_moments([train.copy()], train[0]), 0.95, standardize)

@@ -54,6 +54,16 @@ def test_residuals_are_those_of_a_fit_without_the_rows_fold(n):
         np.testing.assert_allclose(found[folds == fold], np.linalg.norm(held_out - projected, axis=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("magnitude", [1e154, 1e308])
+def test_rows_too_large_to_square_are_refused_in_every_place(magnitude):
+    rows = make_rows(300)
+    rows[100:] = magnitude * np.random.default_rng(1).uniform(0.5, 1, size=(200, 20))  # 1e308: their sum overflows too
+    with pytest.raises(ValueError, match=r"b1.npy: row \d+ holds a value of magnitude .*e\+\d+, too large"):
+        run(rows, [50], "later")
+    with pytest.raises(ValueError, match=r"b\d.npy: row \d+ holds a value of magnitude .*e\+\d+, too large"):
+        run(rows[100:], [50], "all")
+
+
 def test_reduced_rows_are_a_plain_array_of_single_precision():
     run(make_rows(50), [20], "one")
     reduced = np.load("one/r.npy", allow_pickle=False)

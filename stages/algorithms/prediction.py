@@ -8,6 +8,8 @@ from stages.algorithms.centroids import cosine_distances, unit_vectors
 from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.principal_components import Reduction, reduce_rows, residual_lengths
 
+LARGEST = 1e150  # length of a row, about the mean and reduced: double precision can sum the square
+
 
 class Model(NamedTuple):
     """All that a row's prediction depends on; all arrays float64."""
@@ -28,7 +30,7 @@ class Predictions(NamedTuple):
     margin: np.ndarray  # float32, to the probability of the next
     distance: np.ndarray  # float32, cosine, to the centroid of that cluster
     novel: np.ndarray  # bool
-    residual: np.ndarray  # float32, distance from the space of the principal components
+    residual: np.ndarray  # float32, distance from the space of the principal components, NaN if double overflows
 
 
 class Folded(NamedTuple):
@@ -67,19 +69,25 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
     Parameters
     ----------
     rows : ndarray of shape (n, columns)
+
+    Returns
+    -------
+    Predictions
+        The `residual` of a row longer than `LARGEST` is NaN: nothing else that is said of it means anything.
     """
     everything = np.arange(len(rows))
     rows = np.asarray(rows, dtype=np.float64)
-    reduced = reduce_rows(rows, model.reduction)
-    distances = cosine_distances(reduced, model.centroids)
-    probabilities = predict_probabilities(distances, model.coef, model.intercept)
-    cluster = probabilities.argmax(axis=1)
-    best = probabilities[everything, cluster]
-    second = np.partition(probabilities, -2, axis=1)[:, -2]
-    distance = distances[everything, cluster]
-    residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
-    with np.errstate(over="ignore"):
-        single_residual = residual.astype(np.float32)  # infinite beyond the range
+    with np.errstate(over="ignore", invalid="ignore"):
+        reduced = reduce_rows(rows, model.reduction)
+        distances = cosine_distances(reduced, model.centroids)
+        probabilities = predict_probabilities(distances, model.coef, model.intercept)
+        cluster = probabilities.argmax(axis=1)
+        best = probabilities[everything, cluster]
+        second = np.partition(probabilities, -2, axis=1)[:, -2]
+        distance = distances[everything, cluster]
+        residual = residual_lengths(rows, model.reduction.mean, model.reduction.components)
+        lengths = np.hypot(np.linalg.norm(rows - model.reduction.mean, axis=1), np.linalg.norm(reduced, axis=1))
+        single_residual = np.where(lengths < LARGEST, residual, np.nan).astype(np.float32)  # infinite beyond the range
     return Predictions(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
