@@ -132,7 +132,7 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
     array = stored_array(batch.path)
     end = batch.start + batch.rows
     if array.ndim != 2 or array.shape[1] != batch.columns or len(array) < end:
-        raise ValueError(_changed(batch, f"its shape is {array.shape}, expected {end} rows x {batch.columns} columns"))
+        raise changed(batch.path, f"its shape is {array.shape}, expected {end} rows x {batch.columns} columns")
     block = np.empty((min(block_rows, batch.rows), batch.columns), dtype=array.dtype)
     with batch.path.open("rb") as file:
 
@@ -149,7 +149,7 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
                 whole = all(fill(column, i * len(array) + start) for i, column in enumerate(by_column))
                 rows[...] = by_column.T
             if not whole:
-                raise ValueError(_changed(batch, f"rows {start} to {start + len(rows) - 1} are no longer all there"))
+                raise changed(batch.path, f"rows {start} to {start + len(rows) - 1} are no longer all there")
             yield rows
 
 
@@ -251,6 +251,11 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
         )
 
 
+def changed(path: Path, found: str) -> ValueError:
+    """The refusal of a file that is no longer what it was when it was opened."""
+    return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
+
+
 def too_large(path: Path, row: int, magnitude: float) -> ValueError:
     """The refusal of a row whose squares overflow."""
     return ValueError(
@@ -301,10 +306,6 @@ def _natural_order(path: Path) -> tuple:
     parts = re.split(r"(\d+)", path.name)
     # Odd places hold the digits. The name itself settles batch_1 against batch_01.
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
-
-
-def _changed(batch: Batch, found: str) -> str:
-    return f"{batch.path}: changed while it was read: {found}; run again when whatever writes it is done."
 
 
 def _open_batch(path: Path) -> Batch:

@@ -38,7 +38,9 @@ from stages.batches import Batch, open_batches, read_centred, split_rows, too_la
 from stages.predictions import (
     Result,
     digest_batch,
+    digest_code,
     digest_part,
+    digest_texts,
     prediction_path,
     read_stamp,
     remove_stale,
@@ -141,16 +143,18 @@ def load_model(folder: Path, quantile: float) -> Trained:
         edges,
         count_rows(clusters, distances, residuals, novel, k, edges),
         # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
-        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode()])),
+        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode(), digest_code()])),
     )
 
 
 def _up_to_date(batches: list[Batch], predictions: Path, model: str, run: RunParameters) -> dict[Batch, Profile]:
-    """The batches, of which the predictions of this very model and content are there already, with their profiles."""
-    stamps = {batch: read_stamp(prediction_path(predictions, batch)) for batch in batches}
-    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp and stamp.model == model}
+    """The batches of which predictions by this very model and code, of this content, are there, with their profiles."""
+    stamps = {batch: read_stamp(prediction_path(predictions, batch), model) for batch in batches}
+    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp}
     digests = map_tasks(digest_part, ((part,) for of_batch in parts.values() for (part,) in of_batch), run)
-    current = {batch: digest_batch(batch, [next(digests) for _ in of_batch]) for batch, of_batch in parts.items()}
+    current = {
+        batch: digest_batch([next(digests) for _ in of_batch], digest_texts(batch)) for batch, of_batch in parts.items()
+    }
     return {batch: stamps[batch].profile for batch, digest in current.items() if digest == stamps[batch].batch}
 
 
@@ -176,6 +180,7 @@ def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
             raise too_large(part.path, start + overflowing[0], np.abs(rows[overflowing[0]]).max())
         start += len(rows)
         digest.update(rows.view(np.uint8))  # of the very bytes that were classified
+    digest.update(rows.dtype.str.encode())
     found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
     k = len(folded.intercept)
     profile = count_rows(found.cluster, found.distance, found.residual, found.novel, k, edges)

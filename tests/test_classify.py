@@ -1,5 +1,6 @@
 """Any folder is classified with the model as it stands; nothing is stale, half written, or taken from others."""
 
+import io
 import json
 import logging
 import os
@@ -13,9 +14,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
+import xxhash
+import yaml
 from conftest import ROOT
 
-from stages import tracking
+from stages import predictions, tracking
 from stages.batches import open_batches
 from stages.classify import classify, load_model
 from stages.predictions import read_stamp
@@ -148,17 +151,113 @@ def test_another_model_computes_everything(fitted, tmp_path):
     assert run(tmp_path / "other") == ["b0.parquet", "b1.parquet"]
 
 
+def restamp(path: Path, stamp: dict) -> None:
+    """Give a file of predictions another stamp."""
+    table = pq.read_table(path)
+    metadata = table.schema.metadata or {}
+    pq.write_table(table.replace_schema_metadata(metadata | {predictions.KEY: json.dumps(stamp)}), path)
+
+
+def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
+    write_batches(Path("new"), new_rows(), [300])
+    run(fitted)
+    first = read_all(Path("p"))
+    # A comment is enough, in any file that predictions are made by.
+    for name in predictions.CODE:
+        copied = tmp_path / "code" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text((ROOT / "stages" / name).read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "predictions.py"))
+        assert run(fitted) == []
+        for name in ("algorithms/novelty.py", "predictions.py"):
+            with (tmp_path / "code" / name).open("a") as file:
+                file.write("# another line\n")
+            assert run(fitted) == ["b0.parquet", "b1.parquet"]
+            assert run(fitted) == []
+    assert run(fitted) == ["b0.parquet", "b1.parquet"]
+    assert read_all(Path("p")) == first
+
+
+def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
+    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.endswith(".py")}
+
+
+@pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])
+def test_predictions_stamped_by_an_older_version_are_made_anew(fitted, profile):
+    # As commit a35c39c stamped them: a digest of model and quantile, and not of the code.
+    write_batches(Path("new"), new_rows(), [])
+    run(fitted)
+    first = read_all(Path("p"))
+    contents = [(fitted / "model" / name).read_bytes() for name in ("reduction.npz", "classifier.npz")]
+    model = xxhash.xxh3_128_hexdigest(b"".join([*contents, b"0.99"]))
+    digest = xxhash.xxh3_128(xxhash.xxh3_128_digest(np.load("new/b0.npy").view(np.uint8)) + b"float16").hexdigest()
+    restamp(Path("p/b0.parquet"), {"model": model, "batch": digest, "profile": profile})
+    assert run(fitted) == ["b0.parquet"]
+    assert read_all(Path("p")) == first
+    # Those of a batch that is gone are still known as ours.
+    restamp(Path("p/b0.parquet"), {"model": model, "batch": digest, "profile": profile})
+    Path("p/b0.parquet").rename("p/gone.parquet")
+    assert run(fitted) == ["b0.parquet"]
+    assert not Path("p/gone.parquet").exists()
+
+
+def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> None:
+    """Have another hand replace a file as soon as a function of stages.predictions has been called once."""
+    original = getattr(predictions, function)
+
+    def call(*arguments):
+        result = original(*arguments)
+        path.write_bytes(content)
+        return result
+
+    monkeypatch.setattr(predictions, function, call)
+
+
+@pytest.mark.parametrize("after", [b'{"text": "t", "id": "new"}\n' * 900, b'{"text": "t"}\n' * 900])
+@pytest.mark.parametrize("before", [b'{"text": "t", "id": "old"}\n' * 900, b'{"text": "t", "topic": "s"}\n' * 900])
+def test_texts_replaced_while_their_ids_are_read_are_refused(fitted, monkeypatch, before, after):
+    write_batches(Path("new"), new_rows(), [])
+    texts = Path("new/b0.jsonl")
+    texts.write_bytes(before)
+    with monkeypatch.context() as patch:
+        replace_after(patch, "_ids", texts, after)
+        with pytest.raises(ValueError, match=r"b0.jsonl: changed while it was read: its texts are not those"):
+            run(fitted)
+    assert not list(Path("p").iterdir())
+    assert run(fitted) == ["b0.parquet"]
+    found = pq.read_table("p/b0.parquet")
+    assert ("id" in found.column_names) == (b"id" in after)
+    assert b"id" not in after or set(found["id"].to_pylist()) == {"new"}
+    assert run(fitted) == []
+
+
+def test_rows_replaced_while_they_are_written_are_not_taken_for_the_old_ones(fitted, monkeypatch):
+    # The same bytes in another order are other numbers, and finite in both.
+    rows = np.random.default_rng(0).integers(0x30, 0x40, size=(20_000, 2 * COLUMNS), dtype=np.uint8)
+    write_batches(Path("new"), rows.view("<f2"), [])
+    other = io.BytesIO()
+    np.save(other, rows.view(">f2"))
+    with monkeypatch.context() as patch:
+        replace_after(patch, "add_profiles", Path("new/b0.npy"), other.getvalue())
+        run(fitted)
+    assert run(fitted) == ["b0.parquet"]
+
+
 def test_stale_predictions_go_and_other_files_stay(fitted):
     write_batches(Path("new"), new_rows(), [300, 600])
     run(fitted)
     pq.write_table(pyarrow.table({"a": [1]}), "p/theirs.parquet")
     Path("p/broken.parquet").write_bytes(b"no parquet")
     Path("p/notes.txt").write_text("mine")
+    os.link("p/b2.parquet", "p/.hidden.parquet")  # of a batch named .hidden, which is gone
+    Path("p/.theirs.parquet").write_bytes(b"no parquet")
     Path(f"p/{tracking.PARTIAL}gone.parquet").write_bytes(b"half")
     Path("new/b2.npy").unlink()
     run(fitted)
     assert {path.name for path in Path("p").iterdir()} == {
-        "b0.parquet", "b1.parquet", "theirs.parquet", "broken.parquet", "notes.txt", "drift.json",
+        "b0.parquet", "b1.parquet", "theirs.parquet", ".theirs.parquet", "broken.parquet", "notes.txt", "drift.json",
     }  # fmt: skip
 
 
@@ -281,8 +380,8 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    stamp = read_stamp(Path("p/b0.parquet"))
-    assert stamp.model == load_model(fitted / "model", 0.99).digest
+    assert read_stamp(Path("p/b0.parquet"), "another model") is None
+    stamp = read_stamp(Path("p/b0.parquet"), load_model(fitted / "model", 0.99).digest)
     assert stamp.profile.rows == 40_000
     assert stamp.profile.novel == sum(file.read()["novel"].to_pylist())
     assert open_batches(Path("new"))[0].rows == 40_000
