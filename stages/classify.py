@@ -106,7 +106,8 @@ def classify(
         total.rows, len(batches), len(batches) - len(todo), total.novel, 100 * total.novel / total.rows,
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
-    drifts = {"all batches": total} | {batch.path.stem: profiles[batch] for batch in batches}
+    # With its suffix no batch has the name of the total.
+    drifts = {"all batches": total} | {batch.path.name: profiles[batch] for batch in batches}
     drifts = {name: compare_profiles(profile, trained.profile) for name, profile in drifts.items()}
     _report_drift(drifts, predictions, own)
     if own:

@@ -245,6 +245,23 @@ def test_rows_replaced_while_they_are_written_are_not_taken_for_the_old_ones(fit
     assert run(fitted) == ["b0.parquet"]
 
 
+def test_no_batch_has_the_name_of_the_total(fitted):
+    Path("data/embeddings_classf").mkdir(parents=True)
+    rows = new_rows(60)
+    np.save("data/embeddings_classf/all batches.npy", rows[:20])
+    np.save("data/embeddings_classf/b.npy", rows[20:])
+    run(fitted, "data/embeddings_classf", "data/predictions")
+    drift = json.loads(Path("metrics/classify/drift.json").read_text())["drift"]
+    assert {name: each["rows"] for name, each in drift.items()} == {
+        "all batches": 60,
+        "all batches.npy": 20,
+        "b.npy": 40,
+    }
+    points = json.loads(Path("plots/drift.json").read_text())
+    assert {point["batch"] for point in points} == set(drift)
+    assert len({(point["batch"], point["test"]) for point in points}) == len(points)
+
+
 def test_stale_predictions_go_and_other_files_stay(fitted):
     write_batches(Path("new"), new_rows(), [300, 600])
     run(fitted)
@@ -393,9 +410,9 @@ def test_held_out_rows_are_novel_as_often_as_asked_and_unrelated_ones_always(fit
     np.save("new/noise.npy", np.random.default_rng(0).normal(size=(500, COLUMNS)))
     run(fitted, quantile=0.95)
     drift = json.loads(Path("p/drift.json").read_text())["drift"]
-    assert drift["noise"]["verdict"] == "foreign"
-    assert drift["noise"]["novel_share"] > 0.9
+    assert drift["noise.npy"]["verdict"] == "foreign"
+    assert drift["noise.npy"]["novel_share"] > 0.9
     # 1,200 training rows fix the share to 0.05 +- 0.0063.
-    assert abs(drift["b0"]["novel_share"] - 0.05) < 3 * 0.0063
-    assert drift["b0"]["verdict"] == "like training"
-    assert "noise: foreign (novel rows" in caplog.text
+    assert abs(drift["b0.npy"]["novel_share"] - 0.05) < 3 * 0.0063
+    assert drift["b0.npy"]["verdict"] == "like training"
+    assert "noise.npy: foreign (novel rows" in caplog.text
