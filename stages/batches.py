@@ -8,8 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.tracking import PARTIAL
+
 BLOCK_ROWS = 4096
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
+NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Batch(NamedTuple):
@@ -42,14 +46,21 @@ def open_batches(folder: Path) -> list[Batch]:
     Raises
     ------
     ValueError
-        If the folder is missing or empty, holds anything else, or a batch is not a two-dimensional array of
-        floats with as many columns as the first batch. The message names the file.
+        If the folder is missing or empty, holds anything else, a name cannot be shown, or a batch is not a
+        two-dimensional array of floats with as many columns as the first batch. The message names the file.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; it has to hold the batches, one .npy file each.")
     paths = sorted(folder.iterdir(), key=_natural_order)
     names = {path.name for path in paths}
     for path in paths:
+        if CONTROL.search(path.name) or not _is_utf8(path.name):
+            raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
+        if path.name.startswith(PARTIAL):
+            raise ValueError(
+                f"{path}: a name that starts with {PARTIAL} is that of a half-written file, which DVC and Git ignore; "
+                "rename or remove it."
+            )
         if path.suffix not in (".npy", ".jsonl") or not path.is_file():
             raise ValueError(
                 f"{path}: not a batch; this folder may hold only .npy files and a .jsonl of texts beside each. "
@@ -270,14 +281,14 @@ def read_texts(batch: Batch) -> list[dict] | None:
     Returns
     -------
     list of dict, or None
-        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). None where
-        the batch has no texts.
+        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). A topic is on one
+        line, and one that is empty or `NO_TOPIC` is none. None where the batch has no texts.
 
     Raises
     ------
     ValueError
-        If the file is not UTF-8, a line is not such an object, or their number is not that of the rows. The
-        message names file and row.
+        If the file is not UTF-8, a line is not such an object, holds half of a surrogate pair, or their number is not
+        that of the rows. The message names file and row.
     """
     return list(iterate_texts(batch)) if batch.texts_path.exists() else None
 
@@ -300,6 +311,20 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
             except UnicodeDecodeError as error:
                 raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
             position += len(line)
+
+
+def one_line(text: str) -> str:
+    """The text with a space for every run of white space and control characters."""
+    return " ".join(CONTROL.sub(" ", text).split())
+
+
+def _is_utf8(text: str) -> bool:
+    """Not where it holds half of a surrogate pair: JSON can, and Python puts one for a stray byte of a file's name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _natural_order(path: Path) -> tuple:
@@ -330,6 +355,10 @@ def _parse_text(line: str, path: Path, row: int) -> dict:
     if not isinstance(entry, dict) or "text" not in entry:
         raise ValueError(f"{path}: row {row} has no text; {expected}.")
     for key in ("text", "id", "topic"):
-        if not isinstance(entry.get(key, ""), str):
-            raise ValueError(f"{path}: row {row}: {key} is {entry[key]!r}, not a string; {expected}.")
-    return entry
+        value = entry.get(key, "")
+        if not isinstance(value, str):
+            raise ValueError(f"{path}: row {row}: {key} is {value!r}, not a string; {expected}.")
+        if not _is_utf8(value):
+            raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
+    topic = one_line(entry.pop("topic", ""))
+    return entry if topic in ("", NO_TOPIC) else entry | {"topic": topic}
