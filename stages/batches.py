@@ -230,7 +230,8 @@ def read_centred(
         If a row is not finite or all zeros; the message names file and row.
     """
     buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
-    of_zeros = np.vecdot(center, center)
+    with np.errstate(over="ignore"):
+        of_zeros = np.vecdot(center, center)
     start = batch.start
     for rows in read_stored(batch, block_rows):
         with np.errstate(over="ignore", invalid="ignore"):

@@ -138,7 +138,7 @@ def test_centred_rows_keep_the_digits_of_rows_far_from_the_origin(tmp_path, dtyp
     np.testing.assert_allclose(squared_lengths, (exact**2).sum(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("center", [0.0, 0.3, 40.0])
+@pytest.mark.parametrize("center", [0.0, 0.3, 40.0, 1e25])
 @pytest.mark.parametrize(
     ("row", "value", "message"),
     [(3, np.nan, "in row 3, 5 of 5 values are NaN"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],

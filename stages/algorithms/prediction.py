@@ -61,6 +61,7 @@ class Bounds(NamedTuple):
     score: float  # of that difference, from all that follows the reduction
     similarity: float  # likewise of a similarity
     square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
+    least: float  # squared length, also reduced, from which on these hold: below, sums of squares underflow
 
 
 def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
@@ -105,7 +106,8 @@ def fold_model(model: Model) -> Folded:
     -----
     A sum of n products rounded to unit roundoff u is off by at most n u / (1 - n u) times the sum of their magnitudes,
     in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1); the
-    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random.
+    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random. That is so as long as
+    nothing underflows: of rows too short for that, and of all rows where the scales are, nothing is clear.
     """
     reduction, (d, columns) = model.reduction, model.reduction.components.shape
     directions = unit_vectors(model.centroids).T
@@ -128,12 +130,16 @@ def fold_model(model: Model) -> Folded:
         for axes in differences
     ]
     shift = np.linalg.norm(lost) + np.linalg.norm(reduction.center)
+    squares = np.stack([np.ones(d), reduction.scale**2], axis=1)
+    least = columns * np.finfo(np.float32).tiny / np.finfo(np.float32).eps
+    with np.errstate(over="ignore"):  # what becomes infinite leaves nothing clear
+        matrix, offset, squares = (each.astype(np.float32) for each in (matrix, offset, squares))
     return Folded(
         model=model,
         mean=mean,
-        matrix=matrix.astype(np.float32),
-        offset=offset.astype(np.float32),
-        squares=np.stack([np.ones(d), reduction.scale**2], axis=1).astype(np.float32),
+        matrix=matrix,
+        offset=offset,
+        squares=squares,
         directions=directions.astype(np.float32),
         coef=-model.coef.astype(np.float32),
         intercept=(model.coef.sum(axis=1) + model.intercept).astype(np.float32),
@@ -147,6 +153,7 @@ def fold_model(model: Model) -> Folded:
                 2 * shift + 2 * per_row * np.linalg.norm(offsets * reduction.scale),
                 shift**2,
             ),
+            least=least if squares.min() > least else np.inf,
         ),
     )
 
@@ -201,7 +208,8 @@ def classify_chunk(
         doubt = 1.1 * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
         square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
         clear = (
-            (turned < 0.05)
+            (np.minimum(squares[:, 0], squared_lengths) > bounds.least)
+            & (turned < 0.05)
             & (gap > doubt)
             & (np.abs(distance - model.distance_limits[cluster]) > 2 * turned + bounds.similarity)
             & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)
