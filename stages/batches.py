@@ -8,8 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.tracking import PARTIAL
+
 BLOCK_ROWS = 4096
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
+NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Batch(NamedTuple):
@@ -42,14 +46,21 @@ def open_batches(folder: Path) -> list[Batch]:
     Raises
     ------
     ValueError
-        If the folder is missing or empty, holds anything else, or a batch is not a two-dimensional array of
-        floats with as many columns as the first batch. The message names the file.
+        If the folder is missing or empty, holds anything else, a name cannot be shown, or a batch is not a
+        two-dimensional array of floats with as many columns as the first batch. The message names the file.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; it has to hold the batches, one .npy file each.")
     paths = sorted(folder.iterdir(), key=_natural_order)
     names = {path.name for path in paths}
     for path in paths:
+        if CONTROL.search(path.name) or not _is_utf8(path.name):
+            raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
+        if path.name.startswith(PARTIAL):
+            raise ValueError(
+                f"{path}: a name that starts with {PARTIAL} is that of a half-written file, which DVC and Git ignore; "
+                "rename or remove it."
+            )
         if path.suffix not in (".npy", ".jsonl") or not path.is_file():
             raise ValueError(
                 f"{path}: not a batch; this folder may hold only .npy files and a .jsonl of texts beside each. "
@@ -132,7 +143,7 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
     array = stored_array(batch.path)
     end = batch.start + batch.rows
     if array.ndim != 2 or array.shape[1] != batch.columns or len(array) < end:
-        raise ValueError(_changed(batch, f"its shape is {array.shape}, expected {end} rows x {batch.columns} columns"))
+        raise changed(batch.path, f"its shape is {array.shape}, expected {end} rows x {batch.columns} columns")
     block = np.empty((min(block_rows, batch.rows), batch.columns), dtype=array.dtype)
     with batch.path.open("rb") as file:
 
@@ -149,12 +160,12 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
                 whole = all(fill(column, i * len(array) + start) for i, column in enumerate(by_column))
                 rows[...] = by_column.T
             if not whole:
-                raise ValueError(_changed(batch, f"rows {start} to {start + len(rows) - 1} are no longer all there"))
+                raise changed(batch.path, f"rows {start} to {start + len(rows) - 1} are no longer all there")
             yield rows
 
 
-def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
-    """Read all rows in order, in blocks of equal size that run across the borders of files.
+def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Read all rows in order and in double precision, in blocks of equal size that run across the borders of files.
 
     The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
     one-row batches costs no more arithmetic than one large file. Memory: one block.
@@ -162,14 +173,12 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     Parameters
     ----------
     batches : list of Batch
-    dtype : numpy dtype
-        Of the blocks returned.
     block_rows : int
         Rows a block; the last one may have fewer.
 
     Yields
     ------
-    ndarray of shape (block_rows, columns)
+    ndarray of shape (block_rows, columns), float64
         Finite, without zero rows. Do not keep it: the next block overwrites it.
 
     Raises
@@ -177,7 +186,7 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
     ValueError
         If a row is not finite or all zeros; the message names file and row.
     """
-    block = np.empty((block_rows, batches[0].columns), dtype=dtype)
+    block = np.empty((block_rows, batches[0].columns))
     filled = 0
     for batch in batches:
         start = batch.start
@@ -185,8 +194,7 @@ def read_blocks(batches: list[Batch], dtype: type = np.float64, block_rows: int 
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
-                # An overflow becomes an infinity and a signalling NaN a quiet one; _check_rows names both.
-                with np.errstate(over="ignore", invalid="ignore"):
+                with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one; check_rows names it
                     target[...] = taken
                 check_rows(target, batch.path, np.arange(start, start + len(taken)))
                 filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
@@ -237,7 +245,8 @@ def read_centred(
         If a row is not finite or all zeros; the message names file and row.
     """
     buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
-    of_zeros = np.vecdot(center, center)
+    with np.errstate(over="ignore"):
+        of_zeros = np.vecdot(center, center)
     start = batch.start
     for rows in read_stored(batch, block_rows):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -256,10 +265,10 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
     """Refuse rows that are not finite or all zeros; `numbers` are their places in the file."""
     finite = np.isfinite(rows)
     if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1))
+        bad = np.flatnonzero(~finite.all(axis=1))[0]
         raise ValueError(
-            f"{path}: {(~finite).sum()} values are NaN or infinite or overflow {rows.dtype}, the first in row "
-            f"{numbers[bad[0]]}; remove the row or embed its text again."
+            f"{path}: in row {numbers[bad]}, {(~finite[bad]).sum()} of {rows.shape[1]} values are NaN or infinite; "
+            "remove it or embed its text again."
         )
     zero = np.flatnonzero(~rows.any(axis=1))
     if len(zero):
@@ -269,20 +278,33 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
         )
 
 
+def changed(path: Path, found: str) -> ValueError:
+    """The refusal of a file that is no longer what it was when it was opened."""
+    return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
+
+
+def too_large(path: Path, row: int, magnitude: float) -> ValueError:
+    """The refusal of a row whose squares overflow."""
+    return ValueError(
+        f"{path}: row {row} holds a value of magnitude {magnitude:.3g}, too large to sum its square; "
+        "expected about 1; remove the row or embed its text again."
+    )
+
+
 def read_texts(batch: Batch) -> list[dict] | None:
     """Read the texts beside a batch.
 
     Returns
     -------
     list of dict, or None
-        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). None where
-        the batch has no texts.
+        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). A topic is on one
+        line, and one that is empty or `NO_TOPIC` is none. None where the batch has no texts.
 
     Raises
     ------
     ValueError
-        If the file is not UTF-8, a line is not such an object, or their number is not that of the rows. The
-        message names file and row.
+        If the file is not UTF-8, a line is not such an object, holds half of a surrogate pair, or their number is not
+        that of the rows. The message names file and row.
     """
     return list(iterate_texts(batch)) if batch.texts_path.exists() else None
 
@@ -307,14 +329,24 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
             position += len(line)
 
 
+def one_line(text: str) -> str:
+    """The text with a space for every run of white space and control characters."""
+    return " ".join(CONTROL.sub(" ", text).split())
+
+
+def _is_utf8(text: str) -> bool:
+    """Not where it holds half of a surrogate pair: JSON can, and Python puts one for a stray byte of a file's name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _natural_order(path: Path) -> tuple:
     parts = re.split(r"(\d+)", path.name)
     # Odd places hold the digits. The name itself settles batch_1 against batch_01.
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
-
-
-def _changed(batch: Batch, found: str) -> str:
-    return f"{batch.path}: changed while it was read: {found}; run again when whatever writes it is done."
 
 
 def _open_batch(path: Path) -> Batch:
@@ -339,6 +371,10 @@ def _parse_text(line: str, path: Path, row: int) -> dict:
     if not isinstance(entry, dict) or "text" not in entry:
         raise ValueError(f"{path}: row {row} has no text; {expected}.")
     for key in ("text", "id", "topic"):
-        if not isinstance(entry.get(key, ""), str):
-            raise ValueError(f"{path}: row {row}: {key} is {entry[key]!r}, not a string; {expected}.")
-    return entry
+        value = entry.get(key, "")
+        if not isinstance(value, str):
+            raise ValueError(f"{path}: row {row}: {key} is {value!r}, not a string; {expected}.")
+        if not _is_utf8(value):
+            raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
+    topic = one_line(entry.pop("topic", ""))
+    return entry if topic in ("", NO_TOPIC) else entry | {"topic": topic}

@@ -35,11 +35,13 @@ from stages.algorithms.drift import (
 from stages.algorithms.novelty import Detector, novelty_limits
 from stages.algorithms.prediction import Folded, Model, Predictions, classify_chunk, fold_model
 from stages.algorithms.principal_components import Reduction, fingerprint
-from stages.batches import Batch, open_batches, read_centred, split_rows
+from stages.batches import Batch, open_batches, read_centred, split_rows, too_large
 from stages.predictions import (
     Result,
     digest_batch,
+    digest_code,
     digest_part,
+    digest_texts,
     prediction_path,
     read_stamp,
     remove_stale,
@@ -105,7 +107,8 @@ def classify(
         total.rows, len(batches), len(batches) - len(todo), total.novel, 100 * total.novel / total.rows,
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
-    drifts = {"all batches": total} | {batch.path.stem: profiles[batch] for batch in batches}
+    # With its suffix no batch has the name of the total.
+    drifts = {"all batches": total} | {batch.path.name: profiles[batch] for batch in batches}
     drifts = {name: compare_profiles(profile, trained.training) for name, profile in drifts.items()}
     _report_drift(drifts, predictions, own)
     if own:
@@ -152,16 +155,18 @@ def load_model(folder: Path, quantile: float) -> Trained:
             moved=half["moved"],
         ),
         # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
-        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode()])),
+        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode(), digest_code()])),
     )
 
 
 def _up_to_date(batches: list[Batch], predictions: Path, model: str, run: RunParameters) -> dict[Batch, Profile]:
-    """The batches, of which the predictions of this very model and content are there already, with their profiles."""
-    stamps = {batch: read_stamp(prediction_path(predictions, batch)) for batch in batches}
-    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp and stamp.model == model}
+    """The batches of which predictions by this very model and code, of this content, are there, with their profiles."""
+    stamps = {batch: read_stamp(prediction_path(predictions, batch), model) for batch in batches}
+    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp}
     digests = map_tasks(digest_part, ((part,) for of_batch in parts.values() for (part,) in of_batch), run)
-    current = {batch: digest_batch(batch, [next(digests) for _ in of_batch]) for batch, of_batch in parts.items()}
+    current = {
+        batch: digest_batch([next(digests) for _ in of_batch], digest_texts(batch)) for batch, of_batch in parts.items()
+    }
     return {batch: stamps[batch].profile for batch, digest in current.items() if digest == stamps[batch].batch}
 
 
@@ -179,9 +184,15 @@ def _compute(batches: list[Batch], predictions: Path, trained: Trained, run: Run
 
 def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
     chunks, digest = [], xxhash.xxh3_128()
+    start = part.start
     for rows, centred, squared_lengths in read_centred(part, folded.mean):
         chunks.append(classify_chunk(rows, centred, squared_lengths, folded)[0])
+        overflowing = np.flatnonzero(np.isnan(chunks[-1].residual))
+        if len(overflowing):
+            raise too_large(part.path, start + overflowing[0], np.abs(rows[overflowing[0]]).max())
+        start += len(rows)
         digest.update(rows.view(np.uint8))  # of the very bytes that were classified
+    digest.update(rows.dtype.str.encode())
     found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
     k = len(folded.intercept)
     profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, k, edges)

@@ -16,6 +16,7 @@ import numpy as np
 from stages import tracking
 from stages.algorithms.representatives import lowest_of_clusters, measure_memberships
 from stages.algorithms.topic_words import topic_words
+from stages.batches import NO_TOPIC
 from stages.rows import Row, load_classifier, read_predictions, read_rows
 from stages.tracking import Between
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 TEXT_LENGTH = 200
 NAME_WORDS = 3
 TOPICS_SHOWN = 40
-NO_TOPIC = "(no topic given)"
 
 
 class DescribeParameters(TypedDict):

@@ -1,5 +1,6 @@
-"""Files of predictions: Parquet that says in its metadata which model and which batch it was made from."""
+"""Files of predictions: Parquet that says in its metadata which model, code and batch it was made from."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -15,9 +16,16 @@ import xxhash
 from stages import tracking
 from stages.algorithms.drift import Profile, add_profiles
 from stages.algorithms.prediction import Predictions
-from stages.batches import Batch, iterate_texts, read_stored, stored_array
+from stages.batches import Batch, changed, iterate_texts, read_stored
 
 KEY = b"stages.classify"
+# What makes predictions and the counts beside them: all that classify imports. A change to any of these files makes
+# all predictions anew, be it in a comment; that costs less than a number which somebody forgets to raise.
+CODE = (
+    "classify.py", "batches.py", "predictions.py", "tracking.py", "workers.py", "algorithms/centroids.py",
+    "algorithms/classifier.py", "algorithms/drift.py", "algorithms/novelty.py", "algorithms/prediction.py",
+    "algorithms/principal_components.py",
+)  # fmt: skip
 FIELDS = [
     ("row", pyarrow.int32()),
     ("id", pyarrow.string()),
@@ -38,15 +46,20 @@ class Result(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What a file of predictions was made from, and the counts that drift is judged by."""
+    """Which batch a file of predictions was made from, and the counts that drift is judged by."""
 
-    model: str
     batch: str
     profile: Profile
 
 
-def read_stamp(path: Path) -> Stamp | None:
-    """The stamp of a file; None where there is no file.
+def read_stamp(path: Path, model: str) -> Stamp | None:
+    """The stamp of a file that this model and this code made; None where there is no file, or another made it.
+
+    Parameters
+    ----------
+    path : Path
+    model : str
+        Digest of model and code. Only where the file bears it, its stamp is known to be in today's form.
 
     Raises
     ------
@@ -60,10 +73,10 @@ def read_stamp(path: Path) -> Stamp | None:
             f"{path}: not written by classify, and it would be replaced; move it, or choose another folder."
         )
     content = json.loads(pyarrow.parquet.read_metadata(path).metadata[KEY])
+    if content["model"] != model:
+        return None
     clusters, distances, residuals, novel = content["profile"]
-    return Stamp(
-        content["model"], content["batch"], Profile(np.array(clusters), np.array(distances), np.array(residuals), novel)
-    )
+    return Stamp(content["batch"], Profile(np.array(clusters), np.array(distances), np.array(residuals), novel))
 
 
 def is_ours(path: Path) -> bool:
@@ -77,8 +90,9 @@ def is_ours(path: Path) -> bool:
 def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     """Remove our predictions of batches that are gone, and what a killed run left half written; nothing else."""
     kept = {prediction_path(folder, batch) for batch in batches}
-    stale = [path for path in folder.glob("[!.]*.parquet") if path not in kept and is_ours(path)]
-    for path in [*stale, *folder.glob(f"{tracking.PARTIAL}*.parquet")]:
+    half_written = set(folder.glob(f"{tracking.PARTIAL}*.parquet"))
+    stale = [path for path in sorted(folder.glob("*.parquet")) if path not in kept | half_written and is_ours(path)]
+    for path in [*stale, *half_written]:
         path.unlink()
     return stale
 
@@ -88,26 +102,43 @@ def prediction_path(folder: Path, batch: Batch) -> Path:
     return folder / f"{batch.path.stem}.parquet"
 
 
+def digest_code() -> bytes:
+    """Digest of what makes predictions, whatever the line ends of a checkout."""
+    folder = Path(__file__).parent
+    return xxhash.xxh3_128_digest("\0".join((folder / name).read_text(encoding="utf-8") for name in CODE).encode())
+
+
 def digest_part(part: Batch) -> bytes:
     """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
     digest = xxhash.xxh3_128()
     for rows in read_stored(part):
         digest.update(rows.view(np.uint8))
+    digest.update(rows.dtype.str.encode())
     return digest.digest()
 
 
-def digest_batch(batch: Batch, parts: Iterable[bytes]) -> str:
-    """Digest of a batch from those of its parts, and of its texts."""
-    digest = xxhash.xxh3_128(b"".join(parts) + str(stored_array(batch.path).dtype).encode())
-    if batch.texts_path.exists():
-        with batch.texts_path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def digest_texts(batch: Batch) -> bytes:
+    """Digest of the texts beside a batch; nothing where it has none."""
+    if not batch.texts_path.exists():
+        return b""
+    with batch.texts_path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).digest()
+
+
+def digest_batch(parts: Iterable[bytes], texts: bytes) -> str:
+    """Digest of a batch from those of its parts and of its texts."""
+    return xxhash.xxh3_128_hexdigest(b"".join([*parts, texts]))
 
 
 def write_predictions(folder: Path, batch: Batch, model: str, results: Iterable[Result]) -> Profile:
-    """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all."""
+    """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the texts change before the last id is written: the stamp would say that the ids are of other texts.
+    """
+    texts = digest_texts(batch)
     ids, rows, digests, profiles = _ids(batch), 0, [], []
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
@@ -126,10 +157,12 @@ def write_predictions(folder: Path, batch: Batch, model: str, results: Iterable[
             rows += n
             digests.append(digest)
             profiles.append(profile)
+        if digest_texts(batch) != texts:
+            raise changed(batch.texts_path, "its texts are not those that ids were read from")
         total = reduce(add_profiles, profiles)
         content = {
             "model": model,
-            "batch": digest_batch(batch, digests),
+            "batch": digest_batch(digests, texts),
             "profile": [np.asarray(counts).tolist() for counts in total],
         }
         writer.add_key_value_metadata({KEY: json.dumps(content)})

@@ -22,7 +22,7 @@ from stages.algorithms.principal_components import (
     reduce_rows,
     typical_length,
 )
-from stages.batches import Batch, locate, open_batches, read_blocks, split_rows
+from stages.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
 from stages.tracking import Between
 from stages.workers import RunParameters, map_tasks
 
@@ -75,7 +75,8 @@ def reduce(
 
 def sum_moments(parts: list[list[Batch]], run: RunParameters) -> Moments:
     """The moments of all rows, about the mean of the first part's first block."""
-    origin = next(read_blocks(parts[0])).mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is refused with its part
+        origin = next(read_blocks(parts[0])).mean(axis=0)
     sums = map_tasks(_sum_part, ((part, origin) for part in parts), run)
     return fold(add_moments, _progress(sums, parts, "moments"))
 
@@ -85,11 +86,7 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
         moments = accumulate_moments(read_blocks(part), origin)
     if not np.trace(moments.products) < LARGEST**2:  # nor is it if it is NaN
         largest = np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)])
-        path, row = locate(part, largest.argmax())
-        raise ValueError(
-            f"{path}: row {row} holds a value of magnitude {largest.max():.3g}, too large to sum its square; expected "
-            "about 1; remove the row or embed its text again."
-        )
+        raise too_large(*locate(part, largest.argmax()), largest.max())
     return moments
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.batches import open_batches, read_texts
+from stages.batches import one_line, open_batches, read_texts
 
 
 class Row(NamedTuple):
@@ -21,7 +21,7 @@ class Row(NamedTuple):
         """The text on one line, cut to `length` characters; the place in its batch where there is none."""
         if self.text is None:
             return f"{self.batch}, row {self.row}"
-        text = " ".join(self.text.split()) or "(empty text)"
+        text = one_line(self.text) or "(empty text)"
         return text if len(text) <= length else f"{text[: length - 1]}…"
 
 

@@ -1,5 +1,6 @@
 """A folder of batches gives all its rows in order, or one line that says what is wrong with which file."""
 
+import json
 import os
 from pathlib import Path
 
@@ -110,8 +111,8 @@ def with_value(row: int, value: float) -> np.ndarray:
         (np.full((2, 3), "x"), "b.npy: dtype <U1"),
         (np.ones((0, 3)), "b.npy: 0 rows"),
         (np.ones((3, 0)), "0 columns"),
-        (with_value(3, np.nan), r"b.npy: 5 values are NaN or infinite .* the first in row 3"),
-        (with_value(2, -np.inf), r"first in row 2"),
+        (with_value(3, np.nan), r"b.npy: in row 3, 5 of 5 values are NaN or infinite"),
+        (with_value(2, -np.inf), "in row 2, 5 of 5 values"),
         (with_value(4, 0.0), r"b.npy: row 4 is all zeros"),
     ],
 )
@@ -137,10 +138,10 @@ def test_centred_rows_keep_the_digits_of_rows_far_from_the_origin(tmp_path, dtyp
     np.testing.assert_allclose(squared_lengths, (exact**2).sum(axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("center", [0.0, 0.3, 40.0])
+@pytest.mark.parametrize("center", [0.0, 0.3, 40.0, 1e25])
 @pytest.mark.parametrize(
     ("row", "value", "message"),
-    [(3, np.nan, "NaN or infinite .* the first in row 3"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],
+    [(3, np.nan, "in row 3, 5 of 5 values are NaN"), (2, np.inf, "row 2"), (4, 0.0, "row 4 is all zeros")],
 )
 def test_centred_rows_are_checked_as_they_are_stored(tmp_path, row, value, message, center):
     center = np.full(5, center, dtype=np.float32)
@@ -159,7 +160,7 @@ def test_centred_rows_are_checked_as_they_are_stored(tmp_path, row, value, messa
 
 def test_a_row_is_numbered_within_its_own_file(tmp_path):
     folder = write(tmp_path / "e", a=random_rows(5), b=with_value(3, np.nan))
-    with pytest.raises(ValueError, match=r"b.npy: .* row 3"):
+    with pytest.raises(ValueError, match=r"b.npy: in row 3, "):
         read_all(folder, block_rows=4)
 
 
@@ -223,6 +224,8 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path):
         (b'{"text": "a"}\n[]\n', "row 1 has no text"),
         (b'{"text": "a"}\n{"text": "b", "id": 7}\n', "row 1: id is 7, not a string"),
         (b'{"text": "a"}\n{"text": "\xff"}\n', "not UTF-8 at byte 24"),
+        (b'{"text": "a"}\n{"text": "\\ud83d"}\n', "row 1: text holds half of a surrogate pair"),
+        (b'{"text": "a"}\n{"text": "b", "id": "\\udc08"}\n', "row 1: id holds half of a surrogate pair"),
     ],
 )
 def test_wrong_texts_are_refused_by_file_and_row(tmp_path, texts, message):
@@ -230,6 +233,43 @@ def test_wrong_texts_are_refused_by_file_and_row(tmp_path, texts, message):
     (folder / "b.jsonl").write_bytes(texts)
     with pytest.raises(ValueError, match=f"b.jsonl: .*{message}"):
         read_texts(open_batches(folder)[0])
+
+
+@pytest.mark.parametrize(
+    ("topic", "read"),
+    [
+        ("", None),
+        (" \n\t", None),
+        ("\x00", None),
+        ("(no topic given)", None),
+        ("a\r\nb\u2028c\x1b[d", "a b c [d"),
+        ("🐈", "🐈"),
+    ],
+)
+def test_a_topic_is_one_line_and_an_empty_one_is_none(tmp_path, topic, read):
+    folder = write(tmp_path / "e", b=random_rows(1))
+    (folder / "b.jsonl").write_text(json.dumps({"text": "t", "topic": topic}))
+    (text,) = read_texts(open_batches(folder)[0])
+    assert text.get("topic") == read
+    assert ("topic" in text) == (read is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (b"a\nb.npy", r"a\\nb.npy': this name holds a control character"),
+        (b"a\x1b[2J.npy", "this name holds a control character"),
+        (b"\xff.npy", r"\\udcff.npy': this name .* is not UTF-8"),
+        (b".partial-b.npy", r"a name that starts with .partial- is that of a half-written file"),
+    ],
+)
+def test_names_that_cannot_be_shown_or_are_never_kept_are_refused(tmp_path, name, message):
+    folder = write(tmp_path / "e", a=random_rows(2))
+    os.rename(folder / "a.npy", os.fsencode(folder) + b"/" + name)
+    with pytest.raises(ValueError, match=message):
+        open_batches(folder)
+    os.rename(os.fsencode(folder) + b"/" + name, folder / ".a | <b> ü.npy")
+    assert len(open_batches(folder)) == 1
 
 
 def test_texts_keep_what_they_hold(tmp_path):

@@ -1,5 +1,6 @@
 """Any folder is classified with the model as it stands; nothing is stale, half written, or taken from others."""
 
+import io
 import json
 import logging
 import os
@@ -13,9 +14,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
+import xxhash
+import yaml
 from conftest import ROOT
 
-from stages import tracking
+from stages import predictions, tracking
 from stages.batches import open_batches
 from stages.classify import classify, load_model
 from stages.predictions import read_stamp
@@ -148,17 +151,130 @@ def test_another_model_computes_everything(fitted, tmp_path):
     assert run(tmp_path / "other") == ["b0.parquet", "b1.parquet"]
 
 
+def restamp(path: Path, stamp: dict) -> None:
+    """Give a file of predictions another stamp."""
+    table = pq.read_table(path)
+    metadata = table.schema.metadata or {}
+    pq.write_table(table.replace_schema_metadata(metadata | {predictions.KEY: json.dumps(stamp)}), path)
+
+
+def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
+    write_batches(Path("new"), new_rows(), [300])
+    run(fitted)
+    first = read_all(Path("p"))
+    # A comment is enough, in any file that predictions are made by.
+    for name in predictions.CODE:
+        copied = tmp_path / "code" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text((ROOT / "stages" / name).read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "predictions.py"))
+        assert run(fitted) == []
+        for name in ("algorithms/novelty.py", "predictions.py"):
+            with (tmp_path / "code" / name).open("a") as file:
+                file.write("# another line\n")
+            assert run(fitted) == ["b0.parquet", "b1.parquet"]
+            assert run(fitted) == []
+    assert run(fitted) == ["b0.parquet", "b1.parquet"]
+    assert read_all(Path("p")) == first
+
+
+def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
+    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.endswith(".py")}
+
+
+@pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])
+def test_predictions_stamped_by_an_older_version_are_made_anew(fitted, profile):
+    # As commit a35c39c stamped them: a digest of model and quantile, and not of the code.
+    write_batches(Path("new"), new_rows(), [])
+    run(fitted)
+    first = read_all(Path("p"))
+    contents = [(fitted / "model" / name).read_bytes() for name in ("reduction.npz", "classifier.npz")]
+    model = xxhash.xxh3_128_hexdigest(b"".join([*contents, b"0.99"]))
+    digest = xxhash.xxh3_128(xxhash.xxh3_128_digest(np.load("new/b0.npy").view(np.uint8)) + b"float16").hexdigest()
+    restamp(Path("p/b0.parquet"), {"model": model, "batch": digest, "profile": profile})
+    assert run(fitted) == ["b0.parquet"]
+    assert read_all(Path("p")) == first
+    # Those of a batch that is gone are still known as ours.
+    restamp(Path("p/b0.parquet"), {"model": model, "batch": digest, "profile": profile})
+    Path("p/b0.parquet").rename("p/gone.parquet")
+    assert run(fitted) == ["b0.parquet"]
+    assert not Path("p/gone.parquet").exists()
+
+
+def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> None:
+    """Have another hand replace a file as soon as a function of stages.predictions has been called once."""
+    original = getattr(predictions, function)
+
+    def call(*arguments):
+        result = original(*arguments)
+        path.write_bytes(content)
+        return result
+
+    monkeypatch.setattr(predictions, function, call)
+
+
+@pytest.mark.parametrize("after", [b'{"text": "t", "id": "new"}\n' * 900, b'{"text": "t"}\n' * 900])
+@pytest.mark.parametrize("before", [b'{"text": "t", "id": "old"}\n' * 900, b'{"text": "t", "topic": "s"}\n' * 900])
+def test_texts_replaced_while_their_ids_are_read_are_refused(fitted, monkeypatch, before, after):
+    write_batches(Path("new"), new_rows(), [])
+    texts = Path("new/b0.jsonl")
+    texts.write_bytes(before)
+    with monkeypatch.context() as patch:
+        replace_after(patch, "_ids", texts, after)
+        with pytest.raises(ValueError, match=r"b0.jsonl: changed while it was read: its texts are not those"):
+            run(fitted)
+    assert not list(Path("p").iterdir())
+    assert run(fitted) == ["b0.parquet"]
+    found = pq.read_table("p/b0.parquet")
+    assert ("id" in found.column_names) == (b"id" in after)
+    assert b"id" not in after or set(found["id"].to_pylist()) == {"new"}
+    assert run(fitted) == []
+
+
+def test_rows_replaced_while_they_are_written_are_not_taken_for_the_old_ones(fitted, monkeypatch):
+    # The same bytes in another order are other numbers, and finite in both.
+    rows = np.random.default_rng(0).integers(0x30, 0x40, size=(20_000, 2 * COLUMNS), dtype=np.uint8)
+    write_batches(Path("new"), rows.view("<f2"), [])
+    other = io.BytesIO()
+    np.save(other, rows.view(">f2"))
+    with monkeypatch.context() as patch:
+        replace_after(patch, "add_profiles", Path("new/b0.npy"), other.getvalue())
+        run(fitted)
+    assert run(fitted) == ["b0.parquet"]
+
+
+def test_no_batch_has_the_name_of_the_total(fitted):
+    Path("data/embeddings_classf").mkdir(parents=True)
+    rows = new_rows(60)
+    np.save("data/embeddings_classf/all batches.npy", rows[:20])
+    np.save("data/embeddings_classf/b.npy", rows[20:])
+    run(fitted, "data/embeddings_classf", "data/predictions")
+    drift = json.loads(Path("metrics/classify/drift.json").read_text())["drift"]
+    assert {name: each["rows"] for name, each in drift.items()} == {
+        "all batches": 60,
+        "all batches.npy": 20,
+        "b.npy": 40,
+    }
+    points = json.loads(Path("plots/drift.json").read_text())
+    assert {point["batch"] for point in points} == set(drift)
+    assert len({(point["batch"], point["test"]) for point in points}) == len(points)
+
+
 def test_stale_predictions_go_and_other_files_stay(fitted):
     write_batches(Path("new"), new_rows(), [300, 600])
     run(fitted)
     pq.write_table(pyarrow.table({"a": [1]}), "p/theirs.parquet")
     Path("p/broken.parquet").write_bytes(b"no parquet")
     Path("p/notes.txt").write_text("mine")
+    os.link("p/b2.parquet", "p/.hidden.parquet")  # of a batch named .hidden, which is gone
+    Path("p/.theirs.parquet").write_bytes(b"no parquet")
     Path(f"p/{tracking.PARTIAL}gone.parquet").write_bytes(b"half")
     Path("new/b2.npy").unlink()
     run(fitted)
     assert {path.name for path in Path("p").iterdir()} == {
-        "b0.parquet", "b1.parquet", "theirs.parquet", "broken.parquet", "notes.txt", "drift.json",
+        "b0.parquet", "b1.parquet", "theirs.parquet", ".theirs.parquet", "broken.parquet", "notes.txt", "drift.json",
     }  # fmt: skip
 
 
@@ -249,14 +365,40 @@ def test_a_bad_row_is_refused_by_file_and_row_and_nothing_is_left(fitted):
     assert not list(Path().glob("p/*"))
 
 
+@pytest.mark.parametrize("magnitude", [1e154, 1e200, 1e308])
+def test_a_row_too_large_to_square_is_refused_by_file_and_row(fitted, magnitude):
+    rows = population(18_000, 7)[0]
+    rows[17_000, 3] = -magnitude
+    write_batches(Path("new"), rows, [400])
+    with pytest.raises(
+        ValueError, match=rf"b1.npy: row 16600 holds a value of magnitude {magnitude:.3g}".replace("+", ".")
+    ):
+        run(fitted)
+    assert [path.name for path in Path("p").iterdir()] == ["b0.parquet"]
+
+
+def test_rows_beyond_single_precision_are_classified_by_their_direction(fitted):
+    rows = population(200, 7)[0]
+    for name, scale in {"a": 1e12, "b": 1e25, "c": 1e45, "d": 1e140}.items():
+        Path("new").mkdir(exist_ok=True)
+        np.save(f"new/{name}.npy", scale * rows)
+    run(fitted)
+    tables = [pq.read_table(f"p/{name}.parquet") for name in "abcd"]
+    for table in tables[1:]:
+        assert table["cluster"] == tables[0]["cluster"]
+        np.testing.assert_allclose(table["distance"], tables[0]["distance"], atol=1e-5)
+        assert all(table["novel"].to_pylist())
+    assert len(set(tables[0]["cluster"].to_pylist())) == K
+
+
 def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     write_batches(Path("new"), new_rows(40_000), [])
     run(fitted)
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    stamp = read_stamp(Path("p/b0.parquet"))
-    assert stamp.model == load_model(fitted / "model", 0.99).digest
+    assert read_stamp(Path("p/b0.parquet"), "another model") is None
+    stamp = read_stamp(Path("p/b0.parquet"), load_model(fitted / "model", 0.99).digest)
     assert stamp.profile.rows == 40_000
     assert stamp.profile.novel == sum(file.read()["novel"].to_pylist())
     assert open_batches(Path("new"))[0].rows == 40_000
@@ -268,9 +410,9 @@ def test_held_out_rows_are_novel_as_often_as_asked_and_unrelated_ones_always(fit
     np.save("new/noise.npy", np.random.default_rng(0).normal(size=(500, COLUMNS)))
     run(fitted, quantile=0.95)
     drift = json.loads(Path("p/drift.json").read_text())["drift"]
-    assert drift["noise"]["verdict"] == "foreign"
-    assert drift["noise"]["novel_share"] > 0.9
+    assert drift["noise.npy"]["verdict"] == "foreign"
+    assert drift["noise.npy"]["novel_share"] > 0.9
     # The 600 rows held out of the detector fix the share to 0.05 +- 0.0089.
-    assert abs(drift["b0"]["novel_share"] - 0.05) < 3 * 0.0089
-    assert drift["b0"]["verdict"] == "like training"
-    assert "noise: foreign (novel rows" in caplog.text
+    assert abs(drift["b0.npy"]["novel_share"] - 0.05) < 3 * 0.0089
+    assert drift["b0.npy"]["verdict"] == "like training"
+    assert "noise.npy: foreign (novel rows" in caplog.text

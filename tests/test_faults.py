@@ -127,8 +127,13 @@ FAULTS = [
     Fault("strings", "reduce", saves(np.full((3, 24), "x")), "b.npy: dtype <U1"),
     Fault("columns differ between batches", "reduce", saves(ROWS[:9, :15]), "b.npy: 15 columns, but a.npy has 24"),
     Fault("columns differ between folders", "classify", saves(ROWS[:9, :15], f"{NEW}/new.npy"), "new.npy: 15 columns"),
-    Fault("NaN", "reduce", saves(changed(7, np.nan)), "b.npy: 24 values are NaN or infinite"),
-    Fault("infinity in new embeddings", "classify", saves(changed(7, np.inf), f"{NEW}/new.npy"), "the first in row 7"),
+    Fault("NaN", "reduce", saves(changed(7, np.nan)), "b.npy: in row 7, 24 of 24 values are NaN or infinite"),
+    Fault(
+        "infinity in new embeddings",
+        "classify",
+        saves(changed(7, np.inf), f"{NEW}/new.npy"),
+        "new.npy: in row 7, 24 of 24 values",
+    ),
     Fault(
         "value too large to square",
         "reduce",

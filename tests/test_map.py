@@ -44,6 +44,26 @@ def test_new_rows_do_not_move_the_map():
     assert none.shape == (0, 2)
 
 
+@pytest.mark.parametrize("spread", [0.5, 1.5])
+def test_rows_placed_onto_themselves_land_on_themselves(spread):
+    rows, _ = make_blobs(240, 12, 4, spread=spread)
+    positions, placed = fit_map(rows, rows, 20, seed=0)
+    gaps = np.linalg.norm(positions[:, None] - positions, axis=2)
+    np.fill_diagonal(gaps, np.inf)
+    spacing = np.median(gaps.min(axis=1))
+    assert np.median(np.linalg.norm(placed - positions, axis=1)) < 0.2 * spacing
+    assert (np.abs(np.median(placed - positions, axis=0)) < 0.02 * spacing).all()
+    ends_on = np.linalg.norm(placed[:, None] - positions, axis=2).argmin(axis=1)
+    assert (ends_on == np.arange(240)).mean() > 0.95
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_map_without_neighbourhoods_takes_rows_in_at_the_nearest(n):
+    rows = np.eye(3, dtype=np.float32)[:n]
+    positions, placed = fit_map(rows, np.concatenate([rows, 2 * rows]), 30, seed=0)
+    np.testing.assert_array_equal(placed, np.concatenate([positions, positions]))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
 def test_few_rows_make_a_map(n):
     rows, _ = make_blobs(n + 3, 5, 2)

@@ -22,8 +22,8 @@ def make_rows(n: int, columns: int, offset: float, seed: int, dtype: type = np.f
     return (rows / np.sqrt(columns) + offset).astype(dtype)
 
 
-def make_model(columns: int, offset: float, k: int, standardize: bool = True) -> Model:
-    rows = make_rows(1500, columns, offset, seed=0).astype(np.float64)
+def make_model(columns: int, offset: float, k: int, standardize: bool = True, scale: float = 1.0) -> Model:
+    rows = scale * make_rows(1500, columns, offset, seed=0).astype(np.float64)
     reduction, _ = fit_reduction(accumulate_moments([rows.copy()], rows[0]), 0.95, standardize)
     reduced = reduce_rows(rows, reduction)
     labels = number_by_size((reduced @ np.random.default_rng(5).normal(size=(reduced.shape[1], k))).argmax(axis=1))
@@ -35,8 +35,10 @@ def make_model(columns: int, offset: float, k: int, standardize: bool = True) ->
 
 def classify_fast(rows: np.ndarray, model: Model):
     folded = fold_model(model)
-    centred = np.subtract(rows, folded.mean, out=np.empty(rows.shape, np.float32), casting="same_kind")
-    return classify_chunk(rows, centred, np.vecdot(centred, centred), folded)
+    with np.errstate(over="ignore"):
+        centred = np.subtract(rows, folded.mean, out=np.empty(rows.shape, np.float32), casting="same_kind")
+        squared_lengths = np.vecdot(centred, centred)
+    return classify_chunk(rows, centred, squared_lengths, folded)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -108,16 +110,42 @@ def test_rounding_stays_within_its_bounds(scale):
     assert (np.abs(squared_residual - exact) <= bound).all()
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("exponent", [-100, -73, 62, 73, 120])
+def test_predictions_do_not_depend_on_the_unit_of_the_embeddings(exponent, standardize):
+    # A power of two changes no digit but where squares of single precision underflow or overflow.
+    scale = 2.0**exponent
+    rows = make_rows(500, 40, 0.3, seed=1, dtype=np.float64)
+    expected, _ = classify_fast(rows, make_model(40, 0.3, 4, standardize))
+    found, _ = classify_fast(scale * rows, make_model(40, 0.3, 4, standardize, scale))
+    np.testing.assert_array_equal(found.cluster, expected.cluster)
+    np.testing.assert_array_equal(found.novel, expected.novel)
+    for name in ("probability", "margin", "distance"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, err_msg=name)
+
+
 def test_what_single_precision_cannot_hold_is_settled():
     model = make_model(40, 0.0, 3)
     rows = make_rows(6, 40, 0.0, seed=4, dtype=np.float64)
     rows[1] *= 1e30  # its square overflows
     rows[2] *= 1e60  # it overflows itself
     rows[3] = model.reduction.mean  # no direction
-    with np.errstate(over="ignore"):
-        found, _ = classify_fast(rows, model)
+    found, _ = classify_fast(rows, model)
     for fast, exact in zip(found, classify_rows(rows, model), strict=True):
         np.testing.assert_allclose(fast, exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_only_rows_whose_squares_double_precision_cannot_sum_have_no_residual(standardize):
+    model = make_model(40, 0.0, 3, standardize)
+    tiny = model._replace(reduction=model.reduction._replace(scale=1e-100 * model.reduction.scale))
+    row = make_rows(1, 40, 0.0, seed=4, dtype=np.float64)
+    scales = np.array([1, 1e20, 1e40, 1e48, 1e60, 1e140, 1e152, 1e160, 1e300])
+    for each, largest in ((model, 1e140), (tiny, 1e48)):
+        found = classify_rows(scales[:, None] * row, each)
+        np.testing.assert_array_equal(np.isnan(found.residual), scales > largest)
+        held = scales <= largest
+        np.testing.assert_allclose(found.distance[1:][held[1:]], found.distance[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("standardize", [True, False])

@@ -34,6 +34,16 @@ def test_one_six_or_six_hundred_files_give_the_same_bytes():
     assert run(rows, np.sort(np.random.default_rng(1).permutation(899)[:599] + 1).tolist(), "six hundred") == expected
 
 
+@pytest.mark.parametrize("magnitude", [1e154, 1e308])
+def test_rows_too_large_to_square_are_refused_in_every_place(magnitude):
+    rows = make_rows(300)
+    rows[100:] = magnitude * np.random.default_rng(1).uniform(0.5, 1, size=(200, 20))  # 1e308: their sum overflows too
+    with pytest.raises(ValueError, match=r"b1.npy: row \d+ holds a value of magnitude .*e\+\d+, too large"):
+        run(rows, [50], "later")
+    with pytest.raises(ValueError, match=r"b\d.npy: row \d+ holds a value of magnitude .*e\+\d+, too large"):
+        run(rows[100:], [50], "all")
+
+
 def test_reduced_rows_are_a_plain_array_of_single_precision():
     run(make_rows(50), [20], "one")
     reduced = np.load("one/r.npy", allow_pickle=False)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from stages.algorithms.centroids import cluster_centroids, cosine_distances, num
 from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.linkage import linkage_tree
 from stages.algorithms.tree_cuts import cut_tree
+from stages.compare import _topics
 from stages.describe import describe
 from stages.pictures import PICTURES, draw_tsne
+from stages.rows import read_rows
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
@@ -159,6 +162,46 @@ def test_topics_are_scored_over_rows_that_have_one():
     points = json.loads(Path("plots/topics.json").read_text())
     totals = [sum(point["share"] for point in points if point["cluster"] == cluster) for cluster in range(4)]
     assert totals == pytest.approx([1] * 4, rel=1e-5)
+
+
+def test_an_empty_topic_is_none_wherever_topics_are_counted():
+    rows, blobs = make_blobs(140, 10, 3)
+    empty = ["", " ", "\n", "(no topic given)"]
+    texts = [
+        {"text": f"text {i}", "topic": f"t{blob}" if i % 2 else empty[i % 8 // 2]}
+        for i, blob in enumerate(blobs.tolist())
+    ]
+    write_state(rows, blobs, texts)
+    describe(describe=DESCRIBE)
+    metrics = json.loads(Path("metrics/describe/metrics.json").read_text())
+    assert metrics["known_topics"] == 3
+    assert metrics["v_measure"] == 1
+    topics = [texts[i]["topic"] if i % 2 else None for i in range(120)]
+    assert _topics(Path("data/embeddings_clu")) == topics
+    assert [row.topic for row in read_rows(Path("data/embeddings_clu"))] == topics
+    points = json.loads(Path("plots/topics.json").read_text())
+    counted = {topic: sum(p["rows"] for p in points if p["topic"] == topic) for topic in {p["topic"] for p in points}}
+    assert counted == Counter(topic or "(no topic given)" for topic in topics)
+
+
+def test_control_characters_in_texts_and_names_leave_the_page_whole():
+    rows, blobs = make_blobs(140, 10, 3)
+    blobs = number_by_size(blobs)
+    texts = [
+        {"text": f"a\n\n| b\x1b[31m\x00 {i}\t", "topic": f"t|\n\n# {blob}\x00\x85"}
+        for i, blob in enumerate(blobs.tolist())
+    ]
+    write_state(rows, blobs, texts)
+    plots = show(rows[:120], blobs[:120])
+    page = Path("metrics/describe/clusters.md").read_text(encoding="utf-8")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", page)
+    start, *_, end = (i for i, line in enumerate(page.splitlines()) if line.startswith("| "))
+    lines = page.splitlines()[start : end + 1]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [8] * 5  # header, rule, and a line a cluster
+    assert all(line.endswith(rf"t\| \# {cluster} 100% |") for cluster, line in enumerate(lines[2:]))
+    assert len(re.findall("^#", page, flags=re.M)) == 4
+    assert {point["topic"] for point in plots["topics"]} == {f"t| # {cluster}" for cluster in range(3)}
+    assert plots["tsne"][0]["text"] == "a | b [31m 0"
 
 
 def test_one_cluster():

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.algorithms.centroids import cosine_distances
+
 ITERATIONS = 1000  # openTSNE's defaults: 250 with early exaggeration, 500 without, 250 to place new rows
 THREADED_ROWS = 2_000  # fewer are done before a second thread has paid off, and wait for it on a busy machine
 
@@ -17,9 +19,11 @@ def fit_map(
 ) -> tuple[np.ndarray, np.ndarray]:
     """t-SNE of rows by cosine distance, and new rows placed on the same map.
 
-    openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). A new row starts at the median of its
-    nearest rows and is drawn by them alone (Policar, Strazar & Zupan 2023): new rows do not move the map nor each
-    other.
+    openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). A new row starts at its nearest row and is
+    drawn by rows alone (Policar, Strazar & Zupan 2023): new rows do not move the map nor each other, and one that
+    equals a row ends on it. On 1,500 rows of the demonstration data it is 4 % of the way to the row's neighbour off in
+    the median; where rows crowd, up to a third. (From openTSNE's own start, the median of nearest rows, 8 % ended
+    elsewhere instead of 0.1 %, and the divergence of new rows was a tenth higher.)
 
     Parameters
     ----------
@@ -47,7 +51,8 @@ def fit_map(
 
     n = len(rows)
     if n < 4 or not np.ptp(rows, axis=0).any():  # no neighbourhoods to keep
-        return np.column_stack([np.arange(n), np.zeros(n)]), np.zeros((len(new_rows), 2))
+        positions = np.column_stack([np.arange(n, dtype=np.float64), np.zeros(n)])
+        return positions, positions[cosine_distances(new_rows, rows).argmin(axis=1)]
     perplexity = min(perplexity, (n - 1) / 3)
     embedding = TSNE(
         perplexity=perplexity,
@@ -63,7 +68,9 @@ def fit_map(
     positions = np.array(embedding)
     if len(new_rows) == 0:
         return positions, np.empty((0, 2))
-    placed = embedding.transform(new_rows, perplexity=min(5, perplexity), k=min(25, n - 1))
+    # As `embedding.transform` with its defaults, which moves the map under the positions: it centres it for FFT first.
+    placed = embedding.prepare_partial(new_rows, initialization="median", k=1, perplexity=min(5, perplexity))
+    placed.optimize(250, learning_rate=0.1, exaggeration=1.5, momentum=0.8, max_grad_norm=0.25, inplace=True)
     return positions, np.array(placed)
 
 

@@ -9,6 +9,8 @@ from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.novelty import Detector, measure_rows, without_rounding
 from stages.algorithms.principal_components import Reduction, reduce_rows
 
+LARGEST = 1e150  # length of a row, about the mean and reduced: double precision can sum the square
+
 
 class Model(NamedTuple):
     """All that a row's prediction depends on; all arrays float64."""
@@ -31,7 +33,7 @@ class Predictions(NamedTuple):
     distance: np.ndarray  # float32, cosine, to the centroid of that cluster
     novel: np.ndarray  # bool
     group_distance: np.ndarray  # float32, cosine, to the detector's nearest group
-    residual: np.ndarray  # float32, distance from the space of the detector's components
+    residual: np.ndarray  # float32, distance from the space of the detector's components, NaN if double overflows
 
 
 class Folded(NamedTuple):
@@ -64,6 +66,7 @@ class Bounds(NamedTuple):
     score: float  # of that difference, from all that follows the reduction
     similarity: float  # of a similarity to a group, from all that follows the components
     square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
+    least: float  # squared length, also reduced, from which on these hold: below, sums of squares underflow
 
 
 def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
@@ -72,18 +75,24 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
     Parameters
     ----------
     rows : ndarray of shape (n, columns)
+
+    Returns
+    -------
+    Predictions
+        The `residual` of a row longer than `LARGEST` is NaN: nothing else that is said of it means anything.
     """
     everything = np.arange(len(rows))
     rows = np.asarray(rows, dtype=np.float64)
-    reduced = reduce_rows(rows, model.reduction)
-    distances = cosine_distances(reduced, model.centroids)
-    probabilities = predict_probabilities(distances, model.coef, model.intercept)
-    cluster = probabilities.argmax(axis=1)
-    best = probabilities[everything, cluster]
-    second = np.partition(probabilities, -2, axis=1)[:, -2]
-    group_distance, residual = measure_rows(rows, model.detector)
-    with np.errstate(over="ignore"):
-        single_residual = residual.astype(np.float32)  # infinite beyond the range
+    with np.errstate(over="ignore", invalid="ignore"):
+        reduced = reduce_rows(rows, model.reduction)
+        distances = cosine_distances(reduced, model.centroids)
+        probabilities = predict_probabilities(distances, model.coef, model.intercept)
+        cluster = probabilities.argmax(axis=1)
+        best = probabilities[everything, cluster]
+        second = np.partition(probabilities, -2, axis=1)[:, -2]
+        group_distance, residual = measure_rows(rows, model.detector)
+        lengths = np.hypot(np.linalg.norm(rows - model.reduction.mean, axis=1), np.linalg.norm(reduced, axis=1))
+        single_residual = np.where(lengths < LARGEST, residual, np.nan).astype(np.float32)  # infinite beyond the range
     return Predictions(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
@@ -102,7 +111,8 @@ def fold_model(model: Model) -> Folded:
     -----
     A sum of n products rounded to unit roundoff u is off by at most n u / (1 - n u) times the sum of their magnitudes,
     in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1); the
-    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random.
+    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random. That is so as long as
+    nothing underflows: of rows too short for that, and of all rows where the scales are, nothing is clear.
     """
     reduction, detector, columns = model.reduction, model.detector, len(model.reduction.mean)
     d, q = len(reduction.components), len(detector.components)
@@ -130,11 +140,13 @@ def fold_model(model: Model) -> Folded:
         for axes in differences
     ]
     near = per_row * np.sqrt(q), per_row * np.linalg.norm(offsets[d:])  # axes are orthonormal, columns of length 1
+    with np.errstate(over="ignore"):  # what becomes infinite leaves nothing clear
+        matrix, offset = matrix.astype(np.float32), offset.astype(np.float32)
     return Folded(
         model=model,
         mean=mean,
-        matrix=matrix.astype(np.float32),
-        offset=offset.astype(np.float32),
+        matrix=matrix,
+        offset=offset,
         directions=directions.astype(np.float32),
         groups=groups.astype(np.float32),
         coef=-model.coef.astype(np.float32),
@@ -146,6 +158,7 @@ def fold_model(model: Model) -> Folded:
             score=2 * per_reduced * constants.max(),
             similarity=per_reduced,
             square=(2 * (per_row + near[0]) + per_reduced, 2 * (lost + near[1]), lost**2),
+            least=columns * np.finfo(np.float32).tiny / np.finfo(np.float32).eps,
         ),
     )
 
@@ -183,7 +196,8 @@ def classify_chunk(
         components = centred @ folded.matrix  # (n, columns) @ (columns, d + q)
         components += folded.offset
         reduced, near = components[:, :d], components[:, d:]
-        lengths, radii = np.sqrt(np.vecdot(reduced, reduced)), np.sqrt(squared_lengths)
+        squared = np.vecdot(reduced, reduced)
+        lengths, radii = np.sqrt(squared), np.sqrt(squared_lengths)
         similarities = reduced @ folded.directions  # (n, d) @ (d, k)
         similarities /= lengths[:, None]
         scores = similarities @ folded.coef.T
@@ -207,7 +221,8 @@ def classify_chunk(
         doubt = 1.1 * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
         square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
         clear = (
-            (np.maximum(turned, near_turned) < 0.05)
+            (np.minimum(squared_lengths, np.minimum(squared, squared_near)) > bounds.least)
+            & (np.maximum(turned, near_turned) < 0.05)
             & (gap > doubt)
             & (np.abs(group_distance - model.distance_limit) > 2.2 * near_turned + bounds.similarity)
             & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import tempfile
-from functools import reduce as fold
 from pathlib import Path
 
 import lines
@@ -33,14 +32,13 @@ def write_batches(folder: Path, rows: int) -> None:
 
 
 def fit(folder: Path, workers: int):
-    from stages.algorithms.principal_components import add_moments, fit_reduction
+    from stages.algorithms.principal_components import fit_reduction
     from stages.batches import open_batches, split_rows
     from stages.reduce import PART_ROWS, sum_moments
     from stages.workers import map_tasks
 
     def run() -> None:
         batches = open_batches(folder)
-        n = sum(batch.rows for batch in batches)
         parts = split_rows(batches, PART_ROWS)
         local = {**LOCAL, "workers": workers}
         moments = sum_moments(parts, local)
