@@ -19,7 +19,7 @@ from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.representatives import measure_memberships
 from stages.algorithms.silhouettes import cosine_silhouettes
-from stages.batches import open_batches, read_blocks
+from stages.batches import open_batches, read_chosen
 from stages.rows import Predictions, load_classifier, read_predictions, read_rows
 from stages.tracking import Between
 
@@ -64,7 +64,9 @@ def visualize(
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
-    new_rows = _reduce_chosen(new, chosen_new, model / "reduction.npz")
+    with np.load(model / "reduction.npz", allow_pickle=False) as arrays:
+        reduction = Reduction(**{name: arrays[name] for name in Reduction._fields})
+    new_rows = reduce_rows(read_chosen(open_batches(new), chosen_new), reduction)
     samples = [(len(chosen), len(found), "clustered"), (len(chosen_new), len(predicted.cluster), "new")]
     note = "; ".join(f"{shown:,} of {n:,} {kind} rows" for shown, n, kind in samples if shown < n)
     note += ", sampled evenly over clusters" if note else ""
@@ -97,18 +99,6 @@ def visualize(
         with tracking.replacing(plots / f"{name}.png") as temporary:
             draw(data, temporary)
     log.info("%d pictures in %s/; `dvc plots show` makes a page of them", len(pictures.PICTURES), plots)
-
-
-def _reduce_chosen(embeddings: Path, chosen: np.ndarray, model: Path) -> np.ndarray:
-    """Reduce only the rows chosen, numbered over all batches and rising, one block in memory at a time."""
-    with np.load(model, allow_pickle=False) as arrays:
-        reduction = Reduction(**{name: arrays[name] for name in Reduction._fields})
-    parts, first = [], 0
-    for block in read_blocks(open_batches(embeddings)):
-        inside = chosen[(chosen >= first) & (chosen < first + len(block))] - first
-        parts.append(reduce_rows(block[inside], reduction))
-        first += len(block)
-    return np.concatenate(parts)
 
 
 def _map_points(positions: np.ndarray, clusters: np.ndarray, probability: np.ndarray, kinds: list[str], rows) -> Points:
