@@ -90,7 +90,7 @@ def cluster(
         groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
         options = options_of(method, groups, k_max)
         if method == "gaussian_mixture":
-            refuse_covariance(options["covariance_type"], *rows.shape, k_max)
+            refuse_covariance(options["covariance_type"], *rows.shape, k_max + 1)
         candidates = _fit_everywhere(rows, method, k_min, k_max, seed, options)
         curve = (fitted_curve, method, k_min, k_max, seed, options)
     series, error, band = candidates.extra.get(criterion), None, None

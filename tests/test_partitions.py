@@ -75,13 +75,13 @@ def test_fewer_distinct_rows_than_clusters_give_fewer_clusters():
 
 
 def test_a_covariance_that_the_rows_cannot_estimate_is_refused_with_those_they_can():
-    refuse_covariance("full", n=330, d=10, k_max=29)
+    refuse_covariance("full", n=330, d=10, k=30)
     with pytest.raises(ValueError, match=r"is full, which 329 rows .* possible: tied, diag, spherical\."):
-        refuse_covariance("full", n=329, d=10, k_max=29)
+        refuse_covariance("full", n=329, d=10, k=30)
     with pytest.raises(ValueError, match=r"possible: diag, spherical\."):
-        refuse_covariance("tied", n=60, d=50, k_max=19)
+        refuse_covariance("tied", n=60, d=50, k=20)
     with pytest.raises(ValueError, match="lower k_max"):
-        refuse_covariance("diag", n=9, d=2, k_max=7)
+        refuse_covariance("diag", n=9, d=2, k=8)
 
 
 @pytest.mark.parametrize("min_samples", [2, 5])

@@ -52,15 +52,19 @@ def fit_partition(rows: np.ndarray, method: str, k: int, seed: int, options: dic
     return Partition(number_by_size(labels))
 
 
-def refuse_covariance(covariance_type: str, n: int, d: int, k_max: int) -> None:
-    """Raise ValueError where k_max + 1 covariances of a type cannot be estimated from n rows of d columns.
+def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
+    """Raise ValueError where k covariances of a type cannot be estimated from n rows of d columns.
 
-    So many are fitted at most: the elbow at k_max needs the fit after it. A covariance matrix of d columns has full
-    rank from d + 1 rows on: full needs as many for each cluster, tied n - k of at least d in all. A variance (diag,
-    spherical) needs two rows.
+    A covariance matrix of d columns has full rank from d + 1 rows on: full needs as many for each cluster, tied n - k
+    of at least d in all. A variance (diag, spherical) needs two rows.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    n, d : int
+    k : int
+        The most that are fitted: one more than k_max, for the elbow there.
     """
-
-    k = k_max + 1
 
     def possible(kind: str) -> bool:
         return {"full": n >= k * (d + 1), "tied": n >= k + d, "diag": n >= 2 * k, "spherical": n >= 2 * k}[kind]
