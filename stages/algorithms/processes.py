@@ -36,7 +36,9 @@ def run_each(
     results = []
     # Ctrl-C reaches workers too: leave it to this process to stop them. Those of a process that was killed wait a while
     # for more to do, by default five minutes.
-    with parallel_config("loky", initializer=_ignore_interrupts, idle_worker_timeout=10):
+    with warnings.catch_warnings(), parallel_config("loky", initializer=_ignore_interrupts, idle_worker_timeout=10):
+        # One that has waited too long when more comes: joblib starts another, and no result is lost.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         calls = (delayed(_call_with_one_thread)(function, *task) for task in tasks)
         for result, caught in Parallel(n_jobs=workers, return_as="generator")(calls):
             for message, category in caught:
