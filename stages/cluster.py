@@ -91,7 +91,7 @@ def cluster(
         groups = {"kmeans": kmeans, "minibatch_kmeans": minibatch_kmeans, "gaussian_mixture": gaussian_mixture}
         options = options_of(method, groups, k_max)
         if method == "gaussian_mixture":
-            refuse_covariance(options["covariance_type"], *rows.shape, k_max)
+            refuse_covariance(options["covariance_type"], *rows.shape, k_max + 1)
         candidates = _fit_everywhere(rows, method, k_min, k_max, seed, options)
         curve = (fitted_curve, method, k_min, k_max, seed, options)
     series, error, band = candidates.extra.get(criterion), None, None
@@ -121,6 +121,18 @@ def cluster(
     final = score_labels(rows, found)
     sizes, noise = final.sizes[0], (found < 0).sum()
     log.info("sizes %d to %d rows, the largest cluster holds %.1f %%", sizes[-1], sizes[0], 100 * sizes[0] / n)
+    if len(sizes) < k:
+        log.warning("%d clusters were asked for, but %s leaves %d without rows", k, method, k - len(sizes))
+    small = (sizes < min_cluster_size).sum()
+    if small:
+        log.warning(
+            "%d of the %d clusters have fewer than min_cluster_size = %d rows, the smallest %d: too few to tell a "
+            "group from outliers; try another linkage, criterion or method, or a lower k_max",
+            small,
+            len(sizes),
+            min_cluster_size,
+            sizes[-1],
+        )
     if noise:
         log.warning("%d of %d rows (%.1f %%) are noise: they take no part in training", noise, n, 100 * noise / n)
 
@@ -139,7 +151,7 @@ def cluster(
         k_at_edge=at_edge,
         largest_share=sizes[0] / n,
         smallest_cluster=sizes[-1],
-        small_clusters=(sizes < min_cluster_size).sum(),
+        small_clusters=small,
         singletons=(sizes == 1).sum(),
         evenness=evenness(sizes),
         noise_share=noise / n,
@@ -176,7 +188,9 @@ def _with_elbow(
     """Candidates of k_min..k_max out of scores that have one k more at both ends, which the elbow needs."""
     k = np.arange(k_min - 1, k_max + 2)
     trimmed = CutScores(*(column[1:-1] for column in scores))
-    return Candidates(k[1:-1], trimmed, partitions, {"elbow": elbow_ratios(k, scores.inertia), **extra})
+    # A partition of which one cluster has rows is none, by any criterion.
+    elbow = np.where(trimmed.k > 1, elbow_ratios(k, scores.inertia), np.nan)
+    return Candidates(k[1:-1], trimmed, partitions, {"elbow": elbow, **extra})
 
 
 def _search(rows: np.ndarray, dbscan: DbscanParameters, k_min: int, k_max: int) -> Candidates:

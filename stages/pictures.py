@@ -205,6 +205,9 @@ def draw_tsne(points: Points, path: Path) -> None:
     novel = kinds == "novel"
     axes.scatter(x[novel], y[novel], s=40, c="black", marker="x", linewidths=1.2)
     axes.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", aspect="equal", xticks=[], yticks=[])
+    if not np.ptp(y):  # at true scale a map of one component has no height
+        height = 0.4 * max(np.ptp(x), 1.0)
+        axes.set_ylim(y[0] - height, y[0] + height)
     named = [cluster for cluster in range(min(k, NAMED)) if (clusters == cluster).any()]
     medians = [(np.median(x[clusters == cluster]), np.median(y[clusters == cluster])) for cluster in named]
     _write_apart(axes, [str(cluster) for cluster in named], np.array(medians).reshape(-1, 2), COLORS)

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import numpy as np
 import yaml
+
+log = logging.getLogger(__name__)
 
 PARAMETERS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
@@ -50,12 +53,15 @@ class Between(NamedTuple):
 def run(stage: Callable[..., None]) -> None:
     """Run a stage as the program: read its arguments, log to standard error, end in one line if it is refused.
 
-    The environment variable STAGE_TRACEBACK=1 shows the traceback of a refusal as well.
+    Warnings, of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
+    of a refusal as well.
     """
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
-    logging.captureWarnings(True)
-    for noisy in ("dvc", "dvclive", "openTSNE", "py.warnings"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    warnings.showwarning = _log_each_once()
+    # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
+    warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
     try:
         hints = get_type_hints(stage, include_extras=True)
         paths = {
@@ -79,6 +85,19 @@ def run(stage: Callable[..., None]) -> None:
         if os.environ.get("STAGE_TRACEBACK") == "1":
             raise
         sys.exit(f"{stage.__name__}: {' '.join(str(error).split())}")
+
+
+def _log_each_once() -> Callable[..., None]:
+    """What Python is to call to show a warning: one line in the log, wherever it comes from and however often."""
+    shown = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        line = f"{' '.join(str(message).split())} ({category.__name__})"
+        if line not in shown:
+            shown.add(line)
+            log.warning("%s", line)
+
+    return show
 
 
 def read_parameters(schema: dict[str, Any], path: Path = PARAMETERS, pipeline: Path = PIPELINE) -> dict[str, Any]:

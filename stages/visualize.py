@@ -70,6 +70,8 @@ def visualize(
     samples = [(len(chosen), len(found), "clustered"), (len(chosen_new), len(predicted.cluster), "new")]
     note = "; ".join(f"{shown:,} of {n:,} {kind} rows" for shown, n, kind in samples if shown < n)
     note += ", sampled evenly over clusters" if note else ""
+    if rows.shape[1] == 1:
+        note += ("; " if note else "") + "one component only, drawn along the first axis instead of t-SNE"
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
         positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)

@@ -134,12 +134,12 @@ def write_blobs(project: Project, seed: int = 0) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The blobs after `dvc repro`, committed. Tests that change anything take a copy."""
+    """The blobs after `dvc repro`, which `said` what it printed, committed. Tests that change anything take a copy."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     folder.mkdir()
     project = Project(folder)
     write_blobs(project)
-    project.run("dvc", "repro")
+    project.said = project.run("dvc", "repro").stdout
     project.commit()
     return project
 

@@ -58,6 +58,25 @@ def test_a_cluster_that_would_empty_keeps_its_nearest_row():
     np.testing.assert_array_equal(labels, peer_distances(rows, cluster_centroids(rows, labels)).argmin(axis=1))
 
 
+@pytest.mark.parametrize("kind", ["scattered", "repeated", "tied", "far"])
+def test_consolidation_keeps_k(kind):
+    # Of a few rows in many clusters, the row that one cluster keeps is now and then the only one of another.
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        n, d = int(rng.integers(5, 41)), int(rng.integers(1, 6))
+        k = int(rng.integers(2, n + 1))
+        rows = rng.normal(size=(n, d))
+        if kind == "repeated":
+            rows = rows[rng.integers(max(2, n // 3), size=n)]
+        elif kind == "tied":
+            rows = np.where(rng.random((n, d)) < 0.5, -1.0, 1.0)
+        elif kind == "far":
+            rows = rng.normal(size=d) + 1e-3 * rows
+        start = number_by_size(rng.permutation(np.concatenate([np.arange(k), rng.integers(k, size=n - k)])))
+        labels, _ = consolidate(rows.astype(np.float32), start)
+        assert sorted(set(labels.tolist())) == list(range(k)), seed
+
+
 def test_noise_stays_noise():
     rows, blobs = make_blobs(60, 10, 3)
     blobs[:5] = -1

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_blobs
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import (
@@ -63,9 +64,44 @@ def test_a_row_alone_in_its_cluster_can_only_be_misclassified():
     assert (result.probabilities.argmax(axis=1) == labels).sum() == 59
 
 
-def test_too_small_clusters_for_the_folds_are_refused():
-    with pytest.raises(ValueError, match=r"largest cluster has 2 rows, expected at least classifier.folds = 5"):
-        cross_validate(np.eye(6), np.arange(6) // 2, C=1.0, folds=5, seed=0)
+@pytest.mark.parametrize("folds", [2, 5])
+def test_a_fold_that_is_left_with_one_cluster_gives_it_probability_one(folds):
+    rows, _ = make_blobs(61, 10, 1)
+    rows[7] *= -1
+    labels = np.where(np.arange(61) == 7, 1, 0)
+    result = cross_validate(rows, labels, C=10.0, folds=folds, seed=0)
+    beside = result.fold == result.fold[7]
+    np.testing.assert_array_equal(result.probabilities[beside], [[1, 0]] * beside.sum())
+    assert np.isinf(result.distances[beside, 1]).all()
+    assert np.isfinite(result.distances[:, 0]).all()
+    np.testing.assert_array_equal(result.probabilities.argmax(axis=1), 0 * labels)
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
+
+
+def test_more_folds_than_the_largest_cluster_has_rows_are_lowered_with_a_warning():
+    with pytest.warns(UserWarning, match=r"largest cluster has 3 rows, fewer than classifier.folds = 5: .* in 3 folds"):
+        result = cross_validate(np.eye(6) + 1, np.array([0, 0, 0, 1, 1, 2]), C=1.0, folds=5, seed=0)
+    assert set(result.fold.tolist()) == {0, 1, 2}
+    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of few rows; a RuntimeWarning is an error
+@pytest.mark.parametrize("seed", range(40))
+def test_small_and_odd_clusters_are_measured_and_calibrated_in_finite_numbers(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 41))
+    k, d = int(rng.integers(2, n)), int(rng.integers(1, 6))
+    rows = rng.normal(size=(n, d))
+    if seed % 2:  # few distinct rows, many in one direction
+        rows = np.array([1.0, 2.0, -1.0])[rng.integers(3, size=(n, d))]
+    labels = number_by_size(rng.permutation(np.concatenate([np.arange(k), rng.integers(k, size=n - k) ** 2 // k])))
+    result = cross_validate(rows, labels, C=10.0, folds=5, seed=0)
+    sharpened = sharpen_out_of_fold(result, labels)
+    for probabilities in (result.probabilities, sharpened):
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        assert 0.01 <= fit_sharpness(probabilities, labels) <= 100
+        assert np.isfinite(log_loss(labels, probabilities, labels=np.arange(k)))
+        assert 0 <= expected_calibration_error(probabilities, labels) <= 1
 
 
 def timid_probabilities(n: int, power: float) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +141,19 @@ def test_a_cluster_that_a_fold_has_not_seen_says_nothing_of_sharpness():
     unseen = np.column_stack([probabilities, np.zeros(2000)])
     unseen_labels = np.where(np.arange(2000) < 5, 6, labels)
     assert fit_sharpness(unseen, unseen_labels) == pytest.approx(fit_sharpness(probabilities[5:], labels[5:]))
+
+
+def test_sharpness_of_very_many_clusters_is_a_number():
+    # To the power of 100 each of 2,000 even probabilities is 0 in double precision, and so is their sum.
+    rng = np.random.default_rng(0)
+    even = rng.uniform(0.9, 1.1, size=(50, 2000))
+    even /= even.sum(axis=1, keepdims=True)
+    assert fit_sharpness(even, even.argmax(axis=1)) == pytest.approx(100, rel=0.01)
+    assert fit_sharpness(even, even.argmin(axis=1)) == pytest.approx(0.01, rel=0.01)
+
+
+def test_rows_of_unseen_clusters_alone_ask_for_no_sharpening():
+    assert fit_sharpness(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([1, 1])) == 1
 
 
 def test_calibration_error_by_hand():

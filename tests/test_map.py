@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from conftest import make_blobs
+from matplotlib.image import imread
 
 from stages.algorithms import map as tsne
 from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
-from stages.pictures import push_apart
+from stages.pictures import draw_tsne, push_apart
 
 
 def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -72,6 +73,39 @@ def test_few_rows_make_a_map(n):
     assert new.shape == (3, 2)
     assert np.isfinite(positions).all()
     assert np.isfinite(new).all()
+
+
+def test_one_component_is_its_own_map():
+    # Cosine distances between single numbers are 0 or 2.
+    rows = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+    positions, new = fit_map(rows, rows[[4, 2]], 30, seed=0)
+    np.testing.assert_array_equal(np.argsort(positions[:, 0]), np.argsort(rows[:, 0]))
+    assert np.ptp(positions[:, 0]) > 100
+    assert not positions[:, 1].any()
+    np.testing.assert_array_equal(new, positions[[4, 2]])
+    assert fit_map(rows, rows[:0], 30, seed=0)[1].shape == (0, 2)
+
+
+def test_a_flat_map_makes_a_picture_with_height(tmp_path):
+    points = [{"x": float(x), "y": 0.0, "cluster": x % 2, "kind": "clustered"} for x in range(40)]
+    draw_tsne(points, tmp_path / "map.png")
+    height, width, _ = imread(tmp_path / "map.png").shape
+    assert height > width / 2
+
+
+@pytest.mark.parametrize("kind", ["scattered", "one direction", "repeated", "one dominant"])
+@pytest.mark.parametrize("d", [2, 3])
+def test_few_components_make_a_map(d, kind):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, d))
+    if kind == "one direction":
+        rows = rng.uniform(1, 2, size=(30, 1)) * np.ones(d)
+    elif kind == "repeated":
+        rows = rows[rng.integers(2, size=30)]
+    elif kind == "one dominant":
+        rows[:, 0] *= 1e5
+    for part in fit_map(rows.astype(np.float32), rng.normal(size=(3, d)).astype(np.float32), 30, seed=0):
+        assert np.isfinite(part).all()
 
 
 def test_the_sample_is_even_over_clusters():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,40 @@ def test_k_max_may_be_one_less_than_the_rows():
     assert metrics("cluster")["n_clusters"] == 29
     assert metrics("cluster")["small_clusters"] == 29
     assert metrics("cluster")["singletons"] == 28
+
+
+def test_a_cluster_below_the_smallest_size_is_warned_of(caplog):
+    rows, _ = make_blobs(80, 8, 1, spread=0.5)
+    put(np.concatenate([rows, -rows[:1]]))
+    cluster(**parameters())
+    assert metrics("cluster")["singletons"] == 1
+    assert "1 of the 2 clusters have fewer than min_cluster_size = 10 rows, the smallest 1" in caplog.text
+    caplog.clear()
+    cluster(**parameters(min_cluster_size=1))
+    assert "min_cluster_size" not in caplog.text
+
+
+def test_clusters_that_a_method_leaves_empty_are_warned_of(caplog):
+    put(np.repeat(make_blobs(4, 8, 4)[0], 10, axis=0))
+    cluster(**parameters(method="kmeans", k_min=6, k_max=7, criterion="silhouette"))
+    assert re.search(r"6 clusters were asked for, but kmeans leaves \d without rows", caplog.text)
+
+
+@pytest.mark.parametrize("criterion", ["davies_bouldin", "silhouette", "elbow"])
+def test_partitions_of_one_cluster_are_no_candidates(criterion):
+    # The variance that scikit-learn adds to every component is as large as that of these rows.
+    put((1 + 1e-3 * np.random.default_rng(0).normal(size=(34, 2))).astype(np.float32))
+    with pytest.raises(ValueError, match="gaussian_mixture finds one cluster at every k"):
+        cluster(**parameters(method="gaussian_mixture", criterion=criterion))
+
+
+def test_a_mixture_has_to_have_rows_for_the_fit_after_the_last_k():
+    put(make_blobs(24, 8, 4)[0])
+    cluster(**parameters(method="gaussian_mixture", k_max=11))
+    with pytest.raises(
+        ValueError, match=r"24 rows of 8 components cannot estimate for 13 clusters, one more than k_max"
+    ):
+        cluster(**parameters(method="gaussian_mixture", k_max=12))
 
 
 def outputs() -> dict[str, bytes]:

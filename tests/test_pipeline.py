@@ -196,6 +196,46 @@ def test_other_data_run_with_no_change_but_the_files(project, columns, cuts):
     assert project.json("metrics/classify/metrics.json")["classified"] == 50
 
 
+def test_ordinary_data_run_without_a_warning_of_python(finished):
+    assert ran(finished.said) == list(PIPELINE)
+    assert not re.findall(r".*Warning.*", finished.said)
+
+
+def one_outlier(rng) -> np.ndarray:
+    rows = rng.normal(size=12) + 0.1 * rng.normal(size=(450, 12))
+    rows[0] *= -1
+    return rows
+
+
+def one_dominant(rng) -> np.ndarray:
+    return rng.normal(size=(250, 20)) * np.where(np.arange(20) == 3, 40, 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda rng: rng.normal(size=(350, 1)), {}),
+        (lambda rng: rng.normal(size=(350, 2)), {}),
+        (lambda rng: rng.normal(size=(80, 8)), {}),
+        (one_dominant, {"variance_threshold": 0.1}),
+        (one_outlier, {"linkage": "single"}),
+        (one_outlier, {"method": "gaussian_mixture"}),
+    ],
+    ids=["one column", "two columns", "sixty rows", "one component", "outlier", "outlier by mixture"],
+)
+def test_every_stage_runs_on_odd_data(project, make, parameters):
+    rows = make(np.random.default_rng(0)).astype(np.float32)
+    project.write_batch("embeddings_clu/batch", rows[:-20])
+    project.write_batch("embeddings_classf/new", rows[-20:])
+    project.set(**({"k_max": 10} | parameters))
+    project.compare_little()
+    project.commit()
+    done = project.run("dvc", "repro")
+    assert ran(done.stdout) == list(PIPELINE)
+    assert "Warning" not in done.stdout
+
+
 def test_a_wrong_parameter_stops_the_stage_in_one_line(copy):
     copy.set(linkage="Average")
     output = copy.run("dvc", "repro", check=False)

@@ -7,6 +7,7 @@ from sklearn.metrics import silhouette_samples
 
 from stages.algorithms import silhouettes
 from stages.algorithms.silhouettes import cosine_silhouettes
+from stages.algorithms.tree_cuts import score_labels
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])
@@ -33,3 +34,29 @@ def test_one_cluster_and_equal_rows_give_zero():
     assert (cosine_silhouettes(rows, np.zeros(20, dtype=int)) == 0).all()
     same = np.ones((6, 3))
     np.testing.assert_allclose(cosine_silhouettes(same, np.arange(6) % 2), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["direction", "signs", "scattered"])
+@pytest.mark.parametrize("seed", range(10))
+def test_silhouettes_lie_between_minus_one_and_one_and_average_to_the_score(kind, seed):
+    rng = np.random.default_rng(seed)
+    n, d, k = int(rng.integers(5, 60)), int(rng.integers(1, 9)), 4
+    rows = rng.normal(size=(n, d))
+    if kind == "direction":  # but for rounding to single precision
+        rows = rng.uniform(1, 5, size=(n, 1)) * rng.normal(size=d)
+    elif kind == "signs":
+        rows = np.where(rng.random((n, d)) < 0.5, -1.0, 1.0)
+    rows = rows.astype(np.float32)
+    labels = rng.permutation(np.concatenate([np.arange(k), rng.integers(k, size=n - k)]))
+    found = cosine_silhouettes(rows, labels)
+    assert np.abs(found).max() <= 1
+    assert found.mean() == pytest.approx(score_labels(rows, labels).silhouette[0], abs=1e-12)
+    if kind == "direction":
+        assert (found == 0).all()
+
+
+def test_no_distance_is_less_than_none():
+    # Rounding can leave the mean distance to one's own equals at -1e-16.
+    distances = np.array([[-1e-16, 1.1e-12], [1.1e-12, -1e-16]])
+    found = silhouettes.silhouettes_by_distances(distances, np.array([2, 2]), np.array([0, 1]))
+    assert found.tolist() == [1, 1]

@@ -117,3 +117,35 @@ def test_a_refusal_is_one_line_and_a_traceback_only_if_asked_for():
         assert len(done.stderr.splitlines()) >= lines
         assert done.stderr.splitlines()[-1].endswith("k is 1.5, expected a whole number.")
         assert ("Traceback" in done.stderr) == (lines > 1)
+
+
+def test_warnings_are_shown_once_each_in_one_line_of_the_log():
+    code = """
+import logging, warnings
+import numpy as np
+from stages import tracking
+from stages.algorithms.processes import run_each
+
+def sample():
+    logging.info("begin")
+    for _ in range(2):
+        warnings.warn("first of\\n  two lines")
+        with warnings.catch_warnings():
+            warnings.warn("first of\\n  two lines")
+        np.log(np.zeros(1) - 1)
+    run_each(np.divide, [(1.0, 0.0)] * 3, workers=2)
+
+if __name__ == "__main__":
+    tracking.run(sample)
+"""
+    Path("sample.py").write_text(code)
+    Path("params.yaml").write_text("run: {}")
+    Path("dvc.yaml").write_text("stages: {}")
+    done = subprocess.run([sys.executable, "sample.py"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.strip() for line in done.stderr.splitlines()] == [
+        "sample  begin",
+        "sample  first of two lines (UserWarning)",
+        "sample  invalid value encountered in log (RuntimeWarning)",
+        "sample  divide by zero encountered in divide (RuntimeWarning)",
+    ]

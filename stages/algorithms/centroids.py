@@ -117,9 +117,11 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
             best = similarities.argmax(axis=1)
             gains = similarities[each, best] - own_similarity[part]
             nearest[part] = np.where(gains > 1e-12, best, current[part])
-        for cluster in np.setdiff1d(current, nearest):
-            members = np.flatnonzero(current == cluster)
-            nearest[members[own_similarity[members].argmax()]] = cluster
+        # The row that one cluster keeps may have been the only one of another. None is kept twice, so this ends.
+        while len(empty := np.setdiff1d(current, nearest)):
+            for cluster in empty:
+                members = np.flatnonzero(current == cluster)
+                nearest[members[own_similarity[members].argmax()]] = cluster
         if np.array_equal(nearest, current):
             break
         current = nearest

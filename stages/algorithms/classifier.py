@@ -92,20 +92,30 @@ def cross_validate(rows: np.ndarray, labels: np.ndarray, C: float, folds: int, s
 
     Folds are stratified. A cluster with fewer rows than folds is absent from some fold's test rows, and a cluster of
     one row from the training rows of the fold that holds it: that row can only be misclassified, and counts as such.
+    Where this leaves one cluster to train on, it has probability 1.
 
-    Raises
-    ------
-    ValueError
-        If no cluster has as many rows as there are folds.
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    labels : ndarray of shape (n,), int
+        Clusters 0 to k - 1, none empty, the largest of at least two rows.
+    C : float
+    folds : int
+        More than the largest cluster has rows are lowered to that, with a warning: no cluster had a row for each.
+    seed : int
+        Of the shuffle that deals rows to folds.
     """
     from sklearn.model_selection import StratifiedKFold
 
     n, k = len(labels), int(labels.max()) + 1
-    largest = np.bincount(labels).max()
+    largest = int(np.bincount(labels).max())
     if largest < folds:
-        raise ValueError(
-            f"the largest cluster has {largest} rows, expected at least classifier.folds = {folds}; lower k_max."
+        warnings.warn(
+            f"the largest cluster has {largest} rows, fewer than classifier.folds = {folds}: cross-validated in "
+            f"{largest} folds; lower k_max for larger clusters",
+            stacklevel=2,
         )
+        folds = largest
     probabilities, distances, fold = np.zeros((n, k)), np.full((n, k), np.inf), np.zeros(n, dtype=int)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -114,7 +124,10 @@ def cross_validate(rows: np.ndarray, labels: np.ndarray, C: float, folds: int, s
     for number, (fitted, held_out) in enumerate(splits):
         fold[held_out] = number
         seen, fold_labels = np.unique(labels[fitted], return_inverse=True)
-        model = fit_classifier(rows[fitted], fold_labels, C)
+        if len(seen) > 1:
+            model = fit_classifier(rows[fitted], fold_labels, C)
+        else:
+            model = Classifier(cluster_centroids(rows[fitted], fold_labels), np.zeros((1, 1)), np.zeros(1))
         to_centroids = cosine_distances(rows[held_out], model.centroids)
         distances[np.ix_(held_out, seen)] = to_centroids
         probabilities[np.ix_(held_out, seen)] = predict_probabilities(to_centroids, model.coef, model.intercept)
@@ -136,13 +149,18 @@ def fit_sharpness(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Returns
     -------
     float in [0.01, 100]
+        1 where no row tells anything.
     """
     from scipy.optimize import minimize_scalar
 
     own = probabilities[np.arange(len(labels)), labels]
+    if not own.any():
+        return 1.0
     with np.errstate(divide="ignore"):
         scores = np.log(probabilities[own > 0])
-    own_scores = np.log(own[own > 0])
+    highest = scores.max(axis=1)  # made 0, or a high power of many small probabilities would leave no sum
+    scores -= highest[:, None]
+    own_scores = np.log(own[own > 0]) - highest
 
     def log_loss(logarithm: float) -> float:
         power = np.exp(logarithm)

@@ -46,7 +46,13 @@ def fit_map(
     Exact neighbours and the Barnes-Hut gradient give the same bytes with any number of threads; openTSNE's approximate
     neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration. openTSNE's other gradient, by FFT,
     is linear in the area of the map: where that grows with n, it took three times as long at 6,000 to 100,000 rows.
+
+    One component (d = 1) is no subject for t-SNE, whose cosine distances know its sign only: it is the first axis of
+    the map itself, and the second is 0.
     """
+    if rows.shape[1] == 1:
+        scale = 100.0 / np.abs(rows).max()  # as wide as t-SNE draws; two decimals are kept of it
+        return tuple(np.column_stack([scale * part, np.zeros(len(part))]) for part in (rows, new_rows))
     from openTSNE import TSNE
 
     n = len(rows)

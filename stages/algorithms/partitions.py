@@ -57,6 +57,13 @@ def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
 
     A covariance matrix of d columns has full rank from d + 1 rows on: full needs as many for each cluster, tied n - k
     of at least d in all. A variance (diag, spherical) needs two rows.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    n, d : int
+    k : int
+        The most that are fitted: one more than k_max, for the elbow there.
     """
 
     def possible(kind: str) -> bool:
@@ -66,7 +73,8 @@ def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
         others = [kind for kind in ("full", "tied", "diag", "spherical") if possible(kind)]
         raise ValueError(
             f"gaussian_mixture.covariance_type is {covariance_type}, which {n} rows of {d} components cannot estimate "
-            f"for {k} clusters; " + (f"possible: {', '.join(others)}." if others else "lower k_max.")
+            f"for {k} clusters, one more than k_max; "
+            + (f"possible: {', '.join(others)}." if others else "lower k_max.")
         )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size, unit_vectors
+from stages.algorithms.silhouettes import silhouettes_by_distances
 
 BLOCK_ROWS = 2048
 
@@ -229,8 +230,7 @@ def _mean_silhouettes(
     """Mean silhouette of every cut by cosine distance: (cuts,) float64, NaN for one cluster.
 
     The mean cosine distance of a unit vector u to the rows of a cluster is 1 - u.s / n with s the sum of its n unit
-    vectors, and to the others of its own cluster (n - u.s) / (n - 1): one matrix product serves all pairs of rows.
-    A cluster of one row has silhouette 0, as in scikit-learn.
+    vectors: one matrix product serves all pairs of rows.
     """
     k_max, sizes, n = clusters.k_max, clusters.sizes, len(clusters.order)
     totals = np.zeros(len(cuts))
@@ -248,14 +248,7 @@ def _mean_silhouettes(
                 continue
             by_place = present[np.argsort(clusters.start[present])]
             number = np.searchsorted(clusters.stop[by_place], places, side="right")  # of each row's own cluster
-            own = by_place[number]
-            others = distances[by_place]
-            others[number, places - first] = np.inf
-            between = others.min(axis=0)
-            within = (sizes[own] - products[own, places - first]) / np.maximum(sizes[own] - 1, 1)
-            widest = np.maximum(within, between)
-            counted = (sizes[own] > 1) & (widest > 1e-12)  # nearer than rounding can tell: no distance at all
-            totals[cut] += ((between - within)[counted] / widest[counted]).sum()
+            totals[cut] += silhouettes_by_distances(distances[by_place], sizes[by_place], number).sum()
     return np.where([len(present) > 1 for present in cuts], totals / n, np.nan)
 
 
