@@ -3,7 +3,8 @@
 reduce     embeddings to be clustered -> their principal components, standardised
 link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
-train      reduced embeddings, labels -> centroids and a regression on the distances to them
+train      reduced embeddings, labels -> centroids and a regression on the distances to them;
+           embeddings -> a detector of rows unlike those in training
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift
 describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures

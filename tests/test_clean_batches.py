@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.parquet
+import pytest
 from conftest import ROOT
+from scipy import stats
 
 from stages import tracking
+from stages.algorithms.drift import SIGNIFICANCE
 from stages.algorithms.linkage import linkage_tree
 from stages.algorithms.partitions import fit_partition
 from stages.algorithms.tree_cuts import cut_tree
@@ -121,3 +125,102 @@ def judge_clean(case: Case, seed: int) -> dict:
         rows, new = split(case, seed)
         fit(case, rows, folder)
         return judge(folder, new)
+
+
+def check(cases: list[Case], runs: int) -> list[str]:
+    """Judge clean batches; rows of a table of what was said, each held against chance."""
+    table = []
+    for case in cases:
+        drifts = [judge_clean(case, seed) for seed in range(runs)]
+        called = sum(drift["verdict"] != "like training" for drift in drifts)
+        novel = np.mean([drift["novel_share"] for drift in drifts])
+        row = f"| {case.data} | {case.n} | {case.k} | {case.method} | {called / runs:.3f} | {novel:.4f} |"
+        table.append(row)
+        assert called <= stats.binom.ppf(0.999, runs, SIGNIFICANCE), row
+        # A limit that n / 2 rows held out set is exceeded by a share that varies with them, and by chance beyond that.
+        error = np.sqrt((1 - QUANTILE) * QUANTILE * (2 / case.n + 1 / case.new) / runs)
+        assert novel < 1 - QUANTILE + 4 * error, row
+    return table
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("senses", 100, 20),  # 90 components of 100 rows
+        Case("senses", 300, 2),
+        Case("heavy tails", 50, 2),
+        Case("noise", 300, 5, "kmeans"),
+        Case("line", 60, 2),
+        Case("copies", 400, 20),
+    ],
+    ids=str,
+)
+def test_clean_batches_are_called_like_training(case):
+    check([case], 12)
+
+
+@pytest.mark.long
+def test_clean_batches_are_called_like_training_at_every_size(capsys):
+    cases = [
+        Case("senses", 50, 2), Case("senses", 50, 10), Case("senses", 100, 20), Case("senses", 100, 5, "kmeans"),
+        Case("senses", 300, 2), Case("senses", 300, 40), Case("senses", 300, 20, "kmeans"), Case("senses", 1000, 30),
+        Case("senses", 1000, 2), Case("senses", 2000, 10, variance_threshold=1.0), Case("senses", 6000, 30),
+        Case("blobs", 50, 5), Case("blobs", 100, 2), Case("blobs", 300, 12, "ward"), Case("blobs", 1000, 40, "kmeans"),
+        Case("noise", 60, 5), Case("noise", 300, 2, "kmeans"), Case("noise", 1000, 20),
+        Case("uneven", 50, 10), Case("uneven", 300, 6), Case("uneven", 3000, 20, "kmeans"),
+        Case("heavy tails", 50, 2), Case("heavy tails", 300, 5), Case("heavy tails", 1000, 20),
+        Case("line", 50, 2), Case("line", 300, 2), Case("plane", 300, 5), Case("plane", 1000, 2, "kmeans"),
+        Case("copies", 300, 5), Case("copies", 2000, 20), Case("wide", 300, 10), Case("wide", 1000, 40),
+    ]  # fmt: skip
+    table = check(cases, 200)
+    with capsys.disabled():
+        print("\n| data | rows | k | method | called otherwise | novel |\n|---|--:|--:|---|--:|--:|", *table, sep="\n")
+
+
+@pytest.fixture(scope="module")
+def senses():
+    """A model of 5,000 word senses in 30 clusters, and 2,000 other senses with their clusters."""
+    with quiet() as folder:
+        case = Case("senses", 5000, 30, new=2000)
+        rows, new = split(case, 0)
+        fit(case, rows, folder)
+        judge(folder, new)
+        clusters = pyarrow.parquet.read_table(folder / "predictions" / "new0" / "b.parquet")["cluster"].to_numpy()
+        yield folder, new, clusters
+
+
+def test_a_doubled_cluster_is_a_shift(senses):
+    folder, new, clusters = senses
+    rng = np.random.default_rng(0)
+    shares = np.bincount(clusters) / len(clusters)
+    large = np.flatnonzero(shares >= 0.05)
+    assert len(large) >= 3
+    for cluster in large:
+        share = shares[cluster]
+        doubled = round(1000 * 2 * share / (1 + share))
+        chosen = [
+            rng.choice(np.flatnonzero(clusters == cluster), doubled, replace=False),
+            rng.choice(np.flatnonzero(clusters != cluster), 1000 - doubled, replace=False),
+        ]
+        assert judge(folder, new[np.concatenate(chosen)])["verdict"] == "shifted"
+
+
+def test_rows_from_elsewhere_are_foreign_and_some_of_them_a_shift(senses):
+    folder, new, _ = senses
+    elsewhere = new[:, np.random.default_rng(0).permutation(new.shape[1])]
+    assert judge(folder, elsewhere[:300])["verdict"] == "foreign"
+    mixed = judge(folder, np.concatenate([new[:900], elsewhere[:100]]))
+    assert mixed["verdict"] == "shifted"
+    assert mixed["novel_share"] > 0.08
+    noisy = new[:1000] + 0.3 * new.std() * np.random.default_rng(1).normal(size=(1000, new.shape[1]))
+    assert judge(folder, noisy)["verdict"] == "shifted"
+
+
+def test_copies_of_training_rows_are_not_novel():
+    # 20 texts in 2,000 rows: their distances are rounding, and so were the limits.
+    with quiet() as folder:
+        rows, new = split(Case("copies", 2000, 20), 0)
+        fit(Case("copies", 2000, 20), rows, folder)
+        drift = judge(folder, new)
+        assert (drift["verdict"], drift["novel_share"]) == ("like training", 0)
+        assert judge(folder, np.random.default_rng(1).normal(size=(200, 32)))["novel_share"] > 0.9
