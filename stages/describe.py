@@ -166,7 +166,7 @@ def _page(clusters: list[dict], rows: int, noise: int) -> str:
         f"{rows - noise:,} rows in {len(clusters)} clusters" + (f", {noise:,} rows noise." if noise else "."),
         "",
         "_About_: words that are frequent in the cluster and rare in the others (class-based TF-IDF). _New rows_ were "
-        "classified into the cluster; _novel_ ones among them lie farther out than nearly all that are like training rows.",
+        "classified into the cluster; _novel_ ones among them lie farther out than nearly all rows like training.",
         "",
         _table_line(columns),
         _table_line(["---", "---", "--:", "--:", "--:", "--:", "---"][: len(columns)]),
