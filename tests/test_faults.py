@@ -283,7 +283,8 @@ def test_a_model_of_other_data_finds_all_rows_foreign_and_the_next_run_makes_the
     other.run("dvc", "repro", "train")
     shutil.copytree(other.folder / "data/model", copy.folder / "data/model", dirs_exist_ok=True)
     said = copy.run("python", "-m", "stages.classify").stdout
-    assert "100 rows novel (100.00 %, expected 1.00 %)" in said
+    novel = int(re.search(r"; (\d+) rows novel", said)[1])
+    assert novel > 80  # of 100, at a limit that the 150 rows held out of the detector set
     assert "all batches: foreign (novel rows" in said
     assert "check that these rows were embedded as those were that the model was made from" in said
     assert "data/model/classifier.npz" in copy.run("dvc", "status").stdout

@@ -99,7 +99,7 @@ def prepared(tmp_path) -> Project:
         model=model / "reduction.npz",
     )  # fmt: skip
     train(
-        classifier={"C": 1.0, "folds": 2}, seed=0, reduced=reduced, labels=Path("labels.npy"),
+        classifier={"C": 1.0, "folds": 2}, seed=0, reduced=reduced, labels=Path("labels.npy"), embeddings=Path("clu"),
         reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
     return project
