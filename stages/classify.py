@@ -18,10 +18,10 @@ from typing import Annotated, NamedTuple, TypedDict
 
 import numpy as np
 import xxhash
+from annotated_types import Interval
 from tqdm import tqdm
 
-from stages import tracking
-from stages.algorithms.drift import (
+from stages.algorithms.prediction.drift import (
     Drift,
     Edges,
     Profile,
@@ -32,11 +32,11 @@ from stages.algorithms.drift import (
     count_rows,
     departures,
 )
-from stages.algorithms.novelty import Detector, novelty_limits
-from stages.algorithms.prediction import Folded, Model, Predictions, classify_chunk, fold_model
+from stages.algorithms.prediction.novelty import Detector, novelty_limits
+from stages.algorithms.prediction.prediction import Folded, Model, Predictions, classify_chunk, fold_model
 from stages.algorithms.principal_components import Reduction, fingerprint
-from stages.batches import Batch, open_batches, read_centred, split_rows, too_large
-from stages.predictions import (
+from stages.files.batches import Batch, open_batches, read_centred, split_rows, too_large
+from stages.files.predictions import (
     Result,
     digest_batch,
     digest_code,
@@ -47,8 +47,9 @@ from stages.predictions import (
     remove_stale,
     write_predictions,
 )
-from stages.tracking import Between
-from stages.workers import RunParameters, map_tasks
+from stages.runtime import command, record
+from stages.runtime.arrays import replacing
+from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/pre
 class NoveltyParameters(TypedDict):
     """The group `novelty` of params.yaml."""
 
-    quantile: Annotated[float, Between(0.5, 0.9999)]
+    quantile: Annotated[float, Interval(ge=0.5, le=0.9999)]
 
 
 class Trained(NamedTuple):
@@ -112,7 +113,7 @@ def classify(
     drifts = {name: compare_profiles(profile, trained.training) for name, profile in drifts.items()}
     _report_drift(drifts, predictions, own)
     if own:
-        tracking.log_metrics("classify", classified=total.rows, novel_share=total.novel / total.rows)
+        record.log_metrics("classify", classified=total.rows, novel_share=total.novel / total.rows)
 
 
 def load_model(folder: Path, quantile: float) -> Trained:
@@ -209,12 +210,12 @@ def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> Non
         # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
         log.warning("check that these rows were embedded as those were that the model was made from")
     table = {
-        name: {key: tracking.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
+        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
     }
-    with tracking.replacing(Path("metrics/classify/drift.json") if own else predictions / "drift.json") as temporary:
+    with replacing(Path("metrics/classify/drift.json") if own else predictions / "drift.json") as temporary:
         temporary.write_text(json.dumps({"drift": table}, indent=4) + "\n", encoding="utf-8")
     if own:
-        tracking.write_plot(
+        record.write_plot(
             Path("plots/drift.json"),
             (
                 {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
@@ -246,4 +247,4 @@ def _same(a: Path, b: Path) -> bool:
 
 
 if __name__ == "__main__":
-    tracking.run(classify)
+    command.run(classify)

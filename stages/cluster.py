@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_types import Interval
 from tqdm import tqdm
 
-from stages import tracking
 from stages.algorithms.centroids import consolidate as move_to_nearest
-from stages.algorithms.criteria import choose, elbow_ratios, evenness
-from stages.algorithms.density import search_eps
-from stages.algorithms.linkage import matrix_bytes
-from stages.algorithms.null_band import NullBand, compare_with_null, fitted_curve, null_curve, tree_curve
-from stages.algorithms.partitions import (
+from stages.algorithms.partitions.criteria import choose, elbow_ratios, evenness
+from stages.algorithms.partitions.cuts import CutScores, cut_tree, score_cuts, score_labels
+from stages.algorithms.partitions.density import search_eps
+from stages.algorithms.partitions.estimators import (
     Partition,
     fit_partition,
     membership_entropy,
     refuse_covariance,
     score_partitions,
 )
-from stages.algorithms.processes import run_each
-from stages.algorithms.tree_cuts import CutScores, cut_tree, score_cuts, score_labels
-from stages.methods import (
+from stages.algorithms.partitions.methods import (
     CompareParameters,
     Criterion,
     DbscanParameters,
@@ -38,7 +35,11 @@ from stages.methods import (
     options_of,
     refuse,
 )
-from stages.tracking import Between
+from stages.algorithms.partitions.null_band import NullBand, compare_with_null, fitted_curve, null_curve, tree_curve
+from stages.algorithms.partitions.processes import run_each
+from stages.algorithms.tree.linkage import matrix_bytes
+from stages.runtime import command, record
+from stages.runtime.arrays import save_array
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,11 @@ def cluster(
     method: Method,
     criterion: Criterion,
     linkage: Linkage,
-    k_min: Annotated[int, Between(2)],
-    k_max: Annotated[int, Between(2)],
+    k_min: Annotated[int, Interval(ge=2)],
+    k_max: Annotated[int, Interval(ge=2)],
     consolidate: bool,
-    min_cluster_size: Annotated[int, Between(1)],
-    seed: Annotated[int, Between(0, 2**31)],
+    min_cluster_size: Annotated[int, Interval(ge=1)],
+    seed: Annotated[int, Interval(ge=0, le=2**31)],
     kmeans: KMeansParameters,
     minibatch_kmeans: MiniBatchKMeansParameters,
     gaussian_mixture: GaussianMixtureParameters,
@@ -139,10 +140,10 @@ def cluster(
     soft = partition.memberships
     if soft is None:
         soft = (found[:, None] == np.arange(len(sizes))).astype(np.float32)
-    tracking.save_array(labels, found)
-    tracking.save_array(memberships, soft)
-    tracking.write_plot(Path("plots/davies_bouldin.json"), _points(candidates, best, band, n))
-    tracking.log_metrics(
+    save_array(labels, found)
+    save_array(memberships, soft)
+    record.write_plot(Path("plots/davies_bouldin.json"), _points(candidates, best, band, n))
+    record.log_metrics(
         "cluster",
         n_clusters=len(sizes),
         davies_bouldin=final.davies_bouldin[0],
@@ -256,4 +257,4 @@ def _progress(what: str, total: int) -> tqdm:
 
 
 if __name__ == "__main__":
-    tracking.run(cluster)
+    command.run(cluster)

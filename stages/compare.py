@@ -10,18 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 from tqdm import tqdm
 
-from stages import tracking
-from stages.algorithms.comparison import Fits, Variant, fit_variants
-from stages.algorithms.criteria import lowest
-from stages.algorithms.density import EpsSearch, search_eps
-from stages.algorithms.linkage import linkage_tree, matrix_bytes
-from stages.algorithms.measures import compare_with_topics, measure_partition, minibatch_departure
-from stages.algorithms.null_band import NullBand, compare_with_null, null_curve, tree_curve
-from stages.algorithms.partitions import refuse_covariance
-from stages.algorithms.processes import Refusal, attempt, run_each, timed
-from stages.algorithms.stability import (
+from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.comparison.stability import (
     DOUBTFUL,
     STABLE,
     PartStability,
@@ -31,10 +24,13 @@ from stages.algorithms.stability import (
     compare_part_tree,
     subsample_rows,
 )
-from stages.algorithms.tree_cuts import cut_tree
-from stages.batches import open_batches, read_texts
-from stages.comparison_pictures import save_picture
-from stages.methods import (
+from stages.algorithms.comparison.variants import Fits, Variant, fit_variants
+from stages.algorithms.comparison.verdict import Findings, describe_findings
+from stages.algorithms.partitions.criteria import lowest
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.density import EpsSearch, search_eps
+from stages.algorithms.partitions.estimators import refuse_covariance
+from stages.algorithms.partitions.methods import (
     LINKAGES,
     CompareParameters,
     Criterion,
@@ -46,8 +42,13 @@ from stages.methods import (
     MiniBatchKMeansParameters,
     options_of,
 )
-from stages.tracking import Between
-from stages.verdict import Findings, describe_findings
+from stages.algorithms.partitions.null_band import NullBand, compare_with_null, null_curve, tree_curve
+from stages.algorithms.partitions.processes import Refusal, attempt, run_each, timed
+from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
+from stages.files.batches import open_batches, read_texts
+from stages.pictures.comparison import save_picture
+from stages.runtime import command, record
+from stages.runtime.arrays import replacing
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,11 @@ def compare(
     method: Method,
     criterion: Criterion,
     linkage: Linkage,
-    k_min: Annotated[int, Between(2)],
-    k_max: Annotated[int, Between(2)],
+    k_min: Annotated[int, Interval(ge=2)],
+    k_max: Annotated[int, Interval(ge=2)],
     consolidate: bool,
-    min_cluster_size: Annotated[int, Between(1)],
-    seed: Annotated[int, Between(0, 2**31)],
+    min_cluster_size: Annotated[int, Interval(ge=1)],
+    seed: Annotated[int, Interval(ge=0, le=2**31)],
     kmeans: KMeansParameters,
     minibatch_kmeans: MiniBatchKMeansParameters,
     gaussian_mixture: GaussianMixtureParameters,
@@ -149,13 +150,13 @@ def compare(
         agreement=agreement, jaccards=jaccards, eps_table=eps_table, departure=departure,
         borderline_share=compare["borderline_share"],
     )  # fmt: skip
-    with tracking.replacing(results / "verdict.md") as temporary:
+    with replacing(results / "verdict.md") as temporary:
         temporary.write_text(describe_findings(findings), encoding="utf-8")
     _write_plots(plots, findings, fits, grid, again)
     empty = dict.fromkeys(table[0])
     table = [row | {"left_out": None} for row in table]
     table += [empty | {"method": name, "left_out": reason} for name, reason in left_out.items()]
-    tracking.write_plot(results / "methods.json", table)
+    record.write_plot(results / "methods.json", table)
     at_k = int(np.abs(band_k - k).argmin())
     metrics = {
         "beats_null": bool(band.beats.any()),
@@ -173,7 +174,7 @@ def compare(
     if eps_table:
         metrics["dbscan_beside_largest"] = max(1 - row["noise_share"] - row["largest_share"] for row in eps_table)
     # What was not measured has no metric: JSON has no NaN.
-    tracking.log_metrics("compare", **{name: value for name, value in metrics.items() if not np.isnan(value)})
+    record.log_metrics("compare", **{name: value for name, value in metrics.items() if not np.isnan(value)})
 
 
 def _name(method: str, linkage: str, consolidated: bool, init: str) -> str:
@@ -301,8 +302,8 @@ def _write_plots(
             if np.isfinite(value)
         ]
     for name, each in points.items():
-        tracking.write_plot(plots / f"{name}.json", each)
-        with tracking.replacing(plots / f"{name}.png") as temporary:
+        record.write_plot(plots / f"{name}.json", each)
+        with replacing(plots / f"{name}.png") as temporary:
             save_picture(name, each, temporary)
 
 
@@ -326,4 +327,4 @@ def _progress(what: str, total: int) -> tqdm:
 
 
 if __name__ == "__main__":
-    tracking.run(compare)
+    command.run(compare)

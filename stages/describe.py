@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
+from annotated_types import Interval
 
-from stages import tracking
-from stages.algorithms.representatives import lowest_of_clusters, measure_memberships
-from stages.algorithms.topic_words import topic_words
-from stages.batches import NO_TOPIC
-from stages.rows import Row, load_classifier, read_predictions, read_rows
-from stages.tracking import Between
+from stages.algorithms.presentation.representatives import lowest_of_clusters, measure_memberships
+from stages.algorithms.presentation.topic_words import topic_words
+from stages.files.batches import NO_TOPIC
+from stages.files.rows import Row, load_classifier, read_predictions, read_rows
+from stages.runtime import command, record
+from stages.runtime.arrays import replacing
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ TOPICS_SHOWN = 40
 class DescribeParameters(TypedDict):
     """The group `describe` of params.yaml."""
 
-    words: Annotated[int, Between(1, 100)]
-    rows: Annotated[int, Between(1, 100)]
+    words: Annotated[int, Interval(ge=1, le=100)]
+    rows: Annotated[int, Interval(ge=1, le=100)]
     stop_words: Literal["english", "frequent", "none"]
 
 
@@ -73,7 +74,7 @@ def describe(
                 "name": ", ".join(name_words[:NAME_WORDS]),
                 "words": name_words,
                 "rows": len(members),
-                "share": tracking.rounded(len(members) / len(found)),
+                "share": record.rounded(len(members) / len(found)),
                 "new_rows": int((predicted.cluster == cluster).sum()),
                 "novel_rows": len(novel_here),
                 "topics": _shares(rows[row].topic or NO_TOPIC for row in members.tolist()),
@@ -93,11 +94,11 @@ def describe(
                 ],
             }
         )
-    tracking.log_metrics("describe", **_score_topics(rows, found))
+    record.log_metrics("describe", **_score_topics(rows, found))
     folder = Path("metrics/describe")
     _write(folder / "clusters.json", json.dumps(clusters, ensure_ascii=False, indent=1) + "\n")
     _write(folder / "clusters.md", _page(clusters, len(found), int((found < 0).sum())))
-    tracking.write_plot(Path("plots/topics.json"), _topic_points(clusters))
+    record.write_plot(Path("plots/topics.json"), _topic_points(clusters))
     named = [f"{cluster['cluster']} {cluster['name']}" for cluster in clusters if cluster["name"]]
     log.info("%d of %d clusters have a name: %s", len(named), len(clusters), "; ".join(named[:4]))
     log.info("all of them in words and rows: %s", folder / "clusters.md")
@@ -109,7 +110,7 @@ def _shares(topics) -> dict[str, int]:
 
 
 def _entry(row: Row, **values: Any) -> dict[str, Any]:
-    numbers = {name: tracking.rounded(value) for name, value in values.items()}
+    numbers = {name: record.rounded(value) for name, value in values.items()}
     return {"text": row.shown(TEXT_LENGTH), "batch": row.batch, "row": row.row} | numbers
 
 
@@ -217,9 +218,9 @@ def _escaped(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with tracking.replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    tracking.run(describe)
+    command.run(describe)

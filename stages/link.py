@@ -17,11 +17,12 @@ import numpy as np
 import xxhash
 from tqdm import tqdm
 
-from stages import tracking
-from stages.algorithms.cluster_vectors import Clusters
-from stages.algorithms.first_search import Candidates, Search, Tile, search_tile
-from stages.algorithms.linkage import leaf_clusters, linkage_tree
-from stages.workers import RunParameters, map_tasks
+from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.first_search import Candidates, Search, Tile, search_tile
+from stages.algorithms.tree.linkage import leaf_clusters, linkage_tree
+from stages.runtime import command
+from stages.runtime.arrays import save_array
+from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def link(
 
         merges, products = linkage_tree(rows, linkage, show, _search_on(run, reduced, linkage))
     log.info("tree in %.1f s, %.2f n^2 dot products", time.perf_counter() - start, products / n**2)
-    tracking.save_array(tree, merges)
+    save_array(tree, merges)
 
 
 def _search_on(run: RunParameters, reduced: Path, linkage: str) -> Search | None:
@@ -105,4 +106,4 @@ def _digest(clusters: Clusters) -> str:
 
 
 if __name__ == "__main__":
-    tracking.run(link)
+    command.run(link)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from tqdm import tqdm
 
-from stages import tracking
 from stages.algorithms.principal_components import (
     Moments,
     Reduction,
@@ -22,9 +22,10 @@ from stages.algorithms.principal_components import (
     reduce_rows,
     typical_length,
 )
-from stages.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
-from stages.tracking import Between
-from stages.workers import RunParameters, map_tasks
+from stages.files.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
+from stages.runtime import command, record
+from stages.runtime.arrays import replacing, save_model
+from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ LARGEST = 1e38  # distance of all rows of a task, together, from the origin: red
 
 def reduce(
     *,
-    variance_threshold: Annotated[float, Between(0, 1, above=True)],
+    variance_threshold: Annotated[float, Interval(gt=0, le=1)],
     standardize: bool,
     run: RunParameters,
     embeddings: Path = Path("data/embeddings_clu"),
@@ -56,21 +57,21 @@ def reduce(
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
     tasks = ((part, reduction) for part in parts)
-    with tracking.replacing(reduced) as temporary, temporary.open("wb") as file:
+    with replacing(reduced) as temporary, temporary.open("wb") as file:
         # Written, not mapped: pages of a map that have been touched count as memory.
         header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
         np.lib.format.write_array_header_1_0(file, header)
         for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
             file.write(rows.data)
-    tracking.save_model(model, **reduction._asdict())
-    tracking.write_plot(
+    save_model(model, **reduction._asdict())
+    record.write_plot(
         Path("plots/explained_variance.json"),
         (
             {"components": i + 1, "explained_variance": share, "threshold": variance_threshold}
             for i, share in enumerate(explained)
         ),
     )
-    tracking.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
+    record.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 
 def sum_moments(parts: list[list[Batch]], run: RunParameters) -> Moments:
@@ -110,4 +111,4 @@ def _progress(results, parts: list, what: str):
 
 
 if __name__ == "__main__":
-    tracking.run(reduce)
+    command.run(reduce)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 import numpy as np
+from annotated_types import Interval
 
-from stages import tracking
 from stages.algorithms.classifier import (
     classify,
     cross_validate,
@@ -19,11 +19,12 @@ from stages.algorithms.classifier import (
     fit_sharpness,
     sharpen_out_of_fold,
 )
-from stages.algorithms.drift import compare_predictions
-from stages.algorithms.novelty import draw_halves, fit_detector, measure_rows
+from stages.algorithms.prediction.drift import compare_predictions
+from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
 from stages.algorithms.principal_components import Reduction, fingerprint
-from stages.batches import open_batches, read_chosen
-from stages.tracking import Between
+from stages.files.batches import open_batches, read_chosen
+from stages.runtime import command, record
+from stages.runtime.arrays import save_model
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,14 @@ log = logging.getLogger(__name__)
 class ClassifierParameters(TypedDict):
     """The group `classifier` of params.yaml."""
 
-    C: Annotated[float, Between(0, above=True)]
-    folds: Annotated[int, Between(2)]
+    C: Annotated[float, Interval(gt=0)]
+    folds: Annotated[int, Interval(ge=2)]
 
 
 def train(
     *,
     classifier: ClassifierParameters,
-    seed: Annotated[int, Between(0, 2**32 - 1)],
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     embeddings: Path = Path("data/embeddings_clu"),
@@ -91,7 +92,7 @@ def train(
     detector = fit_detector(read_chosen(batches, fitted_half), seed)
     held_out_distance, held_out_residual = measure_rows(read_chosen(batches, held_out_half), detector)
     tolerance, moved = compare_predictions(classify(fitted, rows), predicted, k)
-    tracking.save_model(
+    save_model(
         model,
         **fitted._asdict(),
         reduction_fingerprint=fingerprint(reduced_by),
@@ -105,7 +106,7 @@ def train(
     )
     counts = np.zeros((k, k), dtype=np.int64)
     np.add.at(counts, (found, predicted), 1)
-    tracking.write_plot(
+    record.write_plot(
         Path("plots/confusion.json"),
         (
             {
@@ -117,7 +118,7 @@ def train(
             for actual, other in np.argwhere(counts).tolist()
         ),
     )
-    tracking.log_metrics(
+    record.log_metrics(
         "train",
         accuracy=accuracy,
         accuracy_nearest_centroid=accuracy_nearest,
@@ -130,4 +131,4 @@ def train(
 
 
 if __name__ == "__main__":
-    tracking.run(train)
+    command.run(train)

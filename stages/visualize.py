@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from annotated_types import Interval
 from tqdm import tqdm
 
-from stages import pictures, tracking
-from stages.algorithms.dendrogram import join_clusters, layout_tree, top_branches
-from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
+from stages.algorithms.presentation.dendrogram import join_clusters, layout_tree, top_branches
+from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
+from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.principal_components import Reduction, reduce_rows
-from stages.algorithms.representatives import measure_memberships
 from stages.algorithms.silhouettes import cosine_silhouettes
-from stages.batches import open_batches, read_chosen
-from stages.rows import Predictions, load_classifier, read_predictions, read_rows
-from stages.tracking import Between
+from stages.files.batches import open_batches, read_chosen
+from stages.files.rows import Predictions, load_classifier, read_predictions, read_rows
+from stages.pictures.gallery import PICTURES, push_apart
+from stages.runtime import command, record
+from stages.runtime.arrays import replacing
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +39,14 @@ Points = list[dict[str, Any]]
 class MapParameters(TypedDict):
     """The group `tsne` of params.yaml."""
 
-    perplexity: Annotated[float, Between(2, 1000)]
-    max_rows: Annotated[int, Between(10)]
+    perplexity: Annotated[float, Interval(ge=2, le=1000)]
+    max_rows: Annotated[int, Interval(ge=10)]
 
 
 def visualize(
     *,
     tsne: MapParameters,
-    seed: Annotated[int, Between(0, 2**32 - 1)],
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     tree: Path = Path("data/tree.npy"),
@@ -90,17 +92,17 @@ def visualize(
     _name_first(points, names)
     # DVC draws no list of points whose first one lacks a field that another one has.
     points[0] = {"name": None, "number_x": None, "number_y": None, "note": note} | points[0]
-    tracking.write_plot(plots / "tsne.json", points)
-    tracking.write_plot(plots / "cluster_sizes.json", _size_points(found, predicted, names))
-    tracking.write_plot(plots / "silhouette.json", _silhouette_points(cosine_silhouettes(rows, found), found))
+    record.write_plot(plots / "tsne.json", points)
+    record.write_plot(plots / "cluster_sizes.json", _size_points(found, predicted, names))
+    record.write_plot(plots / "silhouette.json", _silhouette_points(cosine_silhouettes(rows, found), found))
     merges, is_cut = join_clusters(np.load(tree, allow_pickle=False), found, classifier["centroids"])
-    tracking.write_plot(plots / "dendrogram.json", _dendrogram_points(merges, is_cut, names))
+    record.write_plot(plots / "dendrogram.json", _dendrogram_points(merges, is_cut, names))
 
-    for name, draw in pictures.PICTURES.items():
+    for name, draw in PICTURES.items():
         data = json.loads((plots / f"{name}.json").read_text(encoding="utf-8"))
-        with tracking.replacing(plots / f"{name}.png") as temporary:
+        with replacing(plots / f"{name}.png") as temporary:
             draw(data, temporary)
-    log.info("%d pictures in %s/; `dvc plots show` makes a page of them", len(pictures.PICTURES), plots)
+    log.info("%d pictures in %s/; `dvc plots show` makes a page of them", len(PICTURES), plots)
 
 
 def _map_points(positions: np.ndarray, clusters: np.ndarray, probability: np.ndarray, kinds: list[str], rows) -> Points:
@@ -132,7 +134,7 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     numbered = (numbers >= 0) & (numbers < NUMBERED)
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
-    places = pictures.push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
+    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
     for row, (x, y) in zip(first[numbered].tolist(), places.tolist(), strict=True):
         points[row] |= {"number_x": round(x, 2), "number_y": round(y, 2)}
 
@@ -193,4 +195,4 @@ def _dendrogram_points(merges: np.ndarray, is_cut: bool, names: dict[int, str]) 
 
 
 if __name__ == "__main__":
-    tracking.run(visualize)
+    command.run(visualize)

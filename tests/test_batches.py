@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.batches import iterate_texts, open_batches, read_blocks, read_centred, read_stored, read_texts, split_rows
+from stages.files.batches import (
+    iterate_texts,
+    open_batches,
+    read_blocks,
+    read_centred,
+    read_stored,
+    read_texts,
+    split_rows,
+)
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:

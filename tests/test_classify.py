@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import xxhash
 import yaml
 from conftest import ROOT
 
-from stages import predictions, tracking
-from stages.batches import open_batches
 from stages.classify import classify, load_model
-from stages.predictions import read_stamp
+from stages.files import predictions
+from stages.files.batches import open_batches
+from stages.files.predictions import read_stamp
 from stages.reduce import reduce
+from stages.runtime.arrays import PARTIAL
 from stages.train import train
 
 LOCAL = {"backend": "local", "workers": 2, "scheduler": None}
@@ -163,14 +165,11 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
     run(fitted)
     first = read_all(Path("p"))
     # A comment is enough, in any file that predictions are made by.
-    for name in predictions.CODE:
-        copied = tmp_path / "code" / name
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        copied.write_text((ROOT / "stages" / name).read_text())
+    shutil.copytree(ROOT / "stages", tmp_path / "code")
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "predictions.py"))
+        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "files" / "predictions.py"))
         assert run(fitted) == []
-        for name in ("algorithms/novelty.py", "predictions.py"):
+        for name in ("algorithms/prediction/novelty.py", "files/predictions.py"):
             with (tmp_path / "code" / name).open("a") as file:
                 file.write("# another line\n")
             assert run(fitted) == ["b0.parquet", "b1.parquet"]
@@ -181,7 +180,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
 
 def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
-    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.endswith(".py")}
+    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.startswith("stages/")}
 
 
 @pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])
@@ -204,7 +203,7 @@ def test_predictions_stamped_by_an_older_version_are_made_anew(fitted, profile):
 
 
 def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> None:
-    """Have another hand replace a file as soon as a function of stages.predictions has been called once."""
+    """Have another hand replace a file as soon as a function of stages.files.predictions has been called once."""
     original = getattr(predictions, function)
 
     def call(*arguments):
@@ -270,7 +269,7 @@ def test_stale_predictions_go_and_other_files_stay(fitted):
     Path("p/notes.txt").write_text("mine")
     os.link("p/b2.parquet", "p/.hidden.parquet")  # of a batch named .hidden, which is gone
     Path("p/.theirs.parquet").write_bytes(b"no parquet")
-    Path(f"p/{tracking.PARTIAL}gone.parquet").write_bytes(b"half")
+    Path(f"p/{PARTIAL}gone.parquet").write_bytes(b"half")
     Path("new/b2.npy").unlink()
     run(fitted)
     assert {path.name for path in Path("p").iterdir()} == {

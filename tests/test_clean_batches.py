@@ -17,13 +17,13 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from stages import tracking
-from stages.algorithms.drift import SIGNIFICANCE
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.partitions import fit_partition
-from stages.algorithms.tree_cuts import cut_tree
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.estimators import fit_partition
+from stages.algorithms.prediction.drift import SIGNIFICANCE
+from stages.algorithms.tree.linkage import linkage_tree
 from stages.classify import classify
 from stages.reduce import reduce
+from stages.runtime import record
 from stages.train import train
 
 LOCAL = {"backend": "local", "workers": 1, "scheduler": None}
@@ -109,15 +109,15 @@ def judge(folder: Path, new: np.ndarray, quantile: float = QUANTILE) -> dict:
 @contextlib.contextmanager
 def quiet():
     """A temporary folder to be in, and no metrics, which cost more than the rest."""
-    log_metrics, before = tracking.log_metrics, Path.cwd()
+    log_metrics, before = record.log_metrics, Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
-        tracking.log_metrics = lambda *arguments, **metrics: None
+        record.log_metrics = lambda *arguments, **metrics: None
         os.chdir(folder)
         try:
             yield Path(folder)
         finally:
             os.chdir(before)
-            tracking.log_metrics = log_metrics
+            record.log_metrics = log_metrics
 
 
 def judge_clean(case: Case, seed: int) -> dict:

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from stages.algorithms import comparison
 from stages.algorithms.centroids import consolidate
-from stages.algorithms.comparison import Variant, fit_variants
-from stages.algorithms.density import graph_bytes, search_eps
-from stages.algorithms.linkage import linkage_tree, matrix_bytes
-from stages.algorithms.partitions import fit_partition, score_partitions
-from stages.algorithms.processes import Refusal, run_each
-from stages.algorithms.stability import subsample_rows
-from stages.algorithms.tree_cuts import cut_tree, score_cuts, score_labels
+from stages.algorithms.comparison import variants as comparison
+from stages.algorithms.comparison.stability import subsample_rows
+from stages.algorithms.comparison.variants import Variant, fit_variants
+from stages.algorithms.partitions.cuts import cut_tree, score_cuts, score_labels
+from stages.algorithms.partitions.density import graph_bytes, search_eps
+from stages.algorithms.partitions.estimators import fit_partition, score_partitions
+from stages.algorithms.partitions.processes import Refusal, run_each
+from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
 
 ROWS = np.random.default_rng(7).normal(size=(120, 5)).astype(np.float32)
 KMEANS = {"init": "random", "n_init": 1}

@@ -6,8 +6,8 @@ from conftest import make_blobs
 from scipy.cluster.hierarchy import linkage
 from sklearn.metrics import silhouette_score
 
-from stages.algorithms.criteria import choose, elbow_ratios, evenness, highest, highest_gap
-from stages.algorithms.tree_cuts import cut_tree, lowest, score_cuts, score_labels
+from stages.algorithms.partitions.criteria import choose, elbow_ratios, evenness, highest, highest_gap
+from stages.algorithms.partitions.cuts import cut_tree, lowest, score_cuts, score_labels
 
 
 def brute_force_elbow(inertia: dict[int, float], candidates: range) -> int:
@@ -70,7 +70,7 @@ def test_silhouettes_are_the_same_across_blocks(monkeypatch):
     rows = np.random.default_rng(2).normal(size=(100, 5))
     tree = linkage(rows, "complete", metric="cosine")
     whole = score_cuts(rows, tree, 2, 20).silhouette
-    monkeypatch.setattr("stages.algorithms.tree_cuts.BLOCK_ROWS", 7)
+    monkeypatch.setattr("stages.algorithms.partitions.cuts.BLOCK_ROWS", 7)
     np.testing.assert_allclose(score_cuts(rows, tree, 2, 20).silhouette, whole, atol=1e-14)
 
 

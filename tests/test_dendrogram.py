@@ -6,7 +6,7 @@ from conftest import make_blobs
 from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 
 from stages.algorithms.centroids import cluster_centroids, number_by_size
-from stages.algorithms.dendrogram import join_clusters, layout_tree, top_branches
+from stages.algorithms.presentation.dendrogram import join_clusters, layout_tree, top_branches
 
 
 def clusters_of(merges: np.ndarray, k: int) -> list[set[int]]:

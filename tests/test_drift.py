@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.algorithms.drift import (
+from stages.algorithms.prediction.drift import (
     SIGNIFICANCE,
     Profile,
     Training,

@@ -243,7 +243,8 @@ def test_no_space_left_keeps_the_old_output(copy):
 CUTTING = """
 import os, sys
 from importlib import import_module
-from stages import batches, tracking
+from stages.files import batches
+from stages.runtime import command
 
 stage, batch, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
 headers, read_header = [], batches.stored_array
@@ -257,7 +258,7 @@ def cut(path):
 
 batches.stored_array = cut
 sys.argv = [stage]
-tracking.run(getattr(import_module(f"stages.{stage}"), stage))
+command.run(getattr(import_module(f"stages.{stage}"), stage))
 """
 
 

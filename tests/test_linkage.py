@@ -12,10 +12,10 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
-from stages.algorithms import first_search, nearest_clusters
-from stages.algorithms import linkage as linkage_module
-from stages.algorithms.cluster_vectors import AverageClusters, WardClusters
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree import first_search, nearest_clusters
+from stages.algorithms.tree import linkage as linkage_module
+from stages.algorithms.tree.cluster_vectors import AverageClusters, WardClusters
+from stages.algorithms.tree.linkage import linkage_tree
 
 OURS = ("average", "ward")
 
@@ -148,7 +148,7 @@ def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kep
 HASH = """
 import hashlib, numpy as np
 from threadpoolctl import threadpool_info
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree.linkage import linkage_tree
 rng = np.random.default_rng(0)
 rows = np.round(rng.standard_normal((20, 64)), 1)[rng.integers(20, size=1700)]
 rows += np.round(0.3 * rng.standard_normal(rows.shape), 1)

@@ -5,9 +5,9 @@ import pytest
 from conftest import make_blobs
 from matplotlib.image import imread
 
-from stages.algorithms import map as tsne
-from stages.algorithms.map import ITERATIONS, fit_map, sample_evenly
-from stages.pictures import draw_tsne, push_apart
+from stages.algorithms.presentation import map as tsne
+from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
+from stages.pictures.gallery import draw_tsne, push_apart
 
 
 def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -31,20 +31,20 @@ def peak():
 """
 
 STAGE = """
-from stages import tracking
+from stages.runtime import command
 
 name = sys.argv[1]
 stage = getattr(import_module(f"stages.{name}"), name)
 del sys.argv[1]
 before = peak()
-tracking.run(stage)
+command.run(stage)
 print(peak() - before)
 """
 
 TREE = """
 import numpy as np
-from stages.algorithms import nearest_clusters
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.tree import nearest_clusters
+from stages.algorithms.tree.linkage import linkage_tree
 
 n, d, linkage = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 nearest_clusters.BLOCK = 1_000_000  # what a thread takes comes to its limit early, so that only what grows is left

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from conftest import ROOT, make_blobs, same_partition
 
-from stages.algorithms import density, linkage
-from stages.algorithms.linkage import linkage_tree
+from stages.algorithms.partitions import density
+from stages.algorithms.tree import linkage
+from stages.algorithms.tree.linkage import linkage_tree
 from stages.cluster import cluster
 from stages.compare import compare
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.algorithms.novelty import (
+from stages.algorithms.prediction.novelty import (
     CLOSE,
     HALF,
     draw_halves,

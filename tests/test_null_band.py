@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from conftest import make_blobs
 
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.null_band import compare_with_null, fitted_curve, null_curve, permute_columns, tree_curve
-from stages.algorithms.partitions import fit_partition
-from stages.algorithms.tree_cuts import cut_tree, score_labels
+from stages.algorithms.partitions.cuts import cut_tree, score_labels
+from stages.algorithms.partitions.estimators import fit_partition
+from stages.algorithms.partitions.null_band import (
+    compare_with_null,
+    fitted_curve,
+    null_curve,
+    permute_columns,
+    tree_curve,
+)
+from stages.algorithms.tree.linkage import linkage_tree
 
 
 def test_a_reference_keeps_every_column_and_nothing_between_them():

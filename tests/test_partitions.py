@@ -7,16 +7,16 @@ from sklearn.cluster import DBSCAN, KMeans, MiniBatchKMeans
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from stages.algorithms import density
 from stages.algorithms.centroids import unit_vectors
-from stages.algorithms.density import search_eps
-from stages.algorithms.partitions import (
+from stages.algorithms.partitions import density
+from stages.algorithms.partitions.density import search_eps
+from stages.algorithms.partitions.estimators import (
     fit_partition,
     membership_entropy,
     refuse_covariance,
     score_partitions,
 )
-from stages.algorithms.processes import run_each
+from stages.algorithms.partitions.processes import run_each
 
 ROWS = np.random.default_rng(5).normal(size=(240, 6)).astype(np.float32)
 PEERS = {

@@ -9,8 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.classifier import fit_classifier
-from stages.algorithms.novelty import fit_detector, measure_rows
-from stages.algorithms.prediction import Model, classify_chunk, classify_rows, fold_model
+from stages.algorithms.prediction.novelty import fit_detector, measure_rows
+from stages.algorithms.prediction.prediction import Model, classify_chunk, classify_rows, fold_model
 from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows, residual_lengths
 
 

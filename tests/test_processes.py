@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from stages.algorithms import memory, processes
-from stages.algorithms.processes import Refusal, attempt, run_each
+from stages.algorithms import memory
+from stages.algorithms.partitions import processes
+from stages.algorithms.partitions.processes import Refusal, attempt, run_each
 
 GIGABYTE = 10**9
 

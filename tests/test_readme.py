@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from stages.tracking import _describe
+from stages.runtime.parameters import describe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -26,9 +26,9 @@ def parameters() -> dict[str, tuple[Any, str]]:
         for name in inspect.signature(function).parameters:
             if is_typeddict(hints[name]):
                 group = get_type_hints(hints[name], include_extras=True)
-                allowed |= {f"{name}.{key}": _describe(hint) for key, hint in group.items()}
+                allowed |= {f"{name}.{key}": describe(hint) for key, hint in group.items()}
             elif hints[name] is not Path:
-                allowed[name] = _describe(hints[name])
+                allowed[name] = describe(hints[name])
     values = {}
     for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
         values |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}

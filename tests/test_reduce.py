@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.batches import open_batches, split_rows
+from stages.files.batches import open_batches, split_rows
 from stages.reduce import reduce
 
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}

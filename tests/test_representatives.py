@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import make_blobs
 
-from stages.algorithms import representatives
 from stages.algorithms.centroids import cosine_distances
 from stages.algorithms.classifier import fit_classifier, predict_probabilities
-from stages.algorithms.representatives import lowest_of_clusters, measure_memberships
+from stages.algorithms.presentation import representatives
+from stages.algorithms.presentation.representatives import lowest_of_clusters, measure_memberships
 
 
 @pytest.mark.parametrize("block_rows", [1, 1000])

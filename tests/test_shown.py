@@ -13,15 +13,16 @@ from conftest import make_blobs
 from matplotlib import pyplot as plt
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v_measure_score
 
-from stages import tracking
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import predict_probabilities
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.tree_cuts import cut_tree
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.tree.linkage import linkage_tree
 from stages.compare import _topics
 from stages.describe import describe
-from stages.pictures import PICTURES, draw_tsne
-from stages.rows import read_rows
+from stages.files.rows import read_rows
+from stages.pictures.gallery import PICTURES, draw_tsne
+from stages.runtime import record
+from stages.runtime.arrays import save_array, save_model
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
@@ -45,28 +46,26 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
         if texts is not None:
             lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts[part])
             (folder / "batch.jsonl").write_text("".join(lines), encoding="utf-8")
-    tracking.save_array(Path("data/reduced.npy"), rows[old])
-    tracking.save_array(Path("data/labels.npy"), labels[old].astype(np.int32))
+    save_array(Path("data/reduced.npy"), rows[old])
+    save_array(Path("data/labels.npy"), labels[old].astype(np.int32))
     d = rows.shape[1]
-    tracking.save_model(
+    save_model(
         Path("data/model/reduction.npz"), mean=np.zeros(d), components=np.eye(d), explained_variance=np.ones(d),
         total_variance=np.array(float(d)), center=np.zeros(d), scale=np.ones(d),
     )  # fmt: skip
     model = {"centroids": cluster_centroids(rows[old], labels[old]), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
-    tracking.save_model(Path("data/model/classifier.npz"), **model)
+    save_model(Path("data/model/classifier.npz"), **model)
     shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])
     table = {"cluster": shares.argmax(axis=1), "probability": shares.max(axis=1), "novel": np.arange(new) < 2}
     Path("data/predictions").mkdir()
     pyarrow.parquet.write_table(pyarrow.table(table), "data/predictions/batch.parquet")
     plots = Path("plots")
-    tracking.write_plot(
+    record.write_plot(
         plots / "explained_variance.json",
         [{"components": i + 1, "explained_variance": share, "threshold": 0.95} for i, share in enumerate((0.5, 1.0))],
     )
-    tracking.write_plot(
-        plots / "davies_bouldin.json", [{"k": 2, "davies_bouldin": 2.0}, {"k": 3, "davies_bouldin": 1.5}]
-    )
-    tracking.write_plot(
+    record.write_plot(plots / "davies_bouldin.json", [{"k": 2, "davies_bouldin": 2.0}, {"k": 3, "davies_bouldin": 1.5}])
+    record.write_plot(
         plots / "confusion.json",
         [{"actual": c, "predicted": c, "rows": 1, "share": 1.0} for c in range(k)],
     )
@@ -74,7 +73,7 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
     """Run both stages; the plot data by name, each as DVC takes it and drawn as a picture that is not empty."""
-    tracking.save_array(Path("data/tree.npy"), linkage_tree(rows, "average").merges)
+    save_array(Path("data/tree.npy"), linkage_tree(rows, "average").merges)
     describe(describe=DESCRIBE)
     visualize(tsne=tsne, seed=0)
     for name in PICTURES:
@@ -252,7 +251,7 @@ def test_the_map_says_that_it_is_sampled_and_keeps_novel_rows():
 
 def test_forty_numbers_on_the_map_do_not_cover_each_other(monkeypatch):
     drawn = []
-    monkeypatch.setattr("stages.pictures._save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("stages.pictures.gallery._save", lambda figure, path: drawn.append(figure))
     rng = np.random.default_rng(0)
     points = [
         {"x": x, "y": y, "cluster": i % 40, "kind": "clustered", "name": f"name {i}"}
@@ -277,7 +276,7 @@ def test_a_hundred_thousand_texts_in_russian():
     chain = np.column_stack(
         [np.append(0, np.arange(n, 2 * n - 2)), np.arange(1, n), np.ones(n - 1), np.arange(2, n + 1)]
     )
-    tracking.save_array(Path("data/tree.npy"), chain)
+    save_array(Path("data/tree.npy"), chain)
     describe(describe=DESCRIBE)
     visualize(tsne=TSNE, seed=0)
     assert [cluster["words"][0] for cluster in clusters()] == [f"слово{i}" for i in range(40)]

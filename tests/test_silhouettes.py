@@ -6,8 +6,8 @@ from conftest import make_blobs
 from sklearn.metrics import silhouette_samples
 
 from stages.algorithms import silhouettes
+from stages.algorithms.partitions.cuts import score_labels
 from stages.algorithms.silhouettes import cosine_silhouettes
-from stages.algorithms.tree_cuts import score_labels
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])

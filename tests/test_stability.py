@@ -7,9 +7,8 @@ import pytest
 from conftest import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.measures import compare_with_topics, measure_partition, minibatch_departure
-from stages.algorithms.stability import (
+from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.comparison.stability import (
     agreement_between,
     agreement_with_parts,
     best_jaccards,
@@ -18,7 +17,8 @@ from stages.algorithms.stability import (
     matched_numbers,
     subsample_rows,
 )
-from stages.algorithms.tree_cuts import cut_tree
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.tree.linkage import linkage_tree
 
 
 @pytest.mark.parametrize("seed", range(6))

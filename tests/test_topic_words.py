@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stages.algorithms.topic_words import split_words, topic_words
+from stages.algorithms.presentation.topic_words import split_words, topic_words
 
 
 @pytest.mark.parametrize(

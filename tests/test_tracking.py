@@ -8,22 +8,22 @@ from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 import pytest
+from annotated_types import Interval
 from conftest import ROOT
 
-from stages import tracking
-from stages.tracking import Between
+from stages.runtime import arrays, parameters, record
 
 
 class Group(TypedDict):
-    C: Annotated[float, Between(0, above=True)]
+    C: Annotated[float, Interval(gt=0)]
     folds: int
 
 
 SCHEMA = {
-    "share": Annotated[float, Between(0, 1, above=True)],
+    "share": Annotated[float, Interval(gt=0, le=1)],
     "standardize": bool,
     "linkage": Literal["average", "ward"],
-    "k_min": Annotated[int, Between(2)],
+    "k_min": Annotated[int, Interval(ge=2)],
     "address": str | None,
     "group": Group,
 }
@@ -36,7 +36,7 @@ def read(**changes) -> dict:
     values = {name: value for name, value in {**GOOD, **changes}.items() if value != "absent"}
     Path("params.yaml").write_text(json.dumps(values))
     Path("dvc.yaml").write_text(json.dumps({"stages": {"one": {"params": [*SCHEMA, "of_another_stage"]}}}))
-    return tracking.read_parameters(SCHEMA)
+    return parameters.read_parameters(SCHEMA)
 
 
 def test_good_parameters_arrive():
@@ -77,13 +77,13 @@ def test_a_wrong_parameter_is_refused_by_name(changes, message):
 def test_a_broken_file_is_refused(content):
     Path("params.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"params.yaml: "):
-        tracking.read_parameters(SCHEMA)
+        parameters.read_parameters(SCHEMA)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else():
     path = Path("out") / "a.npy"
-    tracking.save_array(path, np.arange(3))
-    with pytest.raises(RuntimeError), tracking.replacing(path) as temporary:
+    arrays.save_array(path, np.arange(3))
+    with pytest.raises(RuntimeError), arrays.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [p.name for p in path.parent.iterdir()] == ["a.npy"]
@@ -92,21 +92,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else():
 
 def test_models_are_the_same_bytes_and_load_without_pickle():
     for name in ("a.npz", "b.npz"):
-        tracking.save_model(Path(name), one=np.eye(2), two=np.float64(3))
+        arrays.save_model(Path(name), one=np.eye(2), two=np.float64(3))
     assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
-    with np.load("a.npz", allow_pickle=False) as arrays:
-        assert arrays["two"] == 3
+    with np.load("a.npz", allow_pickle=False) as stored:
+        assert stored["two"] == 3
 
 
 def test_plots_hold_plain_numbers_of_six_digits():
-    tracking.write_plot(Path("p.json"), [{"k": np.int64(2), "score": np.float32(1 / 3), "name": "ё", "edge": True}])
+    record.write_plot(Path("p.json"), [{"k": np.int64(2), "score": np.float32(1 / 3), "name": "ё", "edge": True}])
     assert (
         Path("p.json").read_text(encoding="utf-8") == '[\n{"k": 2, "score": 0.333333, "name": "ё", "edge": true}\n]\n'
     )
 
 
 def test_a_refusal_is_one_line_and_a_traceback_only_if_asked_for():
-    code = "from stages import tracking\ndef sample(*, k: int): ...\ntracking.run(sample)"
+    code = "from stages.runtime import command\ndef sample(*, k: int): ...\ncommand.run(sample)"
     Path("params.yaml").write_text("k: 1.5")
     Path("dvc.yaml").write_text("stages: {}")
     for environment, lines in (({}, 1), ({"STAGE_TRACEBACK": "1"}, 5)):
@@ -123,8 +123,8 @@ def test_warnings_are_shown_once_each_in_one_line_of_the_log():
     code = """
 import logging, warnings
 import numpy as np
-from stages import tracking
-from stages.algorithms.processes import run_each
+from stages.runtime import arrays, command, parameters, record
+from stages.algorithms.partitions.processes import run_each
 
 def sample():
     logging.info("begin")
@@ -136,7 +136,7 @@ def sample():
     run_each(np.divide, [(1.0, 0.0)] * 3, workers=2)
 
 if __name__ == "__main__":
-    tracking.run(sample)
+    command.run(sample)
 """
     Path("sample.py").write_text(code)
     Path("params.yaml").write_text("run: {}")

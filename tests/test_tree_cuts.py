@@ -7,7 +7,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import davies_bouldin_score
 from sklearn.metrics.pairwise import cosine_distances
 
-from stages.algorithms.tree_cuts import cut_tree, lowest, score_cuts, score_labels
+from stages.algorithms.partitions.cuts import cut_tree, lowest, score_cuts, score_labels
 
 
 def rows_of(kind: str, n: int, d: int, seed: int) -> np.ndarray:

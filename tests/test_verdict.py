@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stages.algorithms.null_band import NullBand, compare_with_null
-from stages.algorithms.processes import Refusal
-from stages.verdict import Findings, describe_findings
+from stages.algorithms.comparison.verdict import Findings, describe_findings
+from stages.algorithms.partitions.null_band import NullBand, compare_with_null
+from stages.algorithms.partitions.processes import Refusal
 
 
 def row(method: str, **changes) -> dict:

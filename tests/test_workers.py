@@ -15,12 +15,12 @@ import yaml
 from conftest import ROOT, make_blobs
 
 from stages import link as link_stage
-from stages.algorithms import first_search
-from stages.algorithms.linkage import LINKAGES
+from stages.algorithms.tree import first_search
+from stages.algorithms.tree.linkage import LINKAGES
 from stages.classify import classify
 from stages.reduce import reduce
+from stages.runtime.workers import map_tasks
 from stages.train import train
-from stages.workers import map_tasks
 
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
 

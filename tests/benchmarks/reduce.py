@@ -33,9 +33,9 @@ def write_batches(folder: Path, rows: int) -> None:
 
 def fit(folder: Path, workers: int):
     from stages.algorithms.principal_components import fit_reduction
-    from stages.batches import open_batches, split_rows
+    from stages.files.batches import open_batches, split_rows
     from stages.reduce import PART_ROWS, sum_moments
-    from stages.workers import map_tasks
+    from stages.runtime.workers import map_tasks
 
     def run() -> None:
         batches = open_batches(folder)

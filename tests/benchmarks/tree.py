@@ -64,7 +64,7 @@ def metric(linkage: str) -> str:
 def ours(linkage: str) -> Callable:
     """The repo's dendrogram."""
     sys.path.insert(0, str(ROOT))
-    from stages.algorithms.linkage import linkage_tree
+    from stages.algorithms.tree.linkage import linkage_tree
 
     return lambda rows: linkage_tree(rows, linkage).products
 

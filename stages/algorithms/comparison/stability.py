@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import cluster_centroids, consolidate
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.tree_cuts import cut_tree
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.tree.linkage import linkage_tree
 
 # Mean Jaccard from which a cluster is stable, and below which it is not to be trusted: Hennig's (2007) for the
 # bootstrap, whose samples hold 63 % of the rows. Parts that hold more of them make the limits easier to meet.

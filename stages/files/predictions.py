@@ -13,17 +13,16 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages import tracking
-from stages.algorithms.drift import Profile, add_profiles
-from stages.algorithms.prediction import Predictions
-from stages.batches import Batch, changed, iterate_texts, read_stored
+from stages.algorithms.prediction.drift import Profile, add_profiles
+from stages.algorithms.prediction.prediction import Predictions
+from stages.files.batches import Batch, changed, iterate_texts, read_stored
+from stages.runtime.arrays import PARTIAL, replacing
 
 KEY = b"stages.classify"
 # What makes predictions and the counts beside them: all that classify imports. A change to any of these files makes
 # all predictions anew, be it in a comment; that costs less than a number which somebody forgets to raise.
 CODE = (
-    "classify.py", "batches.py", "predictions.py", "tracking.py", "workers.py", "algorithms/centroids.py",
-    "algorithms/classifier.py", "algorithms/drift.py", "algorithms/novelty.py", "algorithms/prediction.py",
+    "classify.py", "files", "runtime", "algorithms/prediction", "algorithms/centroids.py", "algorithms/classifier.py",
     "algorithms/principal_components.py",
 )  # fmt: skip
 FIELDS = [
@@ -90,7 +89,7 @@ def is_ours(path: Path) -> bool:
 def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     """Remove our predictions of batches that are gone, and what a killed run left half written; nothing else."""
     kept = {prediction_path(folder, batch) for batch in batches}
-    half_written = set(folder.glob(f"{tracking.PARTIAL}*.parquet"))
+    half_written = set(folder.glob(f"{PARTIAL}*.parquet"))
     stale = [path for path in sorted(folder.glob("*.parquet")) if path not in kept | half_written and is_ours(path)]
     for path in [*stale, *half_written]:
         path.unlink()
@@ -104,8 +103,9 @@ def prediction_path(folder: Path, batch: Batch) -> Path:
 
 def digest_code() -> bytes:
     """Digest of what makes predictions, whatever the line ends of a checkout."""
-    folder = Path(__file__).parent
-    return xxhash.xxh3_128_digest("\0".join((folder / name).read_text(encoding="utf-8") for name in CODE).encode())
+    paths = [Path(__file__).parents[1] / name for name in CODE]
+    sources = [source for path in paths for source in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    return xxhash.xxh3_128_digest("\0".join(source.read_text(encoding="utf-8") for source in sources).encode())
 
 
 def digest_part(part: Batch) -> bytes:
@@ -143,7 +143,7 @@ def write_predictions(folder: Path, batch: Batch, model: str, results: Iterable[
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
     with (
-        tracking.replacing(prediction_path(folder, batch)) as temporary,
+        replacing(prediction_path(folder, batch)) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, schema, use_dictionary=["cluster"]) as writer,
     ):
         for predictions, profile, digest in results:

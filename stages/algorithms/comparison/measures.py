@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size
-from stages.algorithms.criteria import evenness
-from stages.algorithms.stability import borderline_rows, matched_numbers
-from stages.algorithms.tree_cuts import score_labels
+from stages.algorithms.comparison.stability import borderline_rows, matched_numbers
+from stages.algorithms.partitions.criteria import evenness
+from stages.algorithms.partitions.cuts import score_labels
 
 
 def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: int) -> dict[str, float | int | None]:

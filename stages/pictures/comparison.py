@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from stages.algorithms.stability import DOUBTFUL, STABLE
-from stages.pictures import LINE, MARK, Points
+from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
+from stages.pictures.gallery import LINE, MARK, Points
 
 
 def draw_null_band(points: Points) -> Figure:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.algorithms.tree_cuts import lowest
+from stages.algorithms.partitions.cuts import lowest
 
 
 def highest(scores: np.ndarray) -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.batches import one_line, open_batches, read_texts
+from stages.files.batches import one_line, open_batches, read_texts
 
 
 class Row(NamedTuple):

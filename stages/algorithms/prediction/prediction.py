@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.algorithms.centroids import cosine_distances, unit_vectors
 from stages.algorithms.classifier import predict_probabilities
-from stages.algorithms.novelty import Detector, measure_rows, without_rounding
+from stages.algorithms.prediction.novelty import Detector, measure_rows, without_rounding
 from stages.algorithms.principal_components import Reduction, reduce_rows
 
 LARGEST = 1e150  # length of a row, about the mean and reduced: double precision can sum the square

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.cluster_vectors import Clusters
+from stages.algorithms.tree.cluster_vectors import Clusters
 
 # Rows and columns of a tile; 512 to 1,024 take the same time. At most 65,536, for sorting by 16-bit numbers.
 TILE = 768

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.criteria import highest_gap
-from stages.algorithms.null_band import NullBand
-from stages.algorithms.processes import Refusal
-from stages.algorithms.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
+from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
+from stages.algorithms.partitions.criteria import highest_gap
+from stages.algorithms.partitions.null_band import NullBand
+from stages.algorithms.partitions.processes import Refusal
 
 NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
 LEVEL = 0.05  # the p-value up to which beating the null is not put down to chance

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import consolidate
-from stages.algorithms.criteria import choose, elbow_ratios
-from stages.algorithms.density import graph_bytes, search_eps
-from stages.algorithms.linkage import linkage_tree, matrix_bytes
-from stages.algorithms.partitions import fit_partition
-from stages.algorithms.processes import Refusal, attempt, run_each, timed
-from stages.algorithms.tree_cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
+from stages.algorithms.partitions.criteria import choose, elbow_ratios
+from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
+from stages.algorithms.partitions.density import graph_bytes, search_eps
+from stages.algorithms.partitions.estimators import fit_partition
+from stages.algorithms.partitions.processes import Refusal, attempt, run_each, timed
+from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
 
 
 class Variant(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.linkage import linkage_tree
-from stages.algorithms.partitions import fit_partition, score_partitions
-from stages.algorithms.tree_cuts import score_cuts
+from stages.algorithms.partitions.cuts import score_cuts
+from stages.algorithms.partitions.estimators import fit_partition, score_partitions
+from stages.algorithms.tree.linkage import linkage_tree
 
 SMALLEST_SCORE = 1e-12  # stands for a score of 0, which has no logarithm
 ROUNDING = 1e-9  # deviations of logarithms up to this are none: shuffling one column leaves the same rows

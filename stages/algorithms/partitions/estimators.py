@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size
-from stages.algorithms.tree_cuts import CutScores, join_scores, score_labels
+from stages.algorithms.partitions.cuts import CutScores, join_scores, score_labels
 
 
 class Partition(NamedTuple):

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from stages.algorithms.cluster_vectors import AverageClusters, Clusters, WardClusters
-from stages.algorithms.first_search import Search
 from stages.algorithms.memory import free_memory
-from stages.algorithms.nearest_clusters import NearestClusters
+from stages.algorithms.tree.cluster_vectors import AverageClusters, Clusters, WardClusters
+from stages.algorithms.tree.first_search import Search
+from stages.algorithms.tree.nearest_clusters import NearestClusters
 
 RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
 LINKAGES = (*RECIPROCAL, "complete", "single")

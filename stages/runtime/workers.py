@@ -10,9 +10,8 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
+from annotated_types import Interval
 from threadpoolctl import threadpool_limits
-
-from stages.tracking import Between
 
 AHEAD = 2  # tasks a local worker, that are begun or done before the first result is taken
 
@@ -21,7 +20,7 @@ class RunParameters(TypedDict):
     """The group `run` of params.yaml; no stage lists it, because it changes no result."""
 
     backend: Literal["local", "dask"]
-    workers: Annotated[int, Between(0)]
+    workers: Annotated[int, Interval(ge=0)]
     scheduler: str | None
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.tracking import PARTIAL
+from stages.runtime.arrays import PARTIAL
 
 BLOCK_ROWS = 4096
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it

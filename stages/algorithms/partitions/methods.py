@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypedDict, get_args
 
-from stages.tracking import Between
+from annotated_types import Interval
 
 Linkage = Literal["average", "complete", "single", "ward"]
 LINKAGES = get_args(Linkage)
@@ -14,41 +14,41 @@ class KMeansParameters(TypedDict):
     """The group `kmeans` of params.yaml."""
 
     init: Literal["k-means++", "random"]
-    n_init: Annotated[int, Between(1)]
+    n_init: Annotated[int, Interval(ge=1)]
 
 
 class MiniBatchKMeansParameters(TypedDict):
     """The group `minibatch_kmeans` of params.yaml."""
 
-    batch_size: Annotated[int, Between(1)]
-    n_init: Annotated[int, Between(1)]
+    batch_size: Annotated[int, Interval(ge=1)]
+    n_init: Annotated[int, Interval(ge=1)]
 
 
 class GaussianMixtureParameters(TypedDict):
     """The group `gaussian_mixture` of params.yaml."""
 
     covariance_type: Literal["full", "tied", "diag", "spherical"]
-    max_iter: Annotated[int, Between(1)]
+    max_iter: Annotated[int, Interval(ge=1)]
 
 
 class DbscanParameters(TypedDict):
     """The group `dbscan` of params.yaml."""
 
-    min_samples: Annotated[int, Between(2)]
+    min_samples: Annotated[int, Interval(ge=2)]
     eps: float | None
-    eps_steps: Annotated[int, Between(1, 1000)]
-    max_noise: Annotated[float, Between(0, 1)]
+    eps_steps: Annotated[int, Interval(ge=1, le=1000)]
+    max_noise: Annotated[float, Interval(ge=0, le=1)]
 
 
 class CompareParameters(TypedDict):
     """The group `compare` of params.yaml."""
 
-    null_references: Annotated[int, Between(2)]
-    k_steps: Annotated[int, Between(3)]
-    subsamples: Annotated[int, Between(2)]
-    subsample_share: Annotated[float, Between(0.1, 0.99)]
-    refits: Annotated[int, Between(2)]
-    borderline_share: Annotated[float, Between(0, 1, above=True)]
+    null_references: Annotated[int, Interval(ge=2)]
+    k_steps: Annotated[int, Interval(ge=3)]
+    subsamples: Annotated[int, Interval(ge=2)]
+    subsample_share: Annotated[float, Interval(ge=0.1, le=0.99)]
+    refits: Annotated[int, Interval(ge=2)]
+    borderline_share: Annotated[float, Interval(gt=0, le=1)]
 
 
 def refuse(method: str, criterion: str, consolidate: bool, eps: float | None) -> None:

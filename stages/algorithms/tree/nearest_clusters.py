@@ -14,8 +14,8 @@ from threading import Lock
 
 import numpy as np
 
-from stages.algorithms.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.first_search import Search, row_limits, search_all
+from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
+from stages.algorithms.tree.first_search import Search, row_limits, search_all
 
 # Searches hold blocks (rows, clusters) of at most this many single-precision numbers.
 BLOCK = 16_000_000

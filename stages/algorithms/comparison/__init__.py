@@ -1,0 +1,1 @@
+"""Every method beside the one in use, and a verdict in words."""

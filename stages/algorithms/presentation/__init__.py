@@ -1,0 +1,1 @@
+"""What shows clusters to people: a map, a dendrogram, words, typical rows."""

@@ -1,0 +1,1 @@
+"""The dendrogram: exact, in linear memory."""

@@ -1,0 +1,1 @@
+"""What lies in data/: batches of embeddings, their texts, predictions."""

@@ -1,0 +1,1 @@
+"""What every stage stands on: a command line, parameters, files written whole, figures, workers."""
