@@ -1,48 +1,27 @@
 """What the README says of figures, parameters, files and pictures is what there is."""
 
-import inspect
 import json
 import re
-from importlib import import_module
-from pathlib import Path
-from typing import Any, get_type_hints, is_typeddict
 
 import pytest
 import yaml
 from conftest import ROOT
 
-from stages.runtime.parameters import describe
+from stages.runtime.parameters import in_words
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-
-
-def parameters() -> dict[str, tuple[Any, str]]:
-    """Every parameter: its value in params.yaml, and what is allowed by the signatures of the stages."""
-    allowed = {}
-    for stage in STAGES:
-        function = getattr(import_module(f"stages.{stage}"), stage)
-        hints = get_type_hints(function, include_extras=True)
-        for name in inspect.signature(function).parameters:
-            if is_typeddict(hints[name]):
-                group = get_type_hints(hints[name], include_extras=True)
-                allowed |= {f"{name}.{key}": describe(hint) for key, hint in group.items()}
-            elif hints[name] is not Path:
-                allowed[name] = describe(hints[name])
-    values = {}
-    for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
-        values |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
-    return {name: (value, allowed[name]) for name, value in values.items()}
 
 
 def parameter_table() -> str:
     """The rows of the README's table of parameters: python tests/test_readme.py prints them."""
-    short = {"one of ": "", "a number such as 0.95 or 10": "number", "a whole number": "whole number"}
+    schema = json.loads((ROOT / "params.schema.json").read_text())["properties"]
     rows = []
-    for name, (value, allowed) in parameters().items():
-        for long, brief in short.items():
-            allowed = allowed.replace(long, brief)
-        rows.append(f"| `{name}` | {json.dumps(value)} | {allowed} |")
+    for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
+        leaves = {f"{name}.{key}": key for key in value} if isinstance(value, dict) else {name: None}
+        for path, key in leaves.items():
+            allowed = in_words(schema[name]["properties"][key] if key else schema[name])
+            allowed = re.sub(r"^(one of|a) ", "", allowed)
+            rows.append(f"| `{path}` | {json.dumps(value[key] if key else value)} | {allowed} |")
     return "\n".join(rows)
 
 

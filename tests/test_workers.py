@@ -120,7 +120,7 @@ def test_the_commands_run_on_a_cluster(cluster):
     make_model()
     run_stages("one", ONE_WORKER)
     link_stage.link(linkage="average", run=ONE_WORKER, reduced=Path("one/r.npy"), tree=Path("one/tree.npy"))
-    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    shutil.copy(ROOT / "params.schema.json", "params.schema.json")
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"run": cluster.run}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
     for stage, options in (

@@ -17,9 +17,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from stages.runtime.parameters import read_parameters
+from stages.runtime.parameters import hints_of, read_parameters
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,11 @@ def run(stage: Callable[..., None]) -> None:
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
     try:
-        hints = get_type_hints(stage, include_extras=True)
+        hints = hints_of(stage)
         paths = {
-            name: default.default
-            for name, default in inspect.signature(stage).parameters.items()
-            if hints[name] is Path
+            name: parameter.default
+            for name, parameter in inspect.signature(stage).parameters.items()
+            if name not in hints
         }
         options = argparse.ArgumentParser(
             prog=f"python -m stages.{stage.__name__}",
@@ -51,8 +51,7 @@ def run(stage: Callable[..., None]) -> None:
         for name, default in paths.items():
             options.add_argument(f"--{name.replace('_', '-')}", type=Path, default=default, help=f"default: {default}")
         arguments = vars(options.parse_args())
-        schema = {name: hint for name, hint in hints.items() if name not in paths and name != "return"}
-        stage(**read_parameters(schema), **arguments)
+        stage(**read_parameters(hints), **arguments)
     except KeyboardInterrupt:
         sys.exit(f"{stage.__name__}: interrupted; no output was replaced.")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:

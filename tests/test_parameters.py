@@ -1,0 +1,121 @@
+"""params.yaml is checked by the signatures of the stages, in the words of its schema."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import pytest
+import yaml
+from annotated_types import Interval
+from conftest import ROOT
+
+from stages.runtime.parameters import find_faults, read_parameters, schema_of, schema_of_all
+
+
+class Group(TypedDict):
+    C: Annotated[float, Interval(gt=0)]
+    folds: int
+
+
+HINTS = {
+    "share": Annotated[float, Interval(gt=0, le=1)],
+    "standardize": bool,
+    "linkage": Literal["average", "ward"],
+    "k_min": Annotated[int, Interval(ge=2)],
+    "address": str | None,
+    "group": Group,
+}
+GOOD = {
+    "share": 0.95, "standardize": True, "linkage": "ward", "k_min": 2, "address": None,
+    "group": {"C": 10, "folds": 5}, "of_another": 1,
+}  # fmt: skip
+
+
+def read(**changes) -> dict:
+    values = {name: value for name, value in {**GOOD, **changes}.items() if value != "absent"}
+    Path("params.yaml").write_text(json.dumps(values))
+    Path("params.schema.json").write_text(json.dumps({"properties": {"of_another": {"type": "integer", "minimum": 1}}}))
+    return read_parameters(HINTS)
+
+
+def test_good_parameters_arrive():
+    assert read() == {name: GOOD[name] for name in HINTS}
+    assert isinstance(read(share=1)["share"], float)
+    assert read(address="tcp://one")["address"] == "tcp://one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"share": 0}, "share is 0, expected a number above 0 and at most 1."),
+        ({"share": 1.01}, "share is 1.01"),
+        ({"share": float("inf")}, "share is 'Infinity'"),
+        ({"share": "0.95"}, "share is '0.95'"),
+        ({"share": True}, "share is True"),
+        ({"standardize": 1}, "standardize is 1, expected true or false"),
+        ({"linkage": "Ward"}, "linkage is 'Ward', expected one of average, ward"),
+        ({"k_min": 1}, "k_min is 1, expected a whole number at least 2"),
+        ({"k_min": 2.0}, "k_min is 2.0, expected a whole number"),
+        ({"k_min": None}, "k_min is None"),
+        ({"address": 3}, "address is 3, expected a text or null"),
+        ({"group": 3}, "group is 3, expected a group of C, folds"),
+        ({"group": {"C": 10}}, "parameter group.folds is missing"),
+        ({"group": {"C": 0, "folds": 5}}, "group.C is 0, expected a number above 0"),
+        ({"group": {"C": 1, "fold": 5}}, "unknown parameter group.fold; did you mean group.folds?"),
+        ({"k_mni": 3}, "unknown parameter k_mni; did you mean k_min?"),
+        ({"of_another": 0}, "of_another is 0, expected a whole number at least 1"),
+        ({"k_min": "absent"}, "parameter k_min is missing; expected a whole number at least 2"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=r"params.yaml: ") as refused:
+        read(**changes)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["- 1", "", "a: [", "a: \t1"])
+def test_a_broken_file_is_refused(content):
+    Path("params.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"params.yaml: "):
+        read_parameters(HINTS)
+
+
+def test_all_faults_of_the_file_are_told_at_once():
+    group = {"C": -1, "fold": 5, "taste": 1}
+    with pytest.raises(ValueError, match=r"params.yaml: ") as refused:
+        read(k_mni=3, k_min="absent", share=2, group=group, of_another=0)
+    said = str(refused.value).removeprefix("params.yaml: ").split(" Also ")
+    assert sorted(said) == [
+        "parameter group.C is -1, expected a number above 0.",
+        "parameter of_another is 0, expected a whole number at least 1.",
+        "parameter share is 2, expected a number above 0 and at most 1.",
+        "unknown parameter group.fold; did you mean group.folds?",
+        "unknown parameter group.taste; allowed: C, folds.",
+        "unknown parameter k_mni; did you mean k_min?",
+    ]
+
+
+def test_a_range_excludes_and_includes_its_ends():
+    fits = {
+        "gt": [False, False, True],
+        "ge": [False, True, True],
+        "le": [True, True, False],
+        "lt": [True, False, False],
+    }
+    for end, expected in fits.items():
+        schema = schema_of(Annotated[float, Interval(**{end: 2})])
+        assert [not find_faults(value, schema, "x") for value in (1, 2, 3.5)] == expected, end
+
+
+def test_the_schema_is_that_of_the_signatures_and_the_file_obeys_it():
+    schema = json.loads((ROOT / "params.schema.json").read_text())
+    written = schema_of_all(ROOT / "dvc.yaml")
+    assert schema == written, "run python -m stages.runtime.parameters"
+    text = (ROOT / "params.yaml").read_text()
+    assert find_faults(yaml.safe_load(text), schema) == []
+    assert text.splitlines()[0] == "# yaml-language-server: $schema=params.schema.json"
+
+
+def test_a_parameter_of_two_stages_has_to_suit_both():
+    # cluster and compare count null references from the seed on, and so allow less than train does.
+    assert schema_of_all(ROOT / "dvc.yaml")["properties"]["seed"]["maximum"] == 2**31
