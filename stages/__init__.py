@@ -10,8 +10,10 @@ describe   labels, model, predictions, texts -> what each cluster is about, in w
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 
-Shared by them: batches (reading folders of embeddings), rows (texts and predictions), predictions (writing these),
-methods (clustering methods by name), verdict (the comparison in words), pictures and comparison_pictures (plots drawn),
-workers (tasks on cores or a cluster), tracking (parameters, metrics, plot data), algorithms/ (arrays in, arrays out).
-Stages meet in files only; none imports another.
+runtime/     what every stage stands on: a command line, parameters, files written whole, figures, workers
+files/       what lies in data/: batches of embeddings, their texts, predictions
+pictures/    what is drawn, and from which points
+algorithms/  arrays in, arrays out
+
+Stages meet in files only; none imports another. README.md here has the plan, and says how to add to it.
 """
