@@ -132,8 +132,8 @@ def test_titles_and_axes_stand_in_one_place():
             assert not written & shown, path
 
 
-def test_a_plot_that_is_not_listed_is_refused():
-    with pytest.raises(ValueError, match=r"dvc\.yaml: no stage lists plots/other\.json"):
+def test_a_plot_without_a_title_is_refused():
+    with pytest.raises(ValueError, match=r"dvc\.yaml: plots/other\.json has no title, x_label, y_label; "):
         captions("other")
 
 

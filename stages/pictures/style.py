@@ -80,12 +80,15 @@ def pyplot():
 def captions(name: str, **other: str) -> dict[str, str]:
     """The title and the names of the axes of a plot, as `Axes.set` takes them.
 
-    They stand in dvc.yaml, where `dvc plots show` finds them too; `other` names what a picture says differently.
+    They stand in dvc.yaml, where `dvc plots show` finds them too; `other` is what a picture says differently. DVC does
+    not run a stage again because a title was changed there: `dvc repro --force --single-item STAGE` draws it anew.
     """
-    entry = _entries().get(f"plots/{name}.json")
-    if entry is None:
-        raise ValueError(f"{PIPELINE.name}: no stage lists plots/{name}.json; list it, with its title and axes.")
-    return {"title": entry["title"], "xlabel": entry["x_label"], "ylabel": entry["y_label"]} | other
+    entry = _entries().get(f"plots/{name}.json", {})
+    keys = {"title": "title", "xlabel": "x_label", "ylabel": "y_label"}
+    missing = [key for key in keys.values() if key not in entry]
+    if missing:
+        raise ValueError(f"{PIPELINE.name}: plots/{name}.json has no {', '.join(missing)}; the picture needs them too.")
+    return {argument: entry[key] for argument, key in keys.items()} | other
 
 
 @cache
