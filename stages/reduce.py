@@ -1,7 +1,7 @@
 """Reduce the embeddings to the principal components that explain most of their variance.
 
 data/embeddings_clu/*.npy
-  -> data/reduced.npy, data/model/reduction.npz, metrics/reduce/, plots/explained_variance.json
+  -> data/reduced.npy, data/model/reduction.npz, metrics/reduce/, plots/explained_variance.json and .png
 """
 
 import logging
@@ -23,6 +23,7 @@ from stages.algorithms.principal_components import (
     typical_length,
 )
 from stages.files.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
+from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import replacing, save_model
 from stages.runtime.workers import RunParameters, map_tasks
@@ -64,13 +65,7 @@ def reduce(
         for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
             file.write(rows.data)
     save_model(model, **reduction._asdict())
-    record.write_plot(
-        Path("plots/explained_variance.json"),
-        (
-            {"components": i + 1, "explained_variance": share, "threshold": variance_threshold}
-            for i, share in enumerate(explained)
-        ),
-    )
+    write_explained_variance(Path("plots"), explained, variance_threshold)
     record.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 

@@ -1,7 +1,7 @@
 """Train the classifier that puts new embeddings into the clusters found, and measure it out of fold.
 
 data/reduced.npy, data/labels.npy, data/embeddings_clu/*.npy, data/model/reduction.npz
-  -> data/model/classifier.npz, metrics/train/, plots/confusion.json
+  -> data/model/classifier.npz, metrics/train/, plots/confusion.json and .png
 """
 
 import logging
@@ -23,6 +23,7 @@ from stages.algorithms.prediction.drift import compare_predictions
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
 from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.files.batches import open_batches, read_chosen
+from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model
 
@@ -104,20 +105,7 @@ def train(
         held_out_distance=held_out_distance,
         held_out_residual=held_out_residual,
     )
-    counts = np.zeros((k, k), dtype=np.int64)
-    np.add.at(counts, (found, predicted), 1)
-    record.write_plot(
-        Path("plots/confusion.json"),
-        (
-            {
-                "actual": actual,
-                "predicted": other,
-                "rows": counts[actual, other],
-                "share": counts[actual, other] / counts[actual].sum(),
-            }
-            for actual, other in np.argwhere(counts).tolist()
-        ),
-    )
+    write_confusion(Path("plots"), found, predicted, k)
     record.log_metrics(
         "train",
         accuracy=accuracy,

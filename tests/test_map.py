@@ -7,7 +7,8 @@ from matplotlib.image import imread
 
 from stages.algorithms.presentation import map as tsne
 from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
-from stages.pictures.gallery import draw_tsne, push_apart
+from stages.pictures.map import draw_map, push_apart
+from stages.pictures.style import save_picture
 
 
 def nearest(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def test_one_component_is_its_own_map():
 
 def test_a_flat_map_makes_a_picture_with_height(tmp_path):
     points = [{"x": float(x), "y": 0.0, "cluster": x % 2, "kind": "clustered"} for x in range(40)]
-    draw_tsne(points, tmp_path / "map.png")
+    save_picture(draw_map(points), tmp_path / "map.png")
     height, width, _ = imread(tmp_path / "map.png").shape
     assert height > width / 2
 

@@ -150,7 +150,7 @@ def test_two_revisions_are_drawn_side_by_side(project, browser):
 
 
 def test_the_page_and_the_pictures_have_the_same_colors():
-    from stages.pictures.gallery import COLORS
+    from stages.pictures.style import COLORS
 
     template = json.loads((ROOT / ".dvc" / "plots" / "map.json").read_text())
     assert template["spec"]["layer"][0]["encoding"]["color"]["scale"]["range"] == COLORS

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -15,18 +16,26 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v
 
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import predict_probabilities
-from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.cuts import CutScores, cut_tree
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.compare import _topics
 from stages.describe import describe
 from stages.files.rows import read_rows
-from stages.pictures.gallery import PICTURES, draw_tsne
-from stages.runtime import record
+from stages.pictures.curves import write_davies_bouldin, write_explained_variance
+from stages.pictures.heat_maps import write_confusion
+from stages.pictures.map import draw_map
 from stages.runtime.arrays import save_array, save_model
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
 TSNE = {"perplexity": 30.0, "max_rows": 300}
+PLOTS = [
+    "explained_variance", "davies_bouldin", "confusion", "topics", "tsne", "cluster_sizes", "dendrogram", "silhouette",
+]  # fmt: skip
+SCORES = CutScores(
+    *np.array([[2, 3], [2.0, 1.5], [1.0, 0.9], [7.0, 6.0], [0.1, 0.2]]), [np.array([9]), np.array([8, 1])]
+)
+CANDIDATES = SimpleNamespace(k=np.array([2, 3]), scores=SCORES, extra={})
 LANGUAGES = {
     "Russian": "{} и ещё кошка номер {}: пушистый зверь",
     "Chinese": "{}这是第{}个关于机器学习的句子",
@@ -59,26 +68,21 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     table = {"cluster": shares.argmax(axis=1), "probability": shares.max(axis=1), "novel": np.arange(new) < 2}
     Path("data/predictions").mkdir()
     pyarrow.parquet.write_table(pyarrow.table(table), "data/predictions/batch.parquet")
-    plots = Path("plots")
-    record.write_plot(
-        plots / "explained_variance.json",
-        [{"components": i + 1, "explained_variance": share, "threshold": 0.95} for i, share in enumerate((0.5, 1.0))],
-    )
-    record.write_plot(plots / "davies_bouldin.json", [{"k": 2, "davies_bouldin": 2.0}, {"k": 3, "davies_bouldin": 1.5}])
-    record.write_plot(
-        plots / "confusion.json",
-        [{"actual": c, "predicted": c, "rows": 1, "share": 1.0} for c in range(k)],
-    )
 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
     """Run both stages; the plot data by name, each as DVC takes it and drawn as a picture that is not empty."""
     save_array(Path("data/tree.npy"), linkage_tree(rows, "average").merges)
+    plots, k = Path("plots"), labels.max() + 1
+    write_explained_variance(plots, np.array([0.5, 1.0]), 0.95)
+    write_davies_bouldin(plots, CANDIDATES, best=1, band=None, rows=9)
+    clustered = labels[labels >= 0]
+    write_confusion(plots, clustered, clustered[::-1], k)
     describe(describe=DESCRIBE)
     visualize(tsne=tsne, seed=0)
-    for name in PICTURES:
+    for name in PLOTS:
         assert np.ptp(plt.imread(f"plots/{name}.png")) > 0.5
-    plots = {name: json.loads(Path(f"plots/{name}.json").read_text()) for name in PICTURES}
+    plots = {name: json.loads(Path(f"plots/{name}.json").read_text()) for name in PLOTS}
     for points in plots.values():
         assert set(points[0]) == {field for point in points for field in point}  # or DVC draws nothing
     return plots
@@ -233,7 +237,7 @@ def test_a_thousand_clusters_are_sensibly_reduced():
     assert len(leaves) == 60
     clusters_in_leaves = [1 + int((re.search(r"and (\d+) more", leaf["name"]) or [0, 0])[1]) for leaf in leaves]
     assert sum(clusters_in_leaves) == 1000
-    for name in PICTURES:
+    for name in PLOTS:
         height, width, _ = plt.imread(f"plots/{name}.png").shape
         assert max(height, width) < 1800
 
@@ -249,16 +253,13 @@ def test_the_map_says_that_it_is_sampled_and_keeps_novel_rows():
     assert plots["tsne"][0]["note"] == ("60 of 400 clustered rows; 60 of 300 new rows, sampled evenly over clusters")
 
 
-def test_forty_numbers_on_the_map_do_not_cover_each_other(monkeypatch):
-    drawn = []
-    monkeypatch.setattr("stages.pictures.gallery._save", lambda figure, path: drawn.append(figure))
+def test_forty_numbers_on_the_map_do_not_cover_each_other():
     rng = np.random.default_rng(0)
     points = [
         {"x": x, "y": y, "cluster": i % 40, "kind": "clustered", "name": f"name {i}"}
         for i, (x, y) in enumerate(rng.normal(size=(400, 2)).tolist())  # forty medians near the middle
     ]
-    draw_tsne(points, Path("unused.png"))
-    (figure,) = drawn
+    figure = draw_map(points)
     figure.draw_without_rendering()
     boxes = [text.get_bbox_patch().get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 40
@@ -277,6 +278,7 @@ def test_a_hundred_thousand_texts_in_russian():
         [np.append(0, np.arange(n, 2 * n - 2)), np.arange(1, n), np.ones(n - 1), np.arange(2, n + 1)]
     )
     save_array(Path("data/tree.npy"), chain)
+    write_davies_bouldin(Path("plots"), CANDIDATES, best=1, band=None, rows=9)
     describe(describe=DESCRIBE)
     visualize(tsne=TSNE, seed=0)
     assert [cluster["words"][0] for cluster in clusters()] == [f"слово{i}" for i in range(40)]

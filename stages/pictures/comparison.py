@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
-from stages.pictures.gallery import LINE, MARK, Points
+from stages.pictures.style import LINE, MARK, Points, pyplot
+
+plt = pyplot()
 
 
 def draw_null_band(points: Points) -> Figure:

@@ -1,0 +1,65 @@
+"""How the clusters join, as a tree."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.algorithms.presentation.dendrogram import layout_tree, top_branches
+from stages.pictures.style import LINE, Points, captions, column, drawable, pyplot, write_plot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BRANCHES = 60  # leaves, each a cluster or a whole branch of them, that the picture has room for
+
+
+def write_dendrogram(plots: Path, merges: np.ndarray, is_cut: bool, names: dict[int, str]) -> None:
+    """Write the leaves, and the corners of the bracket of each merge; of many clusters a leaf is a whole branch.
+
+    `merges` and `is_cut` are as `join_clusters` gives them.
+    """
+    top, branches = top_branches(merges, BRANCHES)
+    layout = layout_tree(top)
+    title = "How the clusters join above the cut" if is_cut else "How the clusters' centroids join (average linkage)"
+    if len(branches) < len(names):
+        title += f"; {len(names)} clusters in {len(branches)} branches"
+    leaves = [
+        {
+            "distance": layout.base,
+            "place": place,
+            "merge": None,
+            "order": 0,
+            "name": f"{branch[0]} {names.get(branch[0], '')}".rstrip()
+            + (f" and {len(branch) - 1} more" if len(branch) > 1 else ""),
+            "title": title,
+            "axis": captions("dendrogram")["xlabel"],
+        }
+        for branch, place in zip(branches, layout.places.tolist(), strict=True)
+    ]
+    corners = [
+        {"distance": distance, "place": place, "merge": merge, "order": order}
+        for merge, bracket in enumerate(layout.brackets.tolist())
+        for order, (distance, place) in enumerate(bracket)
+    ]
+    write_plot(plots, "dendrogram", leaves + corners, draw_dendrogram)
+
+
+def draw_dendrogram(points: Points) -> "Figure":
+    """How the clusters join, from the cut up to one."""
+    leaves = [point for point in points if point["merge"] is None]
+    figure, axes = pyplot().subplots(figsize=(8, 1.4 + 0.18 * len(leaves)))
+    for merge in sorted({point["merge"] for point in points if point["merge"] is not None}):
+        corners = [point for point in points if point["merge"] == merge]
+        axes.plot(column(corners, "distance"), column(corners, "place"), color=LINE, linewidth=1.3)
+    names = [drawable(leaf["name"]) or leaf["name"].split()[0] for leaf in leaves]  # the number comes first
+    axes.set_yticks(column(leaves, "place"), names, fontsize=9)
+    axes.yaxis.tick_right()
+    axes.tick_params(axis="y", length=0)
+    axes.invert_xaxis()
+    axes.margins(x=0.01, y=0.02)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    # Each leaf is named; the title depends on how the clusters were found.
+    axes.set(**captions("dendrogram", title=leaves[0]["title"], ylabel=""))
+    return figure

@@ -1,0 +1,53 @@
+"""The silhouettes of the rows of each cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.pictures.style import LINE, MARK, Points, captions, column, pyplot, ticks, write_plot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POINTS = 1000  # of all clusters together
+
+
+def write_silhouette(plots: Path, silhouettes: np.ndarray, found: np.ndarray) -> None:
+    """Write the rows' silhouettes from highest to lowest in each cluster, of large clusters evenly spaced ones."""
+    k = int(found.max(initial=-1)) + 1
+    points = []
+    for cluster in range(k):
+        own = np.sort(silhouettes[found == cluster])[::-1]
+        places = np.linspace(0, 1, int(np.clip(POINTS // k, 5, len(own) + 1)))
+        values = np.interp(places, np.linspace(0, 1, len(own)), own) if len(own) > 1 else np.repeat(own, len(places))
+        points += [
+            {"cluster": cluster, "place": place, "silhouette": value, "mean": own.mean()}
+            for place, value in zip(places, values, strict=True)
+        ]
+    write_plot(plots, "silhouette", points, draw_silhouette)
+
+
+def draw_silhouette(points: Points) -> "Figure":
+    """Silhouettes of each cluster's rows, highest first."""
+    figure, axes = pyplot().subplots(figsize=(8, 4))
+    clusters, places = column(points, "cluster"), column(points, "place")
+    values = column(points, "silhouette")
+    k = int(clusters.max()) + 1
+    for cluster in range(k):
+        own = clusters == cluster
+        x, y = cluster - 0.42 + 0.84 * places[own], values[own]
+        axes.fill_between(x, 0, np.maximum(y, 0), color=LINE, linewidth=0)
+        axes.fill_between(x, 0, np.minimum(y, 0), color=MARK, linewidth=0)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.grid(visible=False, axis="x")
+    axes.set_xticks(ticks(k))
+    axes.set(
+        xlim=(-0.7, k - 0.3),
+        **captions(
+            "silhouette",
+            title="Silhouette of each row by cosine distance; below 0 it is nearer to another cluster",
+            xlabel="cluster (its rows from left to right, best first)",
+        ),
+    )
+    return figure

@@ -1,0 +1,127 @@
+"""What every picture has in common: how a plot is written, its titles, colours and letters."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages.runtime import record
+from stages.runtime.arrays import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Points = list[dict[str, Any]]
+
+PIPELINE = Path(__file__).parent.parent.parent / "dvc.yaml"
+# The first of these draws what it can; the others, where installed, what it cannot: Chinese, Japanese, Korean, Thai.
+FONTS = [
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC",
+    "Noto Sans Thai", "Arial Unicode MS",
+]  # fmt: skip
+STYLE = {
+    "figure.figsize": (8, 4.5),
+    "font.size": 11,
+    "text.parse_math": False,  # a $ in a text is a $
+    "figure.dpi": 110,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+}
+
+LINE = "#0072b2"  # the blue and the vermilion of Okabe & Ito, which colour-blind readers can tell apart
+MARK = "#d55e00"
+NOISE = "#9a9a9a"
+# The least distance between two of these in Oklab, as seen with normal, deutan, protan and (a quarter less strictly)
+# tritan vision (Machado, Oliveira & Fernandes 2009), is as large as a greedy search made it. Most distinct first.
+COLORS = [
+    "#0077aa", "#aacc44", "#224400", "#997711", "#ff88ff", "#660077", "#0000dd", "#dd44ff", "#55aaaa", "#00ddaa",
+    "#88aa44", "#556644", "#cc1188", "#449966", "#772244", "#3333ff", "#ee11cc", "#991188", "#6644aa", "#444466",
+    "#ff7700", "#2288ee", "#667755", "#55bbcc", "#aa3322", "#ff3377", "#440099", "#7777cc", "#77bb77", "#006600",
+    "#88cc77", "#bb44aa", "#661144", "#ee77aa", "#885577", "#77cccc", "#bb88dd", "#aa7799", "#4422bb", "#4444cc",
+]  # fmt: skip
+NAMED = 60  # clusters, the largest, that a picture has room to name
+
+
+def write_plot(plots: Path, name: str, points: Iterable[dict[str, Any]], draw: Callable[[Points], "Figure"]) -> None:
+    """Write the data of a plot, `<name>.json`, and the picture of just these data, `<name>.png`: both or neither."""
+    points = [{key: record.rounded(value) for key, value in point.items()} for point in points]
+    with replacing(plots / f"{name}.png") as picture:
+        save_picture(draw(points), picture)
+        record.write_plot(plots / f"{name}.json", points)
+
+
+def save_picture(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG and close it. No software version is in the file: the same figure gives the same bytes."""
+    figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+    pyplot().close(figure)
+
+
+@cache
+def pyplot():
+    """matplotlib's pyplot in the style of these pictures; the first picture imports it, not the start of a stage."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import font_manager
+    from matplotlib import pyplot as plt
+
+    installed = font_manager.get_font_names()
+    matplotlib.rcParams.update(STYLE | {"font.family": [name for name in FONTS if name in installed]})
+    return plt
+
+
+def captions(name: str, **other: str) -> dict[str, str]:
+    """The title and the names of the axes of a plot, as `Axes.set` takes them.
+
+    They stand in dvc.yaml, where `dvc plots show` finds them too; `other` is what a picture says differently. DVC does
+    not run a stage again because a title was changed there: `dvc repro --force --single-item STAGE` draws it anew.
+    """
+    entry = _entries().get(f"plots/{name}.json", {})
+    keys = {"title": "title", "xlabel": "x_label", "ylabel": "y_label"}
+    missing = [key for key in keys.values() if key not in entry]
+    if missing:
+        raise ValueError(f"{PIPELINE.name}: plots/{name}.json has no {', '.join(missing)}; the picture needs them too.")
+    return {argument: entry[key] for argument, key in keys.items()} | other
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    """What dvc.yaml says of each plot, by its path."""
+    import yaml
+
+    stages = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
+    return {path: entry for stage in stages for plot in stage.get("plots", []) for path, entry in plot.items()}
+
+
+def ticks(k: int) -> np.ndarray:
+    """Numbers of clusters, as many as there is room for."""
+    return np.arange(0, k, -(-k // (20 if k <= 100 else 10)))
+
+
+def cluster_label(cluster: int, name: str) -> str:
+    return "noise" if cluster < 0 else f"{cluster} {drawable(name)}".rstrip()
+
+
+def counted(k: int, shown: int) -> str:
+    return f"the {k} clusters" if k <= shown else f"{k} clusters, the {shown} largest named"
+
+
+@cache
+def drawable(text: str) -> str:
+    """The text, or nothing if the fonts installed lack a character of it."""
+    from matplotlib import font_manager
+
+    families = pyplot().rcParams["font.family"]
+    fonts = [font_manager.get_font(font_manager.findfont(name)) for name in families]
+    return text if all(any(font.get_char_index(ord(char)) for font in fonts) for char in text) else ""
+
+
+def column(points: Points, name: str) -> np.ndarray:
+    return np.array([point[name] for point in points])

@@ -1,0 +1,161 @@
+"""Every plot's data, picture, template and entry in dvc.yaml fit together."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from stages.algorithms.partitions.cuts import CutScores
+from stages.algorithms.partitions.null_band import NullBand
+from stages.pictures.curves import (
+    draw_cluster_sizes,
+    draw_davies_bouldin,
+    draw_explained_variance,
+    write_davies_bouldin,
+)
+from stages.pictures.dendrogram import draw_dendrogram
+from stages.pictures.heat_maps import draw_confusion, draw_topics
+from stages.pictures.map import draw_map
+from stages.pictures.silhouette import draw_silhouette
+from stages.pictures.style import captions, pyplot, save_picture, write_plot
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ENTRIES = {path: entry for stage in STAGES.values() for plot in stage.get("plots", []) for path, entry in plot.items()}
+PLOTS = {path: entry for path, entry in ENTRIES.items() if path.endswith(".json")}
+DRAWN = {
+    "explained_variance": draw_explained_variance, "davies_bouldin": draw_davies_bouldin, "confusion": draw_confusion,
+    "topics": draw_topics, "tsne": draw_map, "cluster_sizes": draw_cluster_sizes, "dendrogram": draw_dendrogram,
+    "silhouette": draw_silhouette,
+}  # fmt: skip
+EXPRESSIONS = ("calculate", "filter", "test")
+
+
+def walk(template):
+    """Every key of a template with its value, however deep."""
+    for key, value in template.items() if isinstance(template, dict) else enumerate(template):
+        yield key, value
+        if isinstance(value, dict | list):
+            yield from walk(value)
+
+
+def fields(template: dict) -> set[str]:
+    """The columns of the data that a template reads: not those that it makes itself, nor DVC's own `rev`."""
+    read, made = set(), {"rev"}
+    for key, value in walk(template):
+        names = set(value if isinstance(value, list) else [value]) if key in ("fields", "groupby", "fold", "as") else ()
+        if key == "as":
+            made |= names
+        elif names:
+            read |= names
+        elif key == "field" and isinstance(value, str):
+            read.add(value)
+        elif key in EXPRESSIONS and isinstance(value, str):
+            read |= {one or other for one, other in re.findall(r"datum(?:\.(\w+)|\['([^']+)'\])", value)}
+    return read - made
+
+
+def columns(points: list[dict]) -> set[str]:
+    return {name for point in points for name in point}
+
+
+def band_columns() -> set[str]:
+    """The columns of the curve where the score is held against a null band, which the demonstration does not do."""
+    scores = CutScores(*(np.array([2.0, 3.0]) for _ in range(5)), [np.array([2]), np.array([1, 1])])
+    candidates = SimpleNamespace(k=np.array([2, 3]), scores=scores, extra={})
+    band = NullBand(*(np.array([1.0, 2.0]) for _ in range(6)), 0.5)
+    write_davies_bouldin(Path(), candidates, best=0, band=band, rows=2)
+    return columns(json.loads(Path("davies_bouldin.json").read_text()))
+
+
+@pytest.mark.parametrize("path", PLOTS)
+def test_a_template_reads_columns_of_the_data(path):
+    entry = PLOTS[path]
+    known = columns(json.loads((ROOT / path).read_text(encoding="utf-8")))
+    if path == "plots/davies_bouldin.json":
+        known |= band_columns()
+    assert {entry["x"], entry["y"]} <= known
+    template = ROOT / ".dvc" / "plots" / f"{entry['template']}.json"
+    if not template.exists():
+        assert entry["template"] == "simple"  # DVC's own, which reads x and y alone
+        return
+    text = template.read_text(encoding="utf-8").replace("<DVC_METRIC_X>", entry["x"])
+    read = fields(json.loads(text.replace("<DVC_METRIC_Y>", entry["y"])))
+    assert len(read) > 1
+    assert read <= known
+
+
+def test_fields_are_found_wherever_a_template_reads_them():
+    template = {
+        "transform": [
+            {"calculate": "datum.a < datum['b'] ? datum.made : 1", "as": "c"},
+            {"fold": ["d"], "as": ["made", "value"]},
+            {"joinaggregate": [{"op": "max", "field": "e", "as": "f"}], "groupby": ["rev", "g"]},
+            {"filter": "isValid(datum.h)"},
+        ],
+        "params": [{"select": {"type": "point", "fields": ["i"]}}],
+        "encoding": {
+            "x": {"field": "j", "axis": {"labelExpr": "datum.value"}},
+            "y": {"datum": 1},
+            "text": {"field": "c"},
+        },
+    }
+    assert fields(template) == set("abdeghij")
+
+
+@pytest.mark.skipif(
+    f"matplotlib=={version('matplotlib')}" not in (ROOT / "requirements.txt").read_text().split(),
+    reason="another version of matplotlib draws other bytes",
+)
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_committed_picture_is_drawn_of_the_committed_data_and_titles(name):
+    # DVC does not run a stage again where a title is changed in dvc.yaml.
+    points = json.loads((ROOT / "plots" / f"{name}.json").read_text(encoding="utf-8"))
+    save_picture(DRAWN[name](points), Path("drawn.png"))
+    assert Path("drawn.png").read_bytes() == (ROOT / "plots" / f"{name}.png").read_bytes()
+
+
+def test_titles_and_axes_stand_in_one_place():
+    shown = {entry[key] for entry in PLOTS.values() for key in ("title", "x_label", "y_label")}
+    shown = {text for text in shown if " " in text}  # a single word is the name of a column as well
+    for path in (ROOT / "stages").rglob("*.py"):
+        if path.name != "comparison.py":
+            written = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not written & shown, path
+
+
+def test_a_plot_without_a_title_is_refused():
+    with pytest.raises(ValueError, match=r"dvc\.yaml: plots/other\.json has no title, x_label, y_label; "):
+        captions("other")
+
+
+def test_data_and_picture_are_written_both_or_neither():
+    def draw(points):
+        figure, axes = pyplot().subplots()
+        axes.plot([point["x"] for point in points])
+        return figure
+
+    folder = Path("plots")
+    write_plot(folder, "one", [{"x": np.float32(1 / 3)}, {"x": 2.0}], draw)
+    assert json.loads((folder / "one.json").read_text()) == [{"x": 0.333333}, {"x": 2.0}]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before.keys() == {"one.json", "one.png"}
+    with pytest.raises(TypeError):
+        write_plot(folder, "one", [{"x": object()}], draw)  # cannot be drawn
+    with pytest.raises(TypeError):
+        write_plot(folder, "one", [{"x": 1.0, "y": object()}], draw)  # is drawn, and cannot be written
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_stage_starts_without_matplotlib():
+    stages = "reduce, link, cluster, train, classify, describe, visualize"
+    code = f"import sys\nfrom stages import {stages}\nassert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, check=True)
