@@ -7,6 +7,7 @@ from stages.algorithms.centroids import consolidate
 from stages.algorithms.comparison import variants as comparison
 from stages.algorithms.comparison.stability import subsample_rows
 from stages.algorithms.comparison.variants import Variant, fit_variants
+from stages.algorithms.partitions import candidates
 from stages.algorithms.partitions.cuts import cut_tree, score_cuts, score_labels
 from stages.algorithms.partitions.density import graph_bytes, search_eps
 from stages.algorithms.partitions.estimators import fit_partition, score_partitions
@@ -26,11 +27,17 @@ PARTS = [subsample_rows(120, 0.7, seed) for seed in range(3)]
 K, K_VALUES = 6, [1, 2, 6, 9, 10]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _in_this_process():
+    """Without workers, whom a patch would not reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def fits():
-    return fit_variants(
-        ROWS, {"ward": linkage_tree(ROWS, "ward").merges}, VARIANTS, K, K_VALUES, PARTS, seed=4, workers=1
-    )
+    return fit_variants(ROWS, {"ward": linkage_tree(ROWS, "ward").merges}, VARIANTS, K, K_VALUES, PARTS, seed=4)
 
 
 def test_labels_at_the_k_in_use_and_of_each_part_are_those_of_the_method(fits):
@@ -42,7 +49,7 @@ def test_labels_at_the_k_in_use_and_of_each_part_are_those_of_the_method(fits):
             consolidate(rows, cut_tree(each, K))[0]
             for rows, each in zip((ROWS, *(ROWS[part] for part in PARTS)), (tree, *part_trees), strict=True)
         ],
-        "kmeans": [fit_partition(rows, "kmeans", K, 4, KMEANS).labels for rows in (ROWS, *(ROWS[p] for p in PARTS))],
+        "kmeans": [fit_partition(rows, "KMeans", K, 4, KMEANS).labels for rows in (ROWS, *(ROWS[p] for p in PARTS))],
         "dbscan": [search_eps(rows, 3, [0.1]).labels[0] for rows in (ROWS, *(ROWS[part] for part in PARTS))],
     }
     assert list(fits) == list(expected)
@@ -53,7 +60,7 @@ def test_labels_at_the_k_in_use_and_of_each_part_are_those_of_the_method(fits):
 
 
 def test_each_seed_is_another_start_and_the_first_is_the_one_in_use(fits):
-    expected = [fit_partition(ROWS, "kmeans", K, 4 + i, KMEANS).labels for i in range(3)]
+    expected = [fit_partition(ROWS, "KMeans", K, 4 + i, KMEANS).labels for i in range(3)]
     for found, each in zip(fits["kmeans"].seeds, expected, strict=True):
         np.testing.assert_array_equal(found, each)
     assert (expected[0] != expected[1]).any()
@@ -67,7 +74,7 @@ def test_curves_are_scored_everywhere_for_cuts_and_on_the_grid_for_the_rest(fits
         fits["plain"].curve.scores.davies_bouldin, score_cuts(ROWS, tree, 1, 10).davies_bouldin[1:-1]
     )
     assert fits["kmeans"].curve.k.tolist() == fits["moved"].curve.k.tolist() == [2, 6, 9]
-    partitions = [fit_partition(ROWS, "kmeans", k, 4, KMEANS) for k in K_VALUES]
+    partitions = [fit_partition(ROWS, "KMeans", k, 4, KMEANS) for k in K_VALUES]
     scores = score_partitions(ROWS, partitions)
     np.testing.assert_array_equal(fits["kmeans"].curve.scores.silhouette, scores.silhouette[1:-1])
     J = scores.inertia
@@ -94,10 +101,10 @@ def test_a_variant_that_one_of_its_fits_refuses_is_refused_and_the_others_are_as
             raise MemoryError("Unable to allocate an array")
         return search_eps(rows, *arguments)
 
-    monkeypatch.setattr(comparison, "search_eps", search)
+    monkeypatch.setattr(candidates, "search_eps", search)
     tree = linkage_tree(ROWS, "ward").merges
     variants = [*VARIANTS, Variant("wrong", "kmeans", {"init": "random", "n_init": -1})]
-    found = fit_variants(ROWS, {"ward": tree}, variants, K, K_VALUES, PARTS, seed=4, workers=1)
+    found = fit_variants(ROWS, {"ward": tree}, variants, K, K_VALUES, PARTS, seed=4)
     assert found["dbscan"] == Refusal("Unable to allocate an array")
     assert found["wrong"].reason.startswith("The 'n_init' parameter")
     for name in ("plain", "moved", "kmeans"):
@@ -108,14 +115,14 @@ def test_a_variant_that_one_of_its_fits_refuses_is_refused_and_the_others_are_as
 def test_fits_that_need_much_memory_are_told_to_share_it(monkeypatch):
     told = {}
 
-    def run(function, calls, workers, done, needs):
+    def run(function, calls, done, needs):
         told.update(calls=calls, needs=needs)
-        return run_each(function, calls, workers, done)
+        return run_each(function, calls, done=done)
 
     monkeypatch.setattr(comparison, "run_each", run)
     variants = [Variant("plain", "agglomerative", {"linkage": "complete", "consolidate": False}), *VARIANTS[2:]]
     tree = linkage_tree(ROWS, "complete").merges
-    fit_variants(ROWS, {"complete": tree}, variants, K, K_VALUES, PARTS, seed=4, workers=1)
+    fit_variants(ROWS, {"complete": tree}, variants, K, K_VALUES, PARTS, seed=4)
     needs = {}
     for (_, function, *arguments), need in zip(told["calls"], told["needs"], strict=True):
         kind = "dbscan" if "dbscan" in map(str, arguments[2:3]) else function.__name__

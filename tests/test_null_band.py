@@ -33,8 +33,8 @@ def test_curves_are_the_scores_of_the_partitions():
     expected = [score_labels(rows, cut_tree(tree, k)).davies_bouldin[0] for k in (2, 3, 4)]
     np.testing.assert_allclose(tree_curve(rows, "average", 2, 4), expected)
     options = {"init": "random", "n_init": 1}
-    fitted = [score_labels(rows, fit_partition(rows, "kmeans", k, 5, options).labels).davies_bouldin[0] for k in (3, 4)]
-    np.testing.assert_allclose(fitted_curve(rows, "kmeans", 3, 4, 5, options), fitted)
+    fitted = [score_labels(rows, fit_partition(rows, "KMeans", k, 5, options).labels).davies_bouldin[0] for k in (3, 4)]
+    np.testing.assert_allclose(fitted_curve(rows, "KMeans", 3, 4, 5, options), fitted)
     permuted = tree_curve(permute_columns(rows, 7), "average", 2, 4)
     np.testing.assert_array_equal(null_curve(rows, 7, tree_curve, "average", 2, 4), permuted)
 
@@ -96,7 +96,7 @@ def test_rows_that_shuffling_leaves_without_a_direction_take_no_part():
     assert np.flatnonzero(~np.isnan(curve)).tolist() == list(range(len(left) - 1))
     np.testing.assert_array_equal(curve[: len(left) - 1], tree_curve(left, "average", 2, len(left)))
     options = {"init": "random", "n_init": 1}
-    fitted = null_curve(rows, 1, fitted_curve, "kmeans", 2, 11, 0, options)
+    fitted = null_curve(rows, 1, fitted_curve, "KMeans", 2, 11, 0, options)
     np.testing.assert_array_equal(np.isnan(fitted), np.isnan(curve))
     assert np.isnan(tree_curve(rows[:3], "average", 4, 5)).all()
 

@@ -20,33 +20,33 @@ from stages.algorithms.partitions.processes import run_each
 
 ROWS = np.random.default_rng(5).normal(size=(240, 6)).astype(np.float32)
 PEERS = {
-    "kmeans": (KMeans, {"init": "random", "n_init": 3}),
-    "minibatch_kmeans": (MiniBatchKMeans, {"batch_size": 50, "n_init": 2, "init_size": 150}),
-    "gaussian_mixture": (GaussianMixture, {"covariance_type": "tied", "max_iter": 50}),
+    "KMeans": (KMeans, {"init": "random", "n_init": 3}),
+    "MiniBatchKMeans": (MiniBatchKMeans, {"batch_size": 50, "n_init": 2, "init_size": 150}),
+    "GaussianMixture": (GaussianMixture, {"covariance_type": "tied", "max_iter": 50}),
 }
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize("k", [2, 7])
-def test_labels_and_scores_are_scikit_learns(method, k):
-    estimator, options = PEERS[method]
-    count = "n_components" if method == "gaussian_mixture" else "n_clusters"
-    rows = ROWS.astype(np.float64) if method == "gaussian_mixture" else ROWS
+def test_labels_and_scores_are_scikit_learns(name, k):
+    estimator, options = PEERS[name]
+    count = "n_components" if name == "GaussianMixture" else "n_clusters"
+    rows = ROWS.astype(np.float64) if name == "GaussianMixture" else ROWS
     peer = estimator(**{count: k}, random_state=3, **options)
     expected = peer.fit_predict(rows)
-    found = fit_partition(ROWS, method, k, 3, options)
+    found = fit_partition(ROWS, name, k, 3, options)
     assert same_partition(found.labels, expected)
     sizes = np.bincount(found.labels)
     assert (np.diff(sizes) <= 0).all()
     scores = score_partitions(ROWS, [found])
     assert scores.davies_bouldin[0] == pytest.approx(davies_bouldin_score(ROWS, expected), rel=1e-5)
     assert scores.silhouette[0] == pytest.approx(silhouette_score(ROWS, expected, metric="cosine"), abs=1e-5)
-    if method == "kmeans":
+    if name == "KMeans":
         assert scores.inertia[0] == pytest.approx(peer.inertia_, rel=1e-4)
 
 
 def test_memberships_are_the_mixtures_and_follow_the_labels():
-    found = fit_partition(ROWS, "gaussian_mixture", 5, 0, {"covariance_type": "spherical"})
+    found = fit_partition(ROWS, "GaussianMixture", 5, 0, {"covariance_type": "spherical"})
     peer = GaussianMixture(5, covariance_type="spherical", random_state=0).fit(ROWS.astype(np.float64))
     assert found.memberships.dtype == np.float32
     np.testing.assert_allclose(found.memberships.sum(axis=1), 1, atol=1e-6)
@@ -64,25 +64,25 @@ def test_entropy_of_memberships_is_zero_when_certain_and_one_when_all_alike():
     assert membership_entropy(half) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("method", PEERS)
-def test_one_cluster_and_a_cluster_a_row_need_no_fit(method):
-    assert not fit_partition(ROWS[:9], method, 1, 0, PEERS[method][1]).labels.any()
-    assert fit_partition(ROWS[:9], method, 9, 0, PEERS[method][1]).labels.tolist() == list(range(9))
+@pytest.mark.parametrize("name", PEERS)
+def test_one_cluster_and_a_cluster_a_row_need_no_fit(name):
+    assert not fit_partition(ROWS[:9], name, 1, 0, PEERS[name][1]).labels.any()
+    assert fit_partition(ROWS[:9], name, 9, 0, PEERS[name][1]).labels.tolist() == list(range(9))
 
 
 def test_fewer_distinct_rows_than_clusters_give_fewer_clusters():
     rows = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
-    assert fit_partition(rows, "kmeans", 6, 0, {"n_init": 1}).labels.max() == 2
+    assert fit_partition(rows, "KMeans", 6, 0, {"n_init": 1}).labels.max() == 2
 
 
 def test_a_covariance_that_the_rows_cannot_estimate_is_refused_with_those_they_can():
-    refuse_covariance("full", n=330, d=10, k=30)
+    refuse_covariance(330, 10, 30, {"covariance_type": "full"})
     with pytest.raises(ValueError, match=r"is full, which 329 rows .* possible: tied, diag, spherical\."):
-        refuse_covariance("full", n=329, d=10, k=30)
+        refuse_covariance(329, 10, 30, {"covariance_type": "full"})
     with pytest.raises(ValueError, match=r"possible: diag, spherical\."):
-        refuse_covariance("tied", n=60, d=50, k=20)
+        refuse_covariance(60, 50, 20, {"covariance_type": "tied"})
     with pytest.raises(ValueError, match="lower k_max"):
-        refuse_covariance("diag", n=9, d=2, k=8)
+        refuse_covariance(9, 2, 8, {"covariance_type": "diag"})
 
 
 @pytest.mark.parametrize("min_samples", [2, 5])
@@ -126,8 +126,8 @@ def test_the_neighbours_of_dbscan_are_told_from_a_sample_and_refused_where_they_
 
 
 def test_results_do_not_depend_on_the_number_of_workers():
-    options = PEERS["kmeans"][1]
-    tasks = [(ROWS, "kmeans", k, 0, options) for k in (3, 9, 5)]
+    options = PEERS["KMeans"][1]
+    tasks = [(ROWS, "KMeans", k, 0, options) for k in (3, 9, 5)]
     alone, several = run_each(fit_partition, tasks, workers=1), run_each(fit_partition, tasks, workers=2)
     for a, b, (_, _, k, _, _) in zip(alone, several, tasks, strict=True):
         assert a.labels.tobytes() == b.labels.tobytes()

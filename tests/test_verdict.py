@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from stages.algorithms.comparison.verdict import Findings, describe_findings
+from stages.algorithms.comparison.findings import Findings
+from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.null_band import NullBand, compare_with_null
 from stages.algorithms.partitions.processes import Refusal
 
@@ -29,14 +30,18 @@ def band(references: int = 20, below: float = 0.0) -> NullBand:
     return compare_with_null(np.full(3, 2 - below), curves)
 
 
+PARAMETERS = {"linkage": "average", "criterion": "davies_bouldin", "k_min": 2, "k_max": 6, "min_cluster_size": 10}
+COMPARED = {"null_references": 20, "borderline_share": 0.1}
+
+
 def say(**changes) -> str:
     findings = Findings(
-        method="agglomerative average", linkage="average", criterion="davies_bouldin", k=4, k_min=2, k_max=6, rows=100,
-        components=5, part_rows=80, min_cluster_size=10, table=[TREE, *kmeans(0.2, 0.3)], left_out={},
-        band_k=np.array([3, 4, 5]), band_scores=np.array([2.0, 2.0, 2.0]), band=band(), null_references=20,
-        agreement=np.array([0.4, 0.6]), jaccards=np.array([0.9, 0.8, 0.7, 0.1]),
+        method="agglomerative average", parameters=PARAMETERS, compared=COMPARED, k=4, rows=100, components=5,
+        part_rows=80, table=[TREE, *kmeans(0.2, 0.3)], left_out={}, curves={},
+        band_k=np.array([3, 4, 5]), band_scores=np.array([2.0, 2.0, 2.0]), band=band(),
+        grid=[2, 6], part_curves=np.ones((2, 2)), agreement=np.array([0.4, 0.6]),
+        jaccards=np.array([0.9, 0.8, 0.7, 0.1]),
         eps_table=[{"eps": 0.1, "clusters": 3, "noise_share": 0.1, "largest_share": 0.8}], departure=(0.5, 0.1),
-        borderline_share=0.1,
     )  # fmt: skip
     return describe_findings(findings._replace(**changes))
 
@@ -80,7 +85,7 @@ def test_a_verdict_can_be_had_of_noise_alone():
 
 def test_beating_the_null_is_called_dependence_and_only_where_chance_is_unlikely():
     assert "So the components depend on each other" in say(band=band(below=1.0))
-    few = say(band=band(3, below=1.0), null_references=3)
+    few = say(band=band(3, below=1.0), compared=COMPARED | {"null_references": 3})
     assert "3 of 3 k beat the null (p = 0.250)" in few
     assert "may be chance" in few
     assert "depend on each other" not in few
@@ -106,6 +111,6 @@ def test_what_cannot_be_shown_is_not_claimed():
     separated = say(table=[{**TREE, "silhouette": 0.8}, *kmeans(0.1, 0.1)])
     assert "so the claim is not put to the test" in separated
     assert "no substantial structure: holds here" in say()
-    assert "k = 4 is all of the range; nothing chose it" in say(k_min=4, k_max=4)
-    assert "k = 4 lies outside the range" in say(k_min=5)
+    assert "k = 4 is all of the range; nothing chose it" in say(parameters=PARAMETERS | {"k_min": 4, "k_max": 4})
+    assert "k = 4 lies outside the range" in say(parameters=PARAMETERS | {"k_min": 5})
     assert "elbow none" in say(table=[{**TREE, "k_by_elbow": None}, *kmeans(0.1, 0.1)])

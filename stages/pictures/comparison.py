@@ -1,15 +1,52 @@
-"""PNG pictures of what the comparison plots, for the README and for people without a browser."""
+"""What the comparison plots: its data, and PNG pictures of it for the README and for people without a browser."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from stages.algorithms.comparison.findings import Findings
 from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
+from stages.algorithms.comparison.variants import CURVES
 from stages.pictures.style import LINE, MARK, Points, pyplot
+from stages.runtime import record
+from stages.runtime.arrays import replacing
 
 plt = pyplot()
+
+
+def write_plots(plots: Path, findings: Findings) -> None:
+    """Write the data and the picture of each of `PICTURES` into a folder."""
+    for name, points in plot_points(findings).items():
+        record.write_plot(plots / f"{name}.json", points)
+        with replacing(plots / f"{name}.png") as temporary:
+            save_picture(name, points, temporary)
+
+
+def plot_points(findings: Findings) -> dict[str, Points]:
+    """The data of each of `PICTURES`."""
+    band, agreements = findings.band, findings.part_curves
+    points = {
+        "null_band": _points(
+            k=findings.band_k, davies_bouldin=findings.band_scores, null_mean=band.mean, null_low=band.low,
+            null_high=band.high, gap=band.gap, beats_null=band.beats,
+        ),
+        "stability": _points(
+            k=findings.grid, agreement=agreements.mean(axis=0), low=agreements.min(axis=0), high=agreements.max(axis=0)
+        ),
+        "cluster_stability": _points(cluster=range(findings.k), jaccard=findings.jaccards),
+        "eps_search": findings.eps_table,
+    }  # fmt: skip
+    for criterion, score in CURVES.items():
+        points[f"methods_{criterion}"] = [
+            {"method": name, "k": k, score: value}
+            for name, curve in findings.curves.items()
+            for k, value in zip(curve.k.tolist(), getattr(curve.scores, score), strict=True)
+            if np.isfinite(value)
+        ]
+    return points
 
 
 def draw_null_band(points: Points) -> Figure:
@@ -114,3 +151,9 @@ def _draw_nothing() -> Figure:
 def _column(points: Points, name: str) -> np.ndarray:
     """Values of the points; NaN where there is none."""
     return np.array([np.nan if point[name] is None else point[name] for point in points])
+
+
+def _points(**columns: Any) -> Points:
+    """An object an entry of the columns; JSON has no NaN, so that is null."""
+    points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [{name: None if np.isnan(value) else value for name, value in point.items()} for point in points]

@@ -8,23 +8,24 @@ import numpy as np
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.partitions.criteria import choose, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
-from stages.algorithms.partitions.density import graph_bytes, search_eps
-from stages.algorithms.partitions.estimators import fit_partition
-from stages.algorithms.partitions.processes import Refusal, attempt, run_each, timed
+from stages.algorithms.partitions.methods import METHODS
+from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
 from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
+
+CURVES = {"davies_bouldin": "davies_bouldin", "silhouette": "silhouette", "elbow": "inertia"}  # a criterion's curve
 
 
 class Variant(NamedTuple):
     """A method with its options, as it stands in tables."""
 
     name: str
-    method: str  # agglomerative, kmeans, minibatch_kmeans, gaussian_mixture or dbscan
+    method: str  # one of `METHODS`
     options: dict[str, Any]  # linkage and consolidate; those of scikit-learn's estimator; eps and min_samples
 
     @property
     def random(self) -> bool:
         """Whether another seed may give another result."""
-        return self.method not in ("agglomerative", "dbscan")
+        return METHODS[self.method].random
 
 
 class Curve(NamedTuple):
@@ -58,8 +59,7 @@ def fit_variants(
     k_values: list[int],
     parts: list[np.ndarray],
     seed: int,
-    workers: int = -1,
-    progress: Callable[[int], Callable[[int], Any]] = lambda total: lambda tasks: None,
+    progress: Progress = silent,
 ) -> dict[str, Fits | Refusal]:
     """Fit each variant to all rows at each k, and at the k in use again to each part and from as many seeds.
 
@@ -79,10 +79,8 @@ def fit_variants(
         Row numbers of each part.
     seed : int
         The first; the others follow it by one.
-    workers : int
-        Processes; no result depends on them, except for the seconds.
     progress : callable
-        Given the number of tasks, returns what is told of tasks done.
+        As in `processes`.
 
     Returns
     -------
@@ -93,7 +91,7 @@ def fit_variants(
     tasks = _plan(rows, trees, variants, k, k_values, parts, seed)
     calls = [(timed, function, *arguments) for _, function, arguments, _ in tasks]
     needs = [need for *_, need in tasks]
-    outcomes = run_each(attempt, calls, workers, progress(len(tasks)), needs)
+    outcomes = run_each(attempt, calls, done=progress("fits", len(tasks)), needs=needs)
     found = {key: outcome for (key, *_), outcome in zip(tasks, outcomes, strict=True)}
     return {v.name: _collect(rows, v, trees, found, k, k_values, len(parts), seed) for v in variants}
 
@@ -111,7 +109,7 @@ def cluster_part(
     method, options
         As in `Variant`.
     k : int
-        Clusters; no more than there are rows are looked for. DBSCAN does not heed it.
+        Clusters; no more than there are rows are looked for.
     seed : int
         Heeded by methods with a random start.
 
@@ -120,9 +118,7 @@ def cluster_part(
     ndarray of shape (m,), int32
     """
     rows = rows[part]
-    if method == "dbscan":
-        return search_eps(rows, min(options["min_samples"], len(rows)), [options["eps"]]).labels[0]
-    return fit_partition(rows, method, min(k, len(rows)), seed, options).labels
+    return METHODS[method].label(rows, min(k, len(rows)), seed, options).labels
 
 
 def cut_part(rows: np.ndarray, part: np.ndarray, linkage: str, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +132,7 @@ def fit_and_score(
     rows: np.ndarray, method: str, k: int, seed: int, options: dict[str, Any]
 ) -> tuple[np.ndarray, CutScores]:
     """The labels of all rows by an estimator, and their scores."""
-    labels = fit_partition(rows, method, k, seed, options).labels
+    labels = METHODS[method].label(rows, k, seed, options).labels
     return labels, score_labels(rows, labels)
 
 
@@ -170,7 +166,7 @@ def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, 
                     ((v.name, "k", each), consolidate_and_score, (*arguments, each), 0) for each in k_values[::-1]
                 ]
             continue
-        need = graph_bytes(rows, v.options["eps"]) if v.method == "dbscan" else 0
+        need = METHODS[v.method].bytes_needed(rows, v.options)
         if v.method == "dbscan":
             everything = np.arange(len(rows))
             tasks.append(((v.name, "k", k), cluster_part, (rows, everything, v.method, k, seed, v.options), need))
@@ -183,6 +179,7 @@ def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, 
                 ((v.name, "seed", i), fit_and_score, (rows, v.method, k, seed + i, v.options), 0)
                 for i in range(1, len(parts))
             ]
+        if v.method != "dbscan":
             tasks += [
                 ((v.name, "k", each), fit_and_score, (rows, v.method, each, seed, v.options), 0)
                 for each in k_values[::-1]

@@ -1,46 +1,15 @@
 """What a comparison found, in words computed from its numbers."""
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
+from stages.algorithms.comparison.findings import Findings, Row
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.partitions.criteria import highest_gap
-from stages.algorithms.partitions.null_band import NullBand
 from stages.algorithms.partitions.processes import Refusal
 
 NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
 LEVEL = 0.05  # the p-value up to which beating the null is not put down to chance
 SUBSTANTIAL = 0.25  # the silhouette at and below which Kaufman & Rousseeuw (1990) see no substantial structure
-
-Row = dict[str, Any]
-
-
-class Findings(NamedTuple):
-    """What `describe_findings` tells; arrays have an entry each k of the band, part of the rows, or cluster."""
-
-    method: str  # in use, as it stands in the table
-    linkage: str
-    criterion: str
-    k: int
-    k_min: int
-    k_max: int
-    rows: int
-    components: int
-    part_rows: int
-    min_cluster_size: int
-    table: list[Row]  # one of each method that was fitted
-    left_out: dict[str, str]  # why, by the name of each method that was not
-    band_k: np.ndarray
-    band_scores: np.ndarray
-    band: NullBand
-    null_references: int
-    agreement: np.ndarray
-    jaccards: np.ndarray
-    eps_table: list[Row]
-    departure: tuple[float, float] | Refusal
-    borderline_share: float
-
 
 MEASURES = {  # name in the table: (words, whether higher is better)
     "davies_bouldin": ("Davies-Bouldin", False),
@@ -57,8 +26,8 @@ def describe_findings(f: Findings) -> str:
     own = next(row for row in f.table if row["method"] == f.method)
     sections = [
         f"# What k = {f.k} is worth",
-        f"`{f.method}` over k = {f.k_min}..{f.k_max} by `{f.criterion}`, on {f.rows} rows. All of this is computed "
-        "from numbers; `dvc repro compare` writes it anew.",
+        f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
+        f"{f.rows} rows. All of this is computed from numbers; `dvc repro compare` writes it anew.",
         "\n".join(f"- {each}" for each in (_edge(f), _null(f), _guards(f, own), _stability(f), _rules(f, own))),
         f"## The methods at k = {f.k}",
         _table(f),
@@ -70,14 +39,15 @@ def describe_findings(f: Findings) -> str:
 
 
 def _edge(f: Findings) -> str:
-    if f.k_min == f.k_max:
+    k_min, k_max = f.parameters["k_min"], f.parameters["k_max"]
+    if k_min == k_max:
         return f"**Edge.** k = {f.k} is all of the range; nothing chose it."
-    if not f.k_min <= f.k <= f.k_max:
+    if not k_min <= f.k <= k_max:
         return (
             f"**Edge.** k = {f.k} lies outside the range: the method found no more clusters, whatever it was asked for."
         )
-    if f.k in (f.k_min, f.k_max):
-        which = "upper" if f.k == f.k_max else "lower"
+    if f.k in (k_min, k_max):
+        which = "upper" if f.k == k_max else "lower"
         return (
             f"**Edge.** k = {f.k} is the {which} edge of the range, not an optimum inside it; widen `k_min`..`k_max`."
         )
@@ -88,12 +58,12 @@ def _null(f: Findings) -> str:
     if f.components == 1:
         return "**Null.** Not to be had of one component: shuffled, its column holds the same rows."
     band, k = f.band, int(np.abs(f.band_k - f.k).argmin())
-    beating = f.band_k[band.beats]
-    copies = f"{f.null_references} copies of the data with every column shuffled"
+    beating, linkage = f.band_k[band.beats], f.parameters["linkage"]
+    copies = f"{f.compared['null_references']} copies of the data with every column shuffled"
     if len(beating):
         first = (
             f"{len(beating)} of {len(f.band_k)} k beat the null (p = {band.p_value:.3f}): there the Davies-Bouldin "
-            f"curve of the {f.linkage} tree dips further below the mean, in standard deviations at that k, than that "
+            f"curve of the {linkage} tree dips further below the mean, in standard deviations at that k, than that "
             f"of any of {copies} does anywhere. "
             + (
                 "So the components depend on each other, of which clusters are one way."
@@ -102,10 +72,10 @@ def _null(f: Findings) -> str:
             )
         )
     else:
-        as_deep = round(band.p_value * (f.null_references + 1)) - 1
+        as_deep = round(band.p_value * (f.compared["null_references"] + 1)) - 1
         first = (
             f"No k beats the null (p = {band.p_value:.3f}): of {copies}, {as_deep} have a Davies-Bouldin curve that "
-            f"dips as far below the mean, in standard deviations at some k, as that of the {f.linkage} tree. By this "
+            f"dips as far below the mean, in standard deviations at some k, as that of the {linkage} tree. By this "
             "score the data are not told apart from shuffled data."
         )
     if np.isnan(band.gap[k]):
@@ -123,7 +93,7 @@ def _guards(f: Findings, own: Row) -> str:
     noise = f", {own['noise_share']:.1%} of the rows are noise" if own["noise_share"] else ""
     return (
         f"**Guards.** The largest cluster holds {own['largest_share']:.1%} of the rows, {own['small_clusters']} of "
-        f"{own['k']} have fewer than {f.min_cluster_size}{noise}; evenness {own['evenness']:.3f} of 1."
+        f"{own['k']} have fewer than {f.parameters['min_cluster_size']}{noise}; evenness {own['evenness']:.3f} of 1."
     )
 
 
@@ -263,7 +233,8 @@ def _minibatch(f: Findings) -> str:
     borderline, everywhere = f.departure
     return (
         f"**Mini-Batch K-Means** from the same centroids as K-Means assigns {borderline:.0%} of the "
-        f"{f.borderline_share:.0%} most borderline rows to another cluster, and {everywhere:.0%} of all rows."
+        f"{f.compared['borderline_share']:.0%} most borderline rows to another cluster, and {everywhere:.0%} of all "
+        "rows."
     )
 
 

@@ -1,8 +1,12 @@
 """Rules that choose the number of clusters, and what guards against trusting them."""
 
+from typing import Literal
+
 import numpy as np
 
 from stages.algorithms.partitions.cuts import lowest
+
+Criterion = Literal["davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow"]
 
 
 def highest(scores: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Partitions of rows into k clusters by scikit-learn's estimators: K-Means, Mini-Batch K-Means, a Gaussian mixture."""
+"""Partitions of rows into k clusters by scikit-learn's estimators."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -18,19 +18,20 @@ class Partition(NamedTuple):
     converged: bool = True
 
 
-def fit_partition(rows: np.ndarray, method: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
+def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
     """Partition the rows into k clusters.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
-    method : {"kmeans", "minibatch_kmeans", "gaussian_mixture"}
+    estimator : str
+        A class of `sklearn.cluster` that takes `n_clusters`, or `GaussianMixture`.
     k : int in 1..n
         At 1 and at n there is but one partition, and nothing is fitted.
     seed : int
         Of the random start.
     options : dict
-        Handed to the estimator of scikit-learn by these names: `KMeans`, `MiniBatchKMeans`, `GaussianMixture`.
+        Handed to the estimator by these names.
 
     Notes
     -----
@@ -43,16 +44,15 @@ def fit_partition(rows: np.ndarray, method: str, k: int, seed: int, options: dic
     with warnings.catch_warnings():
         # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if method == "gaussian_mixture":
+        if estimator == "GaussianMixture":
             return _fit_mixture(rows, k, seed, options)
-        from sklearn.cluster import KMeans, MiniBatchKMeans
+        from sklearn import cluster
 
-        estimators = {"kmeans": KMeans, "minibatch_kmeans": MiniBatchKMeans}
-        labels = estimators[method](n_clusters=k, random_state=seed, **options).fit_predict(rows)
+        labels = getattr(cluster, estimator)(n_clusters=k, random_state=seed, **options).fit_predict(rows)
     return Partition(number_by_size(labels))
 
 
-def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
+def refuse_covariance(n: int, d: int, k: int, options: dict[str, Any]) -> None:
     """Raise ValueError where k covariances of a type cannot be estimated from n rows of d columns.
 
     A covariance matrix of d columns has full rank from d + 1 rows on: full needs as many for each cluster, tied n - k
@@ -60,11 +60,13 @@ def refuse_covariance(covariance_type: str, n: int, d: int, k: int) -> None:
 
     Parameters
     ----------
-    covariance_type : {"full", "tied", "diag", "spherical"}
     n, d : int
     k : int
         The most that are fitted: one more than k_max, for the elbow there.
+    options : dict
+        Those of the mixture, of which `covariance_type` is one of full, tied, diag, spherical.
     """
+    covariance_type = options["covariance_type"]
 
     def possible(kind: str) -> bool:
         return {"full": n >= k * (d + 1), "tied": n >= k + d, "diag": n >= 2 * k, "spherical": n >= 2 * k}[kind]

@@ -1,13 +1,19 @@
-"""The clustering methods by name: their parameters in params.yaml, and the criteria that each can have."""
+"""The clustering methods, a row each, and the parameters that `cluster` and `compare` share.
 
-from typing import Annotated, Any, Literal, TypedDict, get_args
+A new method of scikit-learn is a `TypedDict` of its parameters and a row of `METHODS`: what params.yaml may hold, what
+the stages take and what stands in the comparison follow from these.
+"""
+
+from typing import Annotated, Literal, TypedDict, get_args, get_type_hints
 
 from annotated_types import Interval
 
+from stages.algorithms.partitions.candidates import Dbscan, Estimator, Method, TreeCuts
+from stages.algorithms.partitions.criteria import Criterion
+from stages.algorithms.partitions.estimators import refuse_covariance
+
 Linkage = Literal["average", "complete", "single", "ward"]
 LINKAGES = get_args(Linkage)
-Method = Literal["agglomerative", "kmeans", "minibatch_kmeans", "gaussian_mixture", "dbscan"]
-Criterion = Literal["davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow"]
 
 
 class KMeansParameters(TypedDict):
@@ -51,26 +57,58 @@ class CompareParameters(TypedDict):
     borderline_share: Annotated[float, Interval(gt=0, le=1)]
 
 
-def refuse(method: str, criterion: str, consolidate: bool, eps: float | None) -> None:
-    """Raise ValueError where parameters do not go together."""
-    if method == "dbscan" and criterion in ("elbow", "davies_bouldin_gap"):
-        raise ValueError(
-            f"criterion is {criterion}, which needs a result at every k, but dbscan is given eps and finds k itself; "
-            "with dbscan it can be davies_bouldin or silhouette."
-        )
-    if consolidate and method != "agglomerative":
-        raise ValueError(
-            f"consolidate is true, which moves the rows of a cut of the tree, but method is {method}; "
-            "set consolidate: false, or method: agglomerative."
-        )
-    if eps is not None and not 0 < eps <= 2:
-        raise ValueError(f"dbscan.eps is {eps:g}, expected null for a search or a cosine distance above 0 to 2.")
+METHODS: dict[str, Method] = {
+    row.name: row
+    for row in (
+        TreeCuts(
+            "agglomerative",
+            changes={
+                f"agglomerative {linkage}{' consolidated' if moved else ''}": {"linkage": linkage, "consolidate": moved}
+                for linkage in LINKAGES
+                for moved in (False, True)
+            },
+        ),
+        Estimator(
+            "kmeans",
+            KMeansParameters,
+            estimator="KMeans",
+            changes={"kmeans random": {"init": "random"}, "kmeans k-means++": {"init": "k-means++"}},
+        ),
+        Estimator("minibatch_kmeans", MiniBatchKMeansParameters, estimator="MiniBatchKMeans"),
+        Estimator(
+            "gaussian_mixture", GaussianMixtureParameters, estimator="GaussianMixture", refuse_rows=refuse_covariance
+        ),
+        Dbscan("dbscan", DbscanParameters, criteria=("davies_bouldin", "silhouette")),
+    )
+}
+
+MethodName = Literal[tuple(METHODS)]
+Groups = TypedDict("Groups", {row.name: row.parameters for row in METHODS.values() if row.parameters})
 
 
-def options_of(method: str, groups: dict[str, Any], k_max: int) -> dict[str, Any]:
-    """The options of an estimator of scikit-learn, from the parameter groups by name."""
-    options = dict(groups[method])
-    if method == "minibatch_kmeans":
-        # Never fewer rows to start from than there are clusters.
-        options["init_size"] = max(3 * options["batch_size"], 3 * k_max)
-    return options
+class ClusteringParameters(Groups):
+    """What `cluster` and `compare` both read of params.yaml: these, and the group of each method."""
+
+    method: MethodName
+    criterion: Criterion
+    linkage: Linkage
+    k_min: Annotated[int, Interval(ge=2)]
+    k_max: Annotated[int, Interval(ge=2)]
+    consolidate: bool
+    min_cluster_size: Annotated[int, Interval(ge=1)]
+    seed: Annotated[int, Interval(ge=0, le=2**31)]
+
+
+def method_in_use(parameters: ClusteringParameters) -> Method:
+    """The row of the method that params.yaml names.
+
+    Raises
+    ------
+    ValueError
+        If parameters do not go together.
+    """
+    method = METHODS[parameters["method"]]
+    method.refuse(parameters)
+    for name in get_type_hints(Groups):
+        METHODS[name].refuse_group(parameters[name])
+    return method

@@ -7,6 +7,7 @@ import numpy as np
 
 from stages.algorithms.partitions.cuts import score_cuts
 from stages.algorithms.partitions.estimators import fit_partition, score_partitions
+from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.tree.linkage import linkage_tree
 
 SMALLEST_SCORE = 1e-12  # stands for a score of 0, which has no logarithm
@@ -40,13 +41,13 @@ def tree_curve(rows: np.ndarray, linkage: str, k_min: int, k_max: int) -> np.nda
 
 
 def fitted_curve(
-    rows: np.ndarray, method: str, k_min: int, k_max: int, seed: int, options: dict[str, Any]
+    rows: np.ndarray, estimator: str, k_min: int, k_max: int, seed: int, options: dict[str, Any]
 ) -> np.ndarray:
     """Davies-Bouldin scores of an estimator's partitions: (k_max - k_min + 1,), NaN for more k than rows."""
     top = min(k_max, len(rows))
     if top < k_min:
         return np.full(k_max - k_min + 1, np.nan)
-    partitions = [fit_partition(rows, method, k, seed, options) for k in range(k_min, top + 1)]
+    partitions = [fit_partition(rows, estimator, k, seed, options) for k in range(k_min, top + 1)]
     return np.pad(score_partitions(rows, partitions).davies_bouldin, (0, k_max - top), constant_values=np.nan)
 
 
@@ -57,6 +58,35 @@ def null_curve(rows: np.ndarray, seed: int, curve, *arguments) -> np.ndarray:
     """
     copy = permute_columns(rows, seed)
     return curve(copy[copy.any(axis=1)], *arguments)
+
+
+def null_band(
+    rows: np.ndarray,
+    scores: np.ndarray,
+    curve: tuple,
+    references: int,
+    seed: int,
+    need: int = 0,
+    progress: Progress = silent,
+) -> NullBand:
+    """Compare the curve of the rows with those of as many references.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    scores : ndarray of shape (m,)
+        What `curve` gives of the rows.
+    curve : tuple
+        A function of rows, such as `tree_curve`, and its arguments after the rows.
+    references : int
+    seed : int
+        That of the first reference is one more, that of the next two more.
+    need : int
+        Bytes that a reference takes, as in `run_each`.
+    progress : callable
+    """
+    tasks = [(null_curve, rows, seed + 1 + i, *curve) for i in range(references)]
+    return compare_with_null(scores, np.stack(run_timed("null references", tasks, [need] * references, progress)))
 
 
 def compare_with_null(scores: np.ndarray, references: np.ndarray) -> NullBand:

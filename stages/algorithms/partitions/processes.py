@@ -1,5 +1,6 @@
 """Independent calls spread over processes, with results that do not depend on how many there are."""
 
+import logging
 import signal
 import time
 import warnings
@@ -8,7 +9,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from stages.algorithms.memory import free_memory
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
+# Given what is done and the number of tasks; returns what is told of each number of tasks done.
+Progress = Callable[[str, int], Callable[[int], Any]]
+
+
+def silent(what: str, total: int) -> Callable[[int], Any]:
+    """Progress that nobody is told of."""
+    return lambda tasks: None
 
 
 class Refusal(NamedTuple):
@@ -106,3 +116,15 @@ def timed(function: Callable[..., Result], *arguments: Any) -> tuple[Result, flo
     start = time.process_time()
     result = function(*arguments)
     return result, time.process_time() - start
+
+
+def run_timed(what: str, tasks: list[tuple], needs: list[int], progress: Progress = silent) -> list:
+    """Call the function that heads each task, as `run_each` does; log the processor time that all took."""
+    results, seconds = zip(*run_each(timed, tasks, done=progress(what, len(tasks)), needs=needs), strict=True)
+    log_seconds(what, sum(seconds))
+    return list(results)
+
+
+def log_seconds(what: str, seconds: float) -> None:
+    """Tell the terminal only: a duration in an output would make every run differ."""
+    log.info("%-34s %6.1f s of processor time", what, seconds)
