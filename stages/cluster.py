@@ -1,7 +1,7 @@
 """Choose the number of clusters and label each row.
 
 data/reduced.npy, data/tree.npy
-  -> data/labels.npy, data/memberships.npy, metrics/cluster/, plots/davies_bouldin.json
+  -> data/labels.npy, data/memberships.npy, metrics/cluster/, plots/davies_bouldin.json and .png
 """
 
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Unpack
 
 import numpy as np
 
-from stages.algorithms.partitions.choice import choose_clusters, curve_points, measure_choice
+from stages.algorithms.partitions.choice import choose_clusters, measure_choice
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
+from stages.pictures.curves import write_davies_bouldin
 from stages.runtime import command, record
 from stages.runtime.arrays import save_array
 from stages.runtime.progress import progress
@@ -39,7 +40,7 @@ def cluster(
 
     save_array(labels, choice.labels)
     save_array(memberships, choice.memberships)
-    record.write_plot(Path("plots/davies_bouldin.json"), curve_points(choice))
+    write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, n)
     record.log_metrics("cluster", **figures)
 
 

@@ -21,13 +21,11 @@ from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches, read_chosen
 from stages.files.rows import load_classifier, read_predictions, read_rows
-from stages.pictures.curves import draw_davies_bouldin, write_cluster_sizes
+from stages.pictures.curves import write_cluster_sizes
 from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
-from stages.pictures.style import save_picture
 from stages.runtime import command
-from stages.runtime.arrays import replacing
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +81,6 @@ def visualize(
     write_silhouette(plots, cosine_silhouettes(rows, found), found)
     merges, is_cut = join_clusters(np.load(tree, allow_pickle=False), found, classifier["centroids"])
     write_dendrogram(plots, merges, is_cut, names)
-    data = json.loads((plots / "davies_bouldin.json").read_text(encoding="utf-8"))
-    with replacing(plots / "davies_bouldin.png") as temporary:
-        save_picture(draw_davies_bouldin(data), temporary)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

@@ -278,7 +278,6 @@ def test_a_hundred_thousand_texts_in_russian():
         [np.append(0, np.arange(n, 2 * n - 2)), np.arange(1, n), np.ones(n - 1), np.arange(2, n + 1)]
     )
     save_array(Path("data/tree.npy"), chain)
-    write_davies_bouldin(Path("plots"), CANDIDATES, best=1, band=None, rows=9)
     describe(describe=DESCRIBE)
     visualize(tsne=TSNE, seed=0)
     assert [cluster["words"][0] for cluster in clusters()] == [f"слово{i}" for i in range(40)]

@@ -101,33 +101,6 @@ def measure_choice(rows: np.ndarray, choice: Choice, parameters: ClusteringParam
     return figures
 
 
-def curve_points(choice: Choice) -> list[dict[str, Any]]:
-    """The curve that the choice was made on, an object a candidate, by rising k."""
-    candidates, band = choice.candidates, choice.band
-    scores, n = candidates.scores, len(choice.labels)
-    columns = {
-        "k": candidates.k,
-        "chosen": np.arange(len(candidates.k)) == choice.best,
-        "davies_bouldin": scores.davies_bouldin,
-        "davies_bouldin_cosine": scores.davies_bouldin_cosine,
-        "inertia": scores.inertia,
-        "silhouette": scores.silhouette,
-        "largest_share": [sizes[0] / n for sizes in scores.sizes],
-        "singletons": [int((sizes == 1).sum()) for sizes in scores.sizes],
-        **candidates.extra,
-    }
-    if band is not None:
-        columns |= {"null_mean": band.mean, "null_low": band.low, "null_high": band.high, "gap": band.gap}
-    points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    # JSON has neither NaN, the score of one cluster, nor the infinite ratio of an inertia that did not fall.
-    finite = [
-        {name: value for name, value in point.items() if np.isfinite(value)}
-        for point in points
-        if np.isfinite(point["davies_bouldin"])
-    ]
-    return sorted(finite, key=lambda point: point["k"])
-
-
 def _null_band(
     rows: np.ndarray,
     candidates: Candidates,
