@@ -7,10 +7,8 @@ Any other folder, with the model as it stands: `--embeddings DIR --predictions D
 the report on drift as drift.json.
 """
 
-import io
 import json
 import logging
-import zipfile
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
@@ -39,7 +37,7 @@ from stages.files.batches import Batch, open_batches, read_centred, split_rows, 
 from stages.files.predictions import (
     Result,
     digest_batch,
-    digest_code,
+    digest_origin,
     digest_part,
     digest_texts,
     prediction_path,
@@ -48,7 +46,7 @@ from stages.files.predictions import (
     write_predictions,
 )
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing
+from stages.runtime.arrays import read_model, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -118,12 +116,10 @@ def classify(
 
 def load_model(folder: Path, quantile: float) -> Trained:
     """Load both halves of a model, refuse halves of two, and find the limits of novelty."""
-    contents = [_read(folder / name) for name in ("reduction.npz", "classifier.npz")]
-    reduction = Reduction(**_arrays(folder / "reduction.npz", contents[0], Reduction._fields))
+    reduction = Reduction(**read_model(folder / "reduction.npz", Reduction._fields))
     detector_arrays = {name: f"detector_{name}" for name in Detector._fields}
-    half = _arrays(
+    half = read_model(
         folder / "classifier.npz",
-        contents[1],
         (
             "centroids", "coef", "intercept", "reduction_fingerprint", "unseen_clusters", "share_tolerance", "moved",
             "held_out_distance", "held_out_residual", *detector_arrays.values(),
@@ -156,7 +152,7 @@ def load_model(folder: Path, quantile: float) -> Trained:
             moved=half["moved"],
         ),
         # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
-        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode(), digest_code()])),
+        digest_origin([*reduction, *half.values()], quantile),
     )
 
 
@@ -223,23 +219,6 @@ def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> Non
                 for test, departure in departures(drift).items()
             ),
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; run `dvc repro` to make the model, or `dvc pull` to fetch it."
-        ) from None
-
-
-def _arrays(path: Path, content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not this pipeline's model ({error}); run `dvc repro`.") from None
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-import numpy as np
 import xxhash
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Candidates, Search, Tile, search_tile
 from stages.algorithms.tree.linkage import leaf_clusters, linkage_tree
 from stages.runtime import command
-from stages.runtime.arrays import save_array
+from stages.runtime.arrays import read_array, save_array
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def link(
     it gives is candidates, so the tree is the same. Each worker process reads the reduced embeddings itself, and holds
     12 bytes of memory for every row and component of them until it makes another tree or ends.
     """
-    rows = np.load(reduced, allow_pickle=False)
+    rows = read_array(reduced, "reduce")
     n, d = rows.shape
     log.info("%s linkage of %d rows x %d components", linkage, n, d)
     start = time.perf_counter()
@@ -91,7 +90,7 @@ def _make_clusters(reduced: Path, linkage: str, digest: str) -> Clusters:
     """
     _make_clusters.cache_clear()  # those before go before these take memory
     if reduced.is_file():
-        clusters, _ = leaf_clusters(np.load(reduced, mmap_mode="r", allow_pickle=False), linkage)
+        clusters, _ = leaf_clusters(read_array(reduced, "reduce", mmap_mode="r"), linkage)
         if _digest(clusters) == digest:
             return clusters
     raise ValueError(

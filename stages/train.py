@@ -24,7 +24,7 @@ from stages.algorithms.prediction.novelty import draw_halves, fit_detector, meas
 from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.files.batches import open_batches, read_chosen
 from stages.runtime import command, record
-from stages.runtime.arrays import save_model
+from stages.runtime.arrays import read_array, read_model, save_model
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,14 @@ def train(
     """
     from sklearn.metrics import f1_score, log_loss
 
-    rows, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
+    rows, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
     if len(found) != len(rows):
         raise ValueError(f"{labels}: {len(found)} labels, but {reduced} has {len(rows)} rows; rerun cluster.")
     batches = open_batches(embeddings)
     n = sum(batch.rows for batch in batches)
     if n != len(rows):
         raise ValueError(f"{embeddings}: {n} rows, but {reduced} has {len(rows)}; rerun reduce.")
-    with np.load(reduction, allow_pickle=False) as arrays:
-        reduced_by = Reduction(*(arrays[name] for name in Reduction._fields))
+    reduced_by = Reduction(**read_model(reduction, Reduction._fields))
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
     k = int(found.max(initial=-1)) + 1
     fitted = fit_classifier(rows, found, classifier["C"])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.runtime.arrays import PARTIAL
+from stages.runtime.arrays import PARTIAL, load_array
 
 BLOCK_ROWS = 4096
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
@@ -116,15 +116,7 @@ def stored_array(path: Path) -> np.memmap:
     No value is to be read through it: it is a memory map, and where the file is cut short meanwhile, touching a page
     beyond its end kills the process (SIGBUS).
     """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:
-        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
-        # Their own words tell a truncated file from one that was never an array or holds objects.
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(
-            f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
-        ) from None
+    return load_array(path, "write it with numpy.save, as plain floats", mmap_mode="r")
 
 
 def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:

@@ -101,7 +101,14 @@ def prediction_path(folder: Path, batch: Batch) -> Path:
     return folder / f"{batch.path.stem}.parquet"
 
 
-def digest_code() -> bytes:
+def digest_origin(arrays: Iterable[np.ndarray], quantile: float) -> str:
+    """Digest of all that predictions depend on beside their batch: the model's arrays, the quantile, and the code."""
+    values = [np.asarray(array) for array in arrays]
+    said = [repr((array.dtype.str, array.shape)).encode() + array.tobytes() for array in values]
+    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), _digest_code()]))
+
+
+def _digest_code() -> bytes:
     """Digest of what makes predictions, whatever the line ends of a checkout."""
     paths = [Path(__file__).parents[1] / name for name in CODE]
     sources = [source for path in paths for source in (sorted(path.glob("*.py")) if path.is_dir() else [path])]

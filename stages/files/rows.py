@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.files.batches import one_line, open_batches, read_texts
+from stages.runtime.arrays import read_model
 
 
 class Row(NamedTuple):
@@ -75,5 +76,4 @@ def read_predictions(predictions: Path, embeddings: Path) -> Predictions:
 
 def load_classifier(path: Path) -> dict[str, np.ndarray]:
     """The centroids (k, d), coefficients (k, k) and intercepts (k,) of the classifier."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in ("centroids", "coef", "intercept")}
+    return read_model(path, ("centroids", "coef", "intercept"))
