@@ -45,7 +45,8 @@ from stages.algorithms.partitions.methods import (
 from stages.algorithms.partitions.null_band import NullBand, compare_with_null, null_curve, tree_curve
 from stages.algorithms.partitions.processes import Refusal, attempt, run_each, timed
 from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
-from stages.files.batches import open_batches, read_texts
+from stages.files.batches import open_batches
+from stages.files.texts import read_texts
 from stages.pictures.comparison import save_picture
 from stages.runtime import command, record
 from stages.runtime.arrays import replacing

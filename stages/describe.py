@@ -16,8 +16,8 @@ from annotated_types import Interval
 
 from stages.algorithms.presentation.representatives import lowest_of_clusters, measure_memberships
 from stages.algorithms.presentation.topic_words import topic_words
-from stages.files.batches import NO_TOPIC
 from stages.files.rows import Row, load_classifier, read_predictions, read_rows
+from stages.files.texts import NO_TOPIC
 from stages.runtime import command, record
 from stages.runtime.arrays import replacing
 

@@ -1,6 +1,5 @@
-"""Folders of embedding batches: open, check, and read them a block of rows at a time."""
+"""Folders of embedding batches: open them, check them, and read them a block of rows at a time."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from stages.runtime.arrays import PARTIAL, load_array
 
 BLOCK_ROWS = 4096
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
-NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -54,7 +52,7 @@ def open_batches(folder: Path) -> list[Batch]:
     paths = sorted(folder.iterdir(), key=_natural_order)
     names = {path.name for path in paths}
     for path in paths:
-        if CONTROL.search(path.name) or not _is_utf8(path.name):
+        if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
         if path.name.startswith(PARTIAL):
             raise ValueError(
@@ -283,51 +281,12 @@ def too_large(path: Path, row: int, magnitude: float) -> ValueError:
     )
 
 
-def read_texts(batch: Batch) -> list[dict] | None:
-    """Read the texts beside a batch.
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8.
 
-    Returns
-    -------
-    list of dict, or None
-        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). A topic is on one
-        line, and one that is empty or `NO_TOPIC` is none. None where the batch has no texts.
-
-    Raises
-    ------
-    ValueError
-        If the file is not UTF-8, a line is not such an object, holds half of a surrogate pair, or their number is not
-        that of the rows. The message names file and row.
+    It cannot where it holds half of a surrogate pair. JSON can spell one, and Python puts one in the place of a stray
+    byte in the name of a file.
     """
-    return list(iterate_texts(batch)) if batch.texts_path.exists() else None
-
-
-def iterate_texts(batch: Batch) -> Iterator[dict]:
-    """Read the texts beside a batch, which has some, a line at a time; else as `read_texts`."""
-    path = batch.texts_path
-    with path.open("rb") as file:
-        lines = 1 + max((number for number, line in enumerate(file) if line != b"\n"), default=0)
-        if lines != batch.rows:
-            raise ValueError(
-                f"{path}: {lines} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
-            )
-        file.seek(0)
-        position = 0
-        for row in range(lines):
-            line = file.readline()  # nothing, and so no JSON, where the file was cut short after it was counted
-            try:
-                yield _parse_text(line.decode("utf-8"), path, row)
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
-            position += len(line)
-
-
-def one_line(text: str) -> str:
-    """The text with a space for every run of white space and control characters."""
-    return " ".join(CONTROL.sub(" ", text).split())
-
-
-def _is_utf8(text: str) -> bool:
-    """Not where it holds half of a surrogate pair: JSON can, and Python puts one for a stray byte of a file's name."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -350,23 +309,3 @@ def _open_batch(path: Path) -> Batch:
     if 0 in array.shape:
         raise ValueError(f"{path}: {array.shape[0]} rows and {array.shape[1]} columns; remove the empty batch.")
     return Batch(path, *array.shape)
-
-
-def _parse_text(line: str, path: Path, row: int) -> dict:
-    expected = (
-        'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'
-    )
-    try:
-        entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError(f"{path}: row {row} is not JSON; {expected}.") from None
-    if not isinstance(entry, dict) or "text" not in entry:
-        raise ValueError(f"{path}: row {row} has no text; {expected}.")
-    for key in ("text", "id", "topic"):
-        value = entry.get(key, "")
-        if not isinstance(value, str):
-            raise ValueError(f"{path}: row {row}: {key} is {value!r}, not a string; {expected}.")
-        if not _is_utf8(value):
-            raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
-    topic = one_line(entry.pop("topic", ""))
-    return entry if topic in ("", NO_TOPIC) else entry | {"topic": topic}

@@ -15,7 +15,8 @@ import xxhash
 
 from stages.algorithms.prediction.drift import Profile, add_profiles
 from stages.algorithms.prediction.prediction import Predictions
-from stages.files.batches import Batch, changed, iterate_texts, read_stored
+from stages.files.batches import Batch, changed, read_stored
+from stages.files.texts import iterate_texts
 from stages.runtime.arrays import PARTIAL, replacing
 
 KEY = b"stages.classify"

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.files.batches import one_line, open_batches, read_texts
+from stages.files.batches import open_batches
+from stages.files.texts import one_line, read_texts
 from stages.runtime.arrays import read_model
 
 
