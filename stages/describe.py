@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal, TypedDict
 import numpy as np
 from annotated_types import Interval
 
+from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.representatives import lowest_of_clusters, measure_memberships
 from stages.algorithms.presentation.topic_words import topic_words
-from stages.files.rows import Row, load_classifier, read_predictions, read_rows
+from stages.files.predictions import read_predictions
+from stages.files.rows import Row, read_rows
 from stages.files.texts import NO_TOPIC
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing
+from stages.runtime.arrays import read_array, read_model, replacing
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def describe(
     new: Path = Path("data/embeddings_classf"),
 ) -> None:
     """Name each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones."""
-    vectors, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
+    vectors, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
     rows = list(read_rows(clustered))
     if not len(rows) == len(found) == len(vectors):
         raise ValueError(
@@ -55,7 +57,7 @@ def describe(
             "each, rerun reduce."
         )
     words = topic_words([row.text or "" for row in rows], found, describe["words"], describe["stop_words"])
-    memberships = measure_memberships(vectors, found, **load_classifier(classifier))
+    memberships = measure_memberships(vectors, found, **read_model(classifier, Classifier._fields))
     nearest = lowest_of_clusters(memberships.distance, found, describe["rows"])
     border = lowest_of_clusters(
         np.abs(memberships.probability - memberships.rival_probability), found, describe["rows"]

@@ -22,7 +22,7 @@ from stages.algorithms.principal_components import (
     reduce_rows,
     typical_length,
 )
-from stages.files.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
+from stages.files.batches import Batch, largest_row, locate, open_batches, read_blocks, split_rows, too_large
 from stages.runtime import command, record
 from stages.runtime.arrays import replacing, save_model
 from stages.runtime.workers import RunParameters, map_tasks
@@ -86,8 +86,7 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
     with np.errstate(over="ignore", invalid="ignore"):
         moments = accumulate_moments(read_blocks(part), origin)
     if not np.trace(moments.products) < LARGEST**2:  # nor is it if it is NaN
-        largest = np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)])
-        raise too_large(*locate(part, largest.argmax()), largest.max())
+        raise too_large(part, largest_row(part))
     return moments
 
 

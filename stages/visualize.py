@@ -14,16 +14,18 @@ import numpy as np
 from annotated_types import Interval
 from tqdm import tqdm
 
+from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.dendrogram import join_clusters, layout_tree, top_branches
 from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches, read_chosen
-from stages.files.rows import Predictions, load_classifier, read_predictions, read_rows
+from stages.files.predictions import Predictions, read_predictions
+from stages.files.rows import read_rows
 from stages.pictures.gallery import PICTURES, push_apart
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing
+from stages.runtime.arrays import read_array, read_model, replacing
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +60,15 @@ def visualize(
     plots: Path = Path("plots"),
 ) -> None:
     """Map clustered and new rows by t-SNE, lay out the other plots, and draw every plot as a picture."""
-    rows, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
-    classifier = load_classifier(model / "classifier.npz")
+    rows, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
+    classifier = read_model(model / "classifier.npz", Classifier._fields)
     predicted = read_predictions(predictions, new)
     names = {cluster["cluster"]: cluster["name"] for cluster in json.loads(clusters.read_text(encoding="utf-8"))}
 
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
-    with np.load(model / "reduction.npz", allow_pickle=False) as arrays:
-        reduction = Reduction(**{name: arrays[name] for name in Reduction._fields})
+    reduction = Reduction(**read_model(model / "reduction.npz", Reduction._fields))
     new_rows = reduce_rows(read_chosen(open_batches(new), chosen_new), reduction)
     samples = [(len(chosen), len(found), "clustered"), (len(chosen_new), len(predicted.cluster), "new")]
     note = "; ".join(f"{shown:,} of {n:,} {kind} rows" for shown, n, kind in samples if shown < n)
@@ -95,7 +96,7 @@ def visualize(
     record.write_plot(plots / "tsne.json", points)
     record.write_plot(plots / "cluster_sizes.json", _size_points(found, predicted, names))
     record.write_plot(plots / "silhouette.json", _silhouette_points(cosine_silhouettes(rows, found), found))
-    merges, is_cut = join_clusters(np.load(tree, allow_pickle=False), found, classifier["centroids"])
+    merges, is_cut = join_clusters(read_array(tree, "link"), found, classifier["centroids"])
     record.write_plot(plots / "dendrogram.json", _dendrogram_points(merges, is_cut, names))
 
     for name, draw in PICTURES.items():

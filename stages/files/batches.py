@@ -273,8 +273,15 @@ def changed(path: Path, found: str) -> ValueError:
     return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
 
 
-def too_large(path: Path, row: int, magnitude: float) -> ValueError:
-    """The refusal of a row whose squares overflow."""
+def largest_row(part: list[Batch]) -> int:
+    """The number, over all batches of a part, of the row that holds the value of largest magnitude."""
+    return int(np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)]).argmax())
+
+
+def too_large(part: list[Batch], number: int) -> ValueError:
+    """The refusal of a row, numbered over all batches of a part, whose squares overflow."""
+    path, row = locate(part, number)
+    magnitude = np.abs(read_chosen(part, np.array([number]))).max()
     return ValueError(
         f"{path}: row {row} holds a value of magnitude {magnitude:.3g}, too large to sum its square; "
         "expected about 1; remove the row or embed its text again."
