@@ -17,6 +17,7 @@ from annotated_types import Interval
 from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.representatives import lowest_of_clusters, measure_memberships
 from stages.algorithms.presentation.topic_words import topic_words
+from stages.algorithms.topic_agreement import agree_with_topics
 from stages.files.predictions import read_predictions
 from stages.files.rows import Row, read_rows
 from stages.files.texts import NO_TOPIC
@@ -117,22 +118,12 @@ def _entry(row: Row, **values: Any) -> dict[str, Any]:
 
 
 def _score_topics(rows: list[Row], labels: np.ndarray) -> dict[str, float | int]:
-    """Agreement of clusters and known topics over the rows that have one; noise counts as a cluster of its own."""
-    known = np.array([row.topic is not None for row in rows])
-    topics = [row.topic for row in rows if row.topic is not None]
-    if len(set(topics)) < 2:
-        return {"known_topics": len(set(topics))}
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
-
-    v_measure = v_measure_score(topics, labels[known])
-    scores = {
-        "v_measure": v_measure,
-        "normalized_mutual_information": v_measure,  # the same number, by the arithmetic mean of the two entropies
-        "adjusted_mutual_information": adjusted_mutual_info_score(topics, labels[known]),
-        "adjusted_rand_index": adjusted_rand_score(topics, labels[known]),
-    }
-    log.info("against the %d known topics: V-measure %.4f", len(set(topics)), v_measure)
-    return {"known_topics": len(set(topics))} | scores
+    """Agreement of clusters and known topics; what cannot be scored is left out."""
+    agreement = agree_with_topics(labels, [row.topic for row in rows])
+    if agreement.v_measure is None:
+        return {"known_topics": agreement.known_topics}
+    log.info("against the %d known topics: V-measure %.4f", agreement.known_topics, agreement.v_measure)
+    return agreement._asdict()
 
 
 def _topic_points(clusters: list[dict]) -> list[dict]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.runtime.arrays import PARTIAL, load_array
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 4096  # read at a time: 25 MB at 768 columns of double precision
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
