@@ -7,53 +7,37 @@ Any other folder, with the model as it stands: `--embeddings DIR --predictions D
 the report on drift as drift.json.
 """
 
-import io
 import json
 import logging
-import zipfile
-from functools import reduce
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import xxhash
 from annotated_types import Interval
 from tqdm import tqdm
 
-from stages.algorithms.prediction.drift import (
-    Drift,
-    Edges,
-    Profile,
-    Training,
-    add_profiles,
-    bin_edges,
-    compare_profiles,
-    count_rows,
-    departures,
-)
-from stages.algorithms.prediction.novelty import Detector, novelty_limits
-from stages.algorithms.prediction.prediction import Folded, Model, Predictions, classify_chunk, fold_model
-from stages.algorithms.principal_components import Reduction, fingerprint
-from stages.files.batches import Batch, open_batches, read_centred, split_rows, too_large
+from stages.algorithms.prediction.drift import ALL, Drift, Edges, Profile, compare_batches, count_rows, departures
+from stages.algorithms.prediction.model import Half, Trained, join_halves, why_not_of_one_model
+from stages.algorithms.prediction.prediction import Folded, classify_chunks
+from stages.algorithms.principal_components import Reduction
+from stages.files.batches import Batch, open_batches, read_centred, too_large
 from stages.files.predictions import (
     Result,
-    digest_batch,
-    digest_code,
-    digest_part,
-    digest_texts,
-    prediction_path,
-    read_stamp,
+    current_predictions,
+    digest_origin,
+    digested,
+    parts_of,
     remove_stale,
     write_predictions,
 )
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing
+from stages.runtime.arrays import read_model, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 16384  # of a task, and of a row group
 OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/predictions")
 
 
@@ -61,15 +45,6 @@ class NoveltyParameters(TypedDict):
     """The group `novelty` of params.yaml."""
 
     quantile: Annotated[float, Interval(ge=0.5, le=0.9999)]
-
-
-class Trained(NamedTuple):
-    """The model, and what batches are compared with."""
-
-    folded: Folded
-    edges: Edges
-    training: Training
-    digest: str
 
 
 def classify(
@@ -87,159 +62,78 @@ def classify(
             f"--embeddings is {embeddings}, but --predictions is {predictions}, which belongs to {OWN_EMBEDDINGS}; "
             "give another folder for the predictions."
         )
-    trained = load_model(model, novelty["quantile"])
+    if _same(predictions, embeddings):
+        raise ValueError(f"--predictions {predictions} is the folder of the embeddings; give another one.")
+    trained, origin = load_model(model, novelty["quantile"])
     batches = open_batches(embeddings)
     if batches[0].columns != len(trained.folded.mean):
         raise ValueError(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
             f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
-    if _same(predictions, embeddings):
-        raise ValueError(f"--predictions {predictions} is the folder of the embeddings; give another one.")
     for path in remove_stale(predictions, batches):
         log.info("%s removed: its batch is gone", path)
-    profiles = _up_to_date(batches, predictions, trained.digest, run)
-    todo = [batch for batch in batches if batch not in profiles]
-    profiles |= _compute(todo, predictions, trained, run)
+    counts = current_predictions(predictions, batches, origin, run)
+    todo = [batch for batch in batches if batch not in counts]
+    parts = parts_of(todo)
+    results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for part in parts), run)
+    results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
+    counts |= write_predictions(predictions, todo, origin, results)
 
-    total = reduce(add_profiles, (profiles[batch] for batch in batches))
+    drifts = compare_batches({batch.path.name: Profile(*counts[batch]) for batch in batches}, trained.training)
+    rows, novel_share = drifts[ALL].rows, drifts[ALL].novel_share
     log.info(
-        "%d rows of %d batches classified, %d batches were up to date; %d rows novel (%.2f %%, expected %.2f %%)",
-        total.rows, len(batches), len(batches) - len(todo), total.novel, 100 * total.novel / total.rows,
+        "%d rows of %d batches classified, %d batches were up to date; %.0f rows novel (%.2f %%, expected %.2f %%)",
+        rows, len(batches), len(batches) - len(todo), rows * novel_share, 100 * novel_share,
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
-    # With its suffix no batch has the name of the total.
-    drifts = {"all batches": total} | {batch.path.name: profiles[batch] for batch in batches}
-    drifts = {name: compare_profiles(profile, trained.training) for name, profile in drifts.items()}
-    _report_drift(drifts, predictions, own)
+    _report_drift(drifts, Path("metrics/classify") if own else predictions)
     if own:
-        record.log_metrics("classify", classified=total.rows, novel_share=total.novel / total.rows)
+        record.write_plot(Path("plots/drift.json"), _drift_points(drifts))
+        record.log_metrics("classify", classified=rows, novel_share=novel_share)
 
 
-def load_model(folder: Path, quantile: float) -> Trained:
-    """Load both halves of a model, refuse halves of two, and find the limits of novelty."""
-    contents = [_read(folder / name) for name in ("reduction.npz", "classifier.npz")]
-    reduction = Reduction(**_arrays(folder / "reduction.npz", contents[0], Reduction._fields))
-    detector_arrays = {name: f"detector_{name}" for name in Detector._fields}
-    half = _arrays(
-        folder / "classifier.npz",
-        contents[1],
-        (
-            "centroids", "coef", "intercept", "reduction_fingerprint", "unseen_clusters", "share_tolerance", "moved",
-            "held_out_distance", "held_out_residual", *detector_arrays.values(),
-        ),
-    )  # fmt: skip
-    k, d = half["centroids"].shape
-    if d != len(reduction.components):
-        raise ValueError(
-            f"{folder}: reduction.npz has {len(reduction.components)} components and classifier.npz {d}; "
-            "they are not of one model, rerun train."
-        )
-    if not np.array_equal(half["reduction_fingerprint"], fingerprint(reduction)):
-        raise ValueError(
-            f"{folder}: classifier.npz was trained on another reduction.npz with as many components; "
-            "they are not of one model, rerun train."
-        )
-    detector = Detector(**{name: half[stored] for name, stored in detector_arrays.items()})
-    distances, residuals = half["held_out_distance"], half["held_out_residual"]
-    limits = novelty_limits(distances, residuals, quantile, detector)
-    edges = bin_edges(distances, residuals)
-    novel = (distances > limits[0]) | (residuals > limits[1])
-    held_out = count_rows(np.zeros(len(novel), dtype=int), distances, residuals, novel, k, edges)
-    return Trained(
-        fold_model(Model(reduction, half["centroids"], half["coef"], half["intercept"], detector, *limits)),
-        edges,
-        Training(
-            profile=held_out._replace(clusters=half["unseen_clusters"]),
-            novel_share=1 - quantile,
-            share_tolerance=float(half["share_tolerance"]),
-            moved=half["moved"],
-        ),
-        # Predictions depend on these and nothing else: not on batches beside theirs, not on where they are computed.
-        xxhash.xxh3_128_hexdigest(b"".join([*contents, repr(quantile).encode(), digest_code()])),
-    )
-
-
-def _up_to_date(batches: list[Batch], predictions: Path, model: str, run: RunParameters) -> dict[Batch, Profile]:
-    """The batches of which predictions by this very model and code, of this content, are there, with their profiles."""
-    stamps = {batch: read_stamp(prediction_path(predictions, batch), model) for batch in batches}
-    parts = {batch: split_rows([batch], PART_ROWS) for batch, stamp in stamps.items() if stamp}
-    digests = map_tasks(digest_part, ((part,) for of_batch in parts.values() for (part,) in of_batch), run)
-    current = {
-        batch: digest_batch([next(digests) for _ in of_batch], digest_texts(batch)) for batch, of_batch in parts.items()
-    }
-    return {batch: stamps[batch].profile for batch, digest in current.items() if digest == stamps[batch].batch}
-
-
-def _compute(batches: list[Batch], predictions: Path, trained: Trained, run: RunParameters) -> dict[Batch, Profile]:
-    """Classify batches, each written as soon as its last part is there."""
-    parts = [(batch, part) for batch in batches for (part,) in split_rows([batch], PART_ROWS)]
-    results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for _, part in parts), run)
-    results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
-    of_batches = groupby(zip(results, (batch for batch, _ in parts), strict=True), key=lambda pair: pair[1])
-    return {
-        batch: write_predictions(predictions, batch, trained.digest, (result for result, _ in pairs))
-        for batch, pairs in of_batches
-    }
+def load_model(folder: Path, quantile: float) -> tuple[Trained, str]:
+    """Load both halves of a model, and refuse halves of two; the model, and the digest of it, quantile and code."""
+    reduction = Reduction(**read_model(folder / "reduction.npz", Reduction._fields))
+    half = Half(**read_model(folder / "classifier.npz", Half._fields))
+    if fault := why_not_of_one_model(reduction, half):
+        raise ValueError(f"{folder}: {fault}; they are not of one model, rerun train.")
+    return join_halves(reduction, half, quantile), digest_origin([*reduction, *half], quantile)
 
 
 def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
-    chunks, digest = [], xxhash.xxh3_128()
-    start = part.start
-    for rows, centred, squared_lengths in read_centred(part, folded.mean):
-        chunks.append(classify_chunk(rows, centred, squared_lengths, folded)[0])
-        overflowing = np.flatnonzero(np.isnan(chunks[-1].residual))
-        if len(overflowing):
-            raise too_large(part.path, start + overflowing[0], np.abs(rows[overflowing[0]]).max())
-        start += len(rows)
-        digest.update(rows.view(np.uint8))  # of the very bytes that were classified
-    digest.update(rows.dtype.str.encode())
-    found = Predictions(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
-    k = len(folded.intercept)
-    profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, k, edges)
-    return Result(found, profile, digest.digest())
+    digest = xxhash.xxh3_128()
+    found = classify_chunks(digested(read_centred(part, folded.mean), digest), folded)
+    overflowing = np.flatnonzero(np.isnan(found.residual))
+    if len(overflowing):
+        raise too_large([part], overflowing[0])
+    profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, len(folded.intercept), edges)
+    return Result(found._asdict(), profile, digest.digest())
 
 
-def _report_drift(drifts: dict[str, Drift], predictions: Path, own: bool) -> None:
-    """Log what is not like training, and write the table and, for the pipeline's own predictions, the plot."""
+def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:
+    """Log what is not like training, and write the table."""
     for name, drift in drifts.items():
         if drift.verdict != "like training":
             causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
             log.warning("%s: %s (%s)", name, drift.verdict, causes)
-    if drifts["all batches"].verdict == "foreign":
+    if drifts[ALL].verdict == "foreign":
         # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
         log.warning("check that these rows were embedded as those were that the model was made from")
     table = {
         name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
     }
-    with replacing(Path("metrics/classify/drift.json") if own else predictions / "drift.json") as temporary:
+    with replacing(folder / "drift.json") as temporary:
         temporary.write_text(json.dumps({"drift": table}, indent=4) + "\n", encoding="utf-8")
-    if own:
-        record.write_plot(
-            Path("plots/drift.json"),
-            (
-                {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
-                for name, drift in drifts.items()
-                for test, departure in departures(drift).items()
-            ),
-        )
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; run `dvc repro` to make the model, or `dvc pull` to fetch it."
-        ) from None
-
-
-def _arrays(path: Path, content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not this pipeline's model ({error}); run `dvc repro`.") from None
+def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
+    return (
+        {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
+        for name, drift in drifts.items()
+        for test, departure in departures(drift).items()
+    )
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -7,13 +7,11 @@ data/reduced.npy, data/tree.npy
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
-
 from stages.algorithms.partitions.choice import choose_clusters, measure_choice
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.pictures.curves import write_davies_bouldin
 from stages.runtime import command, record
-from stages.runtime.arrays import save_array
+from stages.runtime.arrays import read_array, save_array
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -29,8 +27,8 @@ def cluster(
     **parameters: Unpack[ClusteringParameters],
 ) -> None:
     """Score what the method finds at every k, take the best by the criterion, and write its labels."""
-    rows = np.load(reduced, allow_pickle=False)
-    merges = np.load(tree, allow_pickle=False)
+    rows = read_array(reduced, "reduce")
+    merges = read_array(tree, "link")
     n = len(rows)
     if len(merges) != n - 1:
         raise ValueError(f"{tree}: {len(merges)} merges, expected {n - 1} for the {n} rows of {reduced}; rerun link.")

@@ -8,15 +8,14 @@ data/reduced.npy, data/tree.npy, data/labels.npy, data/embeddings_clu/*.jsonl fo
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
-
 from stages.algorithms.comparison.findings import compare_methods, figures, full_table
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
-from stages.files.batches import open_batches, read_texts
+from stages.files.batches import open_batches
+from stages.files.texts import read_texts
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing
+from stages.runtime.arrays import read_array, replacing
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -37,8 +36,8 @@ def compare(
 
     A method that these rows or this machine's memory do not allow is left out, with the reason, unless it is in use.
     """
-    rows, in_use = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
-    merges = np.load(tree, allow_pickle=False)
+    rows, in_use = read_array(reduced, "reduce"), read_array(labels, "cluster")
+    merges = read_array(tree, "link")
     n = len(rows)
     if not len(in_use) == n == len(merges) + 1:
         raise ValueError(f"{labels}, {tree}: not of the {n} rows of {reduced}; rerun link and cluster.")

@@ -12,12 +12,16 @@ from typing import Annotated, Literal, TypedDict
 import numpy as np
 from annotated_types import Interval
 
+from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.topic_words import topic_words
-from stages.files.rows import Predictions, Row, load_classifier, read_predictions, read_rows
+from stages.algorithms.topic_agreement import agree_with_topics
+from stages.files.predictions import Predictions, read_predictions
+from stages.files.rows import Row, read_rows
 from stages.pictures.clusters_page import count_clusters, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
+from stages.runtime.arrays import read_array, read_model
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ def describe(
     new: Path = Path("data/embeddings_classf"),
 ) -> None:
     """Name each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones."""
-    vectors, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
+    vectors, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
     rows = list(read_rows(clustered))
     if not len(rows) == len(found) == len(vectors):
         raise ValueError(
@@ -49,7 +53,7 @@ def describe(
             "each, rerun reduce."
         )
     words = topic_words([row.text or "" for row in rows], found, describe["words"], describe["stop_words"])
-    memberships = measure_memberships(vectors, found, **load_classifier(classifier))
+    memberships = measure_memberships(vectors, found, **read_model(classifier, Classifier._fields))
     predicted = read_predictions(predictions, new)
     novel = np.flatnonzero(predicted.novel)
     of_novel = Predictions(*(column[novel] for column in predicted))
@@ -67,22 +71,12 @@ def describe(
 
 
 def _score_topics(rows: list[Row], labels: np.ndarray) -> dict[str, float | int]:
-    """Agreement of clusters and known topics over the rows that have one; noise counts as a cluster of its own."""
-    known = np.array([row.topic is not None for row in rows])
-    topics = [row.topic for row in rows if row.topic is not None]
-    if len(set(topics)) < 2:
-        return {"known_topics": len(set(topics))}
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
-
-    v_measure = v_measure_score(topics, labels[known])
-    scores = {
-        "v_measure": v_measure,
-        "normalized_mutual_information": v_measure,  # the same number, by the arithmetic mean of the two entropies
-        "adjusted_mutual_information": adjusted_mutual_info_score(topics, labels[known]),
-        "adjusted_rand_index": adjusted_rand_score(topics, labels[known]),
-    }
-    log.info("against the %d known topics: V-measure %.4f", len(set(topics)), v_measure)
-    return {"known_topics": len(set(topics))} | scores
+    """Agreement of clusters and known topics; what cannot be scored is left out."""
+    agreement = agree_with_topics(labels, [row.topic for row in rows])
+    if agreement.v_measure is None:
+        return {"known_topics": agreement.known_topics}
+    log.info("against the %d known topics: V-measure %.4f", agreement.known_topics, agreement.v_measure)
+    return agreement._asdict()
 
 
 if __name__ == "__main__":

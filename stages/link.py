@@ -11,17 +11,14 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Literal
 
-import numpy as np
-import xxhash
 from tqdm import tqdm
 
 from stages.algorithms.tree.cluster_vectors import Clusters
-from stages.algorithms.tree.first_search import Candidates, Search, Tile, search_tile
-from stages.algorithms.tree.linkage import leaf_clusters, linkage_tree
+from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
+from stages.algorithms.tree.linkage import Linkage, leaf_clusters, linkage_tree
 from stages.runtime import command
-from stages.runtime.arrays import save_array
+from stages.runtime.arrays import read_array, save_array
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -29,23 +26,23 @@ log = logging.getLogger(__name__)
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
 
 STRIP = 16  # tiles of a task: a twentieth of a second of products, for some hundred kilobytes of message
-MAKING = Lock()
+MAKING = Lock()  # so that the threads of a worker make its clusters once
 
 
 def link(
     *,
-    linkage: Literal["average", "complete", "single", "ward"],
+    linkage: Linkage,
     run: RunParameters,
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
 ) -> None:
     """Build the dendrogram of the reduced embeddings by cosine distance.
 
-    On Dask the first search of average and ward linkage, four fifths of all products, is done by the workers; all that
-    it gives is candidates, so the tree is the same. Each worker process reads the reduced embeddings itself, and holds
-    12 bytes of memory for every row and component of them until it makes another tree or ends.
+    On Dask the workers do the first search of average and ward linkage, four fifths of all products. It only proposes
+    which clusters may be near each other, so the tree is the same. Each worker process reads the reduced embeddings
+    itself, and holds 12 bytes of memory for every row and component of them until it makes another tree or ends.
     """
-    rows = np.load(reduced, allow_pickle=False)
+    rows = read_array(reduced, "reduce")
     n, d = rows.shape
     log.info("%s linkage of %d rows x %d components", linkage, n, d)
     start = time.perf_counter()
@@ -61,12 +58,12 @@ def link(
 
 
 def _search_on(run: RunParameters, reduced: Path, linkage: str) -> Search | None:
-    """What does the first search on the workers of Dask; None on this machine, whose threads share the clusters."""
+    """A function that has the workers of Dask do the first search; None on this machine, whose threads do it."""
     if run["backend"] == "local":
         return None
 
-    def search(clusters: Clusters, tiles: list[Tile]) -> Iterator[list[Candidates]]:
-        digest = _digest(clusters)
+    def search(clusters: Clusters, tiles: list[Tile]) -> Iterator[list[Proposals]]:
+        digest = clusters.digest()
         strips = (tiles[start : start + STRIP] for start in range(0, len(tiles), STRIP))
         tasks = ((reduced, linkage, digest, strip) for strip in strips)
         return chain.from_iterable(map_tasks(_search_strip, tasks, run))
@@ -74,8 +71,8 @@ def _search_on(run: RunParameters, reduced: Path, linkage: str) -> Search | None
     return search
 
 
-def _search_strip(reduced: Path, linkage: str, digest: str, strip: list[Tile]) -> list[list[Candidates]]:
-    with MAKING:  # once for all threads of a worker
+def _search_strip(reduced: Path, linkage: str, digest: str, strip: list[Tile]) -> list[list[Proposals]]:
+    with MAKING:
         clusters = _make_clusters(reduced, linkage, digest)
     return [search_tile(clusters, tile) for tile in strip]
 
@@ -87,22 +84,17 @@ def _make_clusters(reduced: Path, linkage: str, digest: str) -> Clusters:
     Raises
     ------
     ValueError
-        If they are not those that the digest is of: candidates among others would give a wrong tree.
+        If they are not those that the digest is of: what is near among others would give a wrong tree.
     """
-    _make_clusters.cache_clear()  # those before go before these take memory
+    _make_clusters.cache_clear()  # frees the clusters of the tree before, before these take memory
     if reduced.is_file():
-        clusters, _ = leaf_clusters(np.load(reduced, mmap_mode="r", allow_pickle=False), linkage)
-        if _digest(clusters) == digest:
+        clusters, _ = leaf_clusters(read_array(reduced, "reduce", mmap_mode="r"), linkage)
+        if clusters.digest() == digest:
             return clusters
     raise ValueError(
         f"{reduced}: a worker does not see the rows that are linked (no file, an older one, or other packages); let "
         "all machines see the same files under the same path, and install the same requirements."
     )
-
-
-def _digest(clusters: Clusters) -> str:
-    """Digest of all that searching takes."""
-    return xxhash.xxh3_128(clusters.right.data).hexdigest() + xxhash.xxh3_128(clusters.sizes.data).hexdigest()
 
 
 if __name__ == "__main__":

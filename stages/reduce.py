@@ -18,11 +18,12 @@ from stages.algorithms.principal_components import (
     Reduction,
     accumulate_moments,
     add_moments,
+    explained_shares,
     fit_reduction,
-    reduce_rows,
-    typical_length,
+    overflows,
+    reduce_blocks,
 )
-from stages.files.batches import Batch, locate, open_batches, read_blocks, split_rows, too_large
+from stages.files.batches import Batch, largest_row, locate, open_batches, read_blocks, split_rows, too_large
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import replacing, save_model
@@ -30,8 +31,7 @@ from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
-PART_ROWS = 4096  # of a task
-LARGEST = 1e38  # distance of all rows of a task, together, from the origin: reduced rows are single precision
+PART_ROWS = 4096  # of a task: 25 MB at 768 columns of double precision
 
 
 def reduce(
@@ -48,20 +48,19 @@ def reduce(
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
-    # How rows are cut into tasks depends on their number alone: not on files, not on workers.
+    # How rows are cut into tasks depends on their number alone, so that neither files nor workers change a sum.
     parts = split_rows(batches, PART_ROWS)
     moments = sum_moments(parts, run)
-    # A task as well: how many threads take part in finding the axes would show in their last digits.
+    # The axes are found in a task too: it runs on one thread, and on several the last digits would depend on how many.
     ((reduction, spectrum),) = map_tasks(fit_reduction, [(moments, variance_threshold, standardize)], run)
     d = len(reduction.components)
-    explained = np.cumsum(spectrum) / reduction.total_variance
+    explained = explained_shares(spectrum, reduction)
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
     tasks = ((part, reduction) for part in parts)
     with replacing(reduced) as temporary, temporary.open("wb") as file:
-        # Written, not mapped: pages of a map that have been touched count as memory.
-        header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
-        np.lib.format.write_array_header_1_0(file, header)
+        # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (n, d)})
         for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
             file.write(rows.data)
     save_model(model, **reduction._asdict())
@@ -80,25 +79,20 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> Moments:
 def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
     with np.errstate(over="ignore", invalid="ignore"):
         moments = accumulate_moments(read_blocks(part), origin)
-    if not np.trace(moments.products) < LARGEST**2:  # nor is it if it is NaN
-        largest = np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)])
-        raise too_large(*locate(part, largest.argmax()), largest.max())
+    if overflows(moments):
+        raise too_large(part, largest_row(part))
     return moments
 
 
 def _reduce_part(part: list[Batch], reduction: Reduction) -> np.ndarray:
-    reduced = []
-    for block in read_blocks(part):
-        rows = reduce_rows(block, reduction)
-        lost = np.flatnonzero(np.linalg.norm(rows, axis=1) < 1e-6 * typical_length(reduction))
-        if len(lost):
-            path, row = locate(part, sum(map(len, reduced)) + lost[0])
-            raise ValueError(
-                f"{path}: row {row} is the mean of all rows, so that after reduction its cosine distance is undefined; "
-                "remove it."
-            )
-        reduced.append(rows.astype(np.float32))
-    return np.concatenate(reduced)
+    reduced, without_direction = reduce_blocks(read_blocks(part), reduction)
+    if len(without_direction):
+        path, row = locate(part, without_direction[0])
+        raise ValueError(
+            f"{path}: row {row} is the mean of all rows, so that after reduction its cosine distance is undefined; "
+            "remove it."
+        )
+    return reduced
 
 
 def _progress(results, parts: list, what: str):

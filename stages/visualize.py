@@ -14,18 +14,21 @@ import numpy as np
 from annotated_types import Interval
 from tqdm import tqdm
 
+from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches, read_chosen
-from stages.files.rows import load_classifier, read_predictions, read_rows
+from stages.files.predictions import read_predictions
+from stages.files.rows import read_rows
 from stages.pictures.curves import write_cluster_sizes
 from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
+from stages.runtime.arrays import read_array, read_model
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +55,15 @@ def visualize(
     plots: Path = Path("plots"),
 ) -> None:
     """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes."""
-    rows, found = np.load(reduced, allow_pickle=False), np.load(labels, allow_pickle=False)
-    classifier = load_classifier(model / "classifier.npz")
+    rows, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
+    classifier = read_model(model / "classifier.npz", Classifier._fields)
     predicted = read_predictions(predictions, new)
     names = {cluster["cluster"]: cluster["name"] for cluster in json.loads(clusters.read_text(encoding="utf-8"))}
-    with np.load(model / "reduction.npz", allow_pickle=False) as arrays:
-        reduction = Reduction(**{name: arrays[name] for name in Reduction._fields})
 
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
+    reduction = Reduction(**read_model(model / "reduction.npz", Reduction._fields))
     new_rows = reduce_rows(read_chosen(open_batches(new), chosen_new), reduction)
     counts = {"clustered": (len(chosen), len(found)), "new": (len(chosen_new), len(predicted.cluster))}
     note = sampling_note(counts, rows.shape[1])
@@ -79,7 +81,7 @@ def visualize(
     write_map(plots, points, names, note)
     write_cluster_sizes(plots, found, predicted.cluster, names)
     write_silhouette(plots, cosine_silhouettes(rows, found), found)
-    merges, is_cut = join_clusters(np.load(tree, allow_pickle=False), found, classifier["centroids"])
+    merges, is_cut = join_clusters(read_array(tree, "link"), found, classifier["centroids"])
     write_dendrogram(plots, merges, is_cut, names)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 

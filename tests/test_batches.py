@@ -7,15 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.files.batches import (
-    iterate_texts,
-    open_batches,
-    read_blocks,
-    read_centred,
-    read_stored,
-    read_texts,
-    split_rows,
-)
+from stages.files.batches import open_batches, read_blocks, read_centred, read_stored, split_rows
+from stages.files.texts import iterate_texts, read_texts
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:

@@ -19,6 +19,7 @@ import xxhash
 import yaml
 from conftest import ROOT
 
+from stages.algorithms.prediction.drift import Profile
 from stages.classify import classify, load_model
 from stages.files import predictions
 from stages.files.batches import open_batches
@@ -239,7 +240,7 @@ def test_rows_replaced_while_they_are_written_are_not_taken_for_the_old_ones(fit
     other = io.BytesIO()
     np.save(other, rows.view(">f2"))
     with monkeypatch.context() as patch:
-        replace_after(patch, "add_profiles", Path("new/b0.npy"), other.getvalue())
+        replace_after(patch, "_add_counts", Path("new/b0.npy"), other.getvalue())
         run(fitted)
     assert run(fitted) == ["b0.parquet"]
 
@@ -397,9 +398,10 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
     assert read_stamp(Path("p/b0.parquet"), "another model") is None
-    stamp = read_stamp(Path("p/b0.parquet"), load_model(fitted / "model", 0.99).digest)
-    assert stamp.profile.rows == 40_000
-    assert stamp.profile.novel == sum(file.read()["novel"].to_pylist())
+    _, origin = load_model(fitted / "model", 0.99)
+    profile = Profile(*read_stamp(Path("p/b0.parquet"), origin).counts)
+    assert profile.rows == 40_000
+    assert profile.novel == sum(file.read()["novel"].to_pylist())
     assert open_batches(Path("new"))[0].rows == 40_000
 
 

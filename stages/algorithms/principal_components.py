@@ -6,6 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Distance of rows, together, from the origin of their moments, beyond which they cannot be reduced: reduced rows are
+# single precision, which ends at 3.4e38.
+LARGEST = 1e38
+# Length of a reduced row, as a share of the typical one, below which it is nothing but rounding and has no direction.
+SHORTEST = 1e-6
+
 
 class Moments(NamedTuple):
     """Count, sum and cross-products of rows, all float64, about a fixed origin."""
@@ -113,6 +119,11 @@ def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray)
     return np.sqrt(np.maximum(squares, 0))
 
 
+def overflows(moments: Moments) -> bool:
+    """Whether the rows lie too far out to be reduced."""
+    return not np.trace(moments.products) < LARGEST**2  # also where it is NaN
+
+
 def add_moments(a: Moments, b: Moments) -> Moments:
     """Moments of the rows of both, which were taken about one origin."""
     return Moments(a.origin, a.count + b.count, a.sum + b.sum, a.products + b.products)
@@ -137,6 +148,34 @@ def principal_axes(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:
     """Apply a reduction: (n, columns) -> (n, d) in float64."""
     return ((rows - reduction.mean) @ reduction.components.T - reduction.center) / reduction.scale
+
+
+def reduce_blocks(blocks: Iterable[np.ndarray], reduction: Reduction) -> tuple[np.ndarray, np.ndarray]:
+    """Apply a reduction to blocks of rows.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray of shape (rows, columns), float64
+    reduction : Reduction
+
+    Returns
+    -------
+    reduced : ndarray of shape (n, d), float32
+        The rows of all blocks, in order.
+    without_direction : ndarray of int
+        Numbers of the rows that are the mean of all rows but for rounding, so that they have no cosine distance.
+    """
+    reduced, lengths = [], []
+    for block in blocks:
+        rows = reduce_rows(block, reduction)
+        lengths.append(np.linalg.norm(rows, axis=1))
+        reduced.append(rows.astype(np.float32))
+    return np.concatenate(reduced), np.flatnonzero(np.concatenate(lengths) < SHORTEST * typical_length(reduction))
+
+
+def explained_shares(spectrum: np.ndarray, reduction: Reduction) -> np.ndarray:
+    """Share of the variance that the first component explains, the first two, and so on: (columns,) -> (columns,)."""
+    return np.cumsum(spectrum) / reduction.total_variance
 
 
 def fingerprint(reduction: Reduction) -> np.ndarray:

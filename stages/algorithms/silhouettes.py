@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from stages.algorithms.centroids import unit_vectors
+from stages.algorithms.centroids import BLOCK_ROWS, unit_vectors
 
-BLOCK_ROWS = 4096
 SMALLEST_DISTANCE = 1e-12  # a smaller one is rounding: there is none
 
 

@@ -1,6 +1,5 @@
-"""Folders of embedding batches: open, check, and read them a block of rows at a time."""
+"""Folders of embedding batches: open them, check them, and read them a block of rows at a time."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.runtime.arrays import PARTIAL
+from stages.runtime.arrays import PARTIAL, load_array
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 4096  # read at a time: 25 MB at 768 columns of double precision
 CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
-NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -54,7 +52,7 @@ def open_batches(folder: Path) -> list[Batch]:
     paths = sorted(folder.iterdir(), key=_natural_order)
     names = {path.name for path in paths}
     for path in paths:
-        if CONTROL.search(path.name) or not _is_utf8(path.name):
+        if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
         if path.name.startswith(PARTIAL):
             raise ValueError(
@@ -116,15 +114,7 @@ def stored_array(path: Path) -> np.memmap:
     No value is to be read through it: it is a memory map, and where the file is cut short meanwhile, touching a page
     beyond its end kills the process (SIGBUS).
     """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:
-        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
-        # Their own words tell a truncated file from one that was never an array or holds objects.
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(
-            f"{path}: not a readable .npy array ({reason}); write it with numpy.save, as plain floats."
-        ) from None
+    return load_array(path, "write it with numpy.save, as plain floats", mmap_mode="r")
 
 
 def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
@@ -283,59 +273,27 @@ def changed(path: Path, found: str) -> ValueError:
     return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
 
 
-def too_large(path: Path, row: int, magnitude: float) -> ValueError:
-    """The refusal of a row whose squares overflow."""
+def largest_row(part: list[Batch]) -> int:
+    """The number, over all batches of a part, of the row that holds the value of largest magnitude."""
+    return int(np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)]).argmax())
+
+
+def too_large(part: list[Batch], number: int) -> ValueError:
+    """The refusal of a row, numbered over all batches of a part, whose squares overflow."""
+    path, row = locate(part, number)
+    magnitude = np.abs(read_chosen(part, np.array([number]))).max()
     return ValueError(
         f"{path}: row {row} holds a value of magnitude {magnitude:.3g}, too large to sum its square; "
         "expected about 1; remove the row or embed its text again."
     )
 
 
-def read_texts(batch: Batch) -> list[dict] | None:
-    """Read the texts beside a batch.
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8.
 
-    Returns
-    -------
-    list of dict, or None
-        One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). A topic is on one
-        line, and one that is empty or `NO_TOPIC` is none. None where the batch has no texts.
-
-    Raises
-    ------
-    ValueError
-        If the file is not UTF-8, a line is not such an object, holds half of a surrogate pair, or their number is not
-        that of the rows. The message names file and row.
+    It cannot where it holds half of a surrogate pair. JSON can spell one, and Python puts one in the place of a stray
+    byte in the name of a file.
     """
-    return list(iterate_texts(batch)) if batch.texts_path.exists() else None
-
-
-def iterate_texts(batch: Batch) -> Iterator[dict]:
-    """Read the texts beside a batch, which has some, a line at a time; else as `read_texts`."""
-    path = batch.texts_path
-    with path.open("rb") as file:
-        lines = 1 + max((number for number, line in enumerate(file) if line != b"\n"), default=0)
-        if lines != batch.rows:
-            raise ValueError(
-                f"{path}: {lines} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
-            )
-        file.seek(0)
-        position = 0
-        for row in range(lines):
-            line = file.readline()  # nothing, and so no JSON, where the file was cut short after it was counted
-            try:
-                yield _parse_text(line.decode("utf-8"), path, row)
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
-            position += len(line)
-
-
-def one_line(text: str) -> str:
-    """The text with a space for every run of white space and control characters."""
-    return " ".join(CONTROL.sub(" ", text).split())
-
-
-def _is_utf8(text: str) -> bool:
-    """Not where it holds half of a surrogate pair: JSON can, and Python puts one for a stray byte of a file's name."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -358,23 +316,3 @@ def _open_batch(path: Path) -> Batch:
     if 0 in array.shape:
         raise ValueError(f"{path}: {array.shape[0]} rows and {array.shape[1]} columns; remove the empty batch.")
     return Batch(path, *array.shape)
-
-
-def _parse_text(line: str, path: Path, row: int) -> dict:
-    expected = (
-        'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'
-    )
-    try:
-        entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError(f"{path}: row {row} is not JSON; {expected}.") from None
-    if not isinstance(entry, dict) or "text" not in entry:
-        raise ValueError(f"{path}: row {row} has no text; {expected}.")
-    for key in ("text", "id", "topic"):
-        value = entry.get(key, "")
-        if not isinstance(value, str):
-            raise ValueError(f"{path}: row {row}: {key} is {value!r}, not a string; {expected}.")
-        if not _is_utf8(value):
-            raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
-    topic = one_line(entry.pop("topic", ""))
-    return entry if topic in ("", NO_TOPIC) else entry | {"topic": topic}

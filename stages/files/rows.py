@@ -1,4 +1,4 @@
-"""Who the rows are: their batch, their text, and what was predicted for them."""
+"""Who the rows are: their batch, their text and their topic."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.files.batches import one_line, open_batches, read_texts
+from stages.files.batches import open_batches
+from stages.files.texts import one_line, read_texts
 
 
 class Row(NamedTuple):
@@ -41,39 +42,3 @@ def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
         for row in inside.tolist():
             text = texts[row] if texts else {}
             yield Row(batch.path.stem, row, text.get("text"), text.get("topic"))
-
-
-class Predictions(NamedTuple):
-    """What classify said of m new rows, in the order of their batches."""
-
-    cluster: np.ndarray  # (m,) int32
-    probability: np.ndarray  # (m,) float32
-    novel: np.ndarray  # (m,) bool
-
-
-def read_predictions(predictions: Path, embeddings: Path) -> Predictions:
-    """Read the predictions of all batches of a folder of embeddings.
-
-    Raises
-    ------
-    ValueError
-        If those of a batch are missing or are not as many as its rows.
-    """
-    import pyarrow.parquet
-
-    tables = []
-    for batch in open_batches(embeddings):
-        path = predictions / f"{batch.path.stem}.parquet"
-        if not path.exists():
-            raise ValueError(f"{path}: no such file, but {batch.path} has to be classified; rerun classify.")
-        table = pyarrow.parquet.read_table(path, columns=list(Predictions._fields))
-        if len(table) != batch.rows:
-            raise ValueError(f"{path}: {len(table)} rows, but {batch.path} has {batch.rows}; rerun classify.")
-        tables.append(table)
-    return Predictions(*(np.concatenate([table[name].to_numpy() for table in tables]) for name in Predictions._fields))
-
-
-def load_classifier(path: Path) -> dict[str, np.ndarray]:
-    """The centroids (k, d), coefficients (k, k) and intercepts (k,) of the classifier."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in ("centroids", "coef", "intercept")}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from stages.algorithms.presentation.representatives import Memberships, lowest_of_clusters
-from stages.files.batches import NO_TOPIC
-from stages.files.rows import Predictions, Row
+from stages.files.predictions import Predictions
+from stages.files.rows import Row
+from stages.files.texts import NO_TOPIC
 from stages.runtime import record
 from stages.runtime.arrays import replacing
 

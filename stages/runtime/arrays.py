@@ -1,13 +1,66 @@
-"""Arrays and models, and any file, written whole or not at all."""
+"""Arrays and models: read without running what they hold, and written, as any file, whole or not at all."""
 
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
+
+
+def read_array(path: Path, stage: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """Read the `.npy` file that a stage writes.
+
+    Parameters
+    ----------
+    path : Path
+    stage : str
+        The stage that makes the file, for the remedy.
+    mmap_mode : "r", optional
+        Map the file instead of reading it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is not an array of plain numbers.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; run `dvc repro {stage}` to make it, or `dvc pull` to fetch it.")
+    return load_array(path, f"run `dvc repro {stage}` to make it again", mmap_mode)
+
+
+def load_array(path: Path, remedy: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """Load any `.npy` file; the refusal of one that is not an array of plain numbers ends in `remedy`."""
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except Exception as error:
+        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
+        # Their own words tell a truncated file from one that was never an array or holds objects.
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{path}: not a readable .npy array ({reason}); {remedy}.") from None
+
+
+def read_model(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read named arrays of the `.npz` file that is one half of a model.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it is none of named arrays of plain numbers, or one of these is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file; run `dvc repro` to make the model, or `dvc pull` to fetch it."
+        ) from None
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not this pipeline's model ({error}); run `dvc repro`.") from None
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

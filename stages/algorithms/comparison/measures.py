@@ -8,6 +8,7 @@ from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.stability import borderline_rows, matched_numbers
 from stages.algorithms.partitions.criteria import evenness
 from stages.algorithms.partitions.cuts import score_labels
+from stages.algorithms.topic_agreement import agree_with_topics
 
 
 def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: int) -> dict[str, float | int | None]:
@@ -30,19 +31,13 @@ def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: in
 
 
 def compare_with_topics(labels: np.ndarray, topics: list[str | None]) -> dict[str, float | None]:
-    """Agreement of a partition with topics known from outside, over the rows that have one; noise is a cluster.
-
-    V-measure, adjusted Rand index and normalised mutual information as scikit-learn has them; with its arithmetic mean
-    the last equals the first. None everywhere where fewer than two topics are given.
-    """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v_measure_score
-
-    measures = {"v_measure": v_measure_score, "ari": adjusted_rand_score, "nmi": normalized_mutual_info_score}
-    known = np.flatnonzero([topic is not None for topic in topics])
-    given = [topics[row] for row in known]
-    if len(set(given)) < 2:
-        return dict.fromkeys(measures)
-    return {name: float(measure(given, labels[known])) for name, measure in measures.items()}
+    """Agreement of a partition with known topics, as columns of the table of methods."""
+    agreement = agree_with_topics(labels, topics)
+    return {
+        "v_measure": agreement.v_measure,
+        "ari": agreement.adjusted_rand_index,
+        "nmi": agreement.normalized_mutual_information,
+    }
 
 
 def minibatch_departure(

@@ -1,5 +1,6 @@
 """Whether a batch of classified rows looks like training, from counts that add up over chunks and batches."""
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov, logsu
 
 BINS = 128
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
+ALL = "all batches"
 FOREIGN = 10  # so many times the novel rows expected, or half of what is left if that is less, is no mere shift
 EXPECTED = 5  # rows expected in a cluster, below which it is merged with others for chi-square
 
@@ -181,6 +183,12 @@ def compare_profiles(batch: Profile, training: Training) -> Drift:
     if many and batch.novel > 1 and drift.novel_p < level:
         return drift._replace(verdict="foreign")
     return drift._replace(verdict="shifted") if max(departures(drift).values()) > 1 else drift
+
+
+def compare_batches(profiles: dict[str, Profile], training: Training) -> dict[str, Drift]:
+    """Test `ALL` batches together, and then each, by the names of their files: with its suffix none is `ALL`."""
+    total = reduce(add_profiles, profiles.values())
+    return {name: compare_profiles(profile, training) for name, profile in ({ALL: total} | profiles).items()}
 
 
 def departures(drift: Drift) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """New embeddings to clusters: the whole chain in double precision, and in single precision where that is safe."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,8 @@ class Model(NamedTuple):
     residual_limit: float  # so is one farther from the space of the detector's components
 
 
-class Predictions(NamedTuple):
-    """One entry a row."""
+class Classified(NamedTuple):
+    """What is said of n rows; each array has shape (n,)."""
 
     cluster: np.ndarray  # int32
     probability: np.ndarray  # float32, of that cluster
@@ -69,7 +70,7 @@ class Bounds(NamedTuple):
     least: float  # squared length, also reduced, from which on these hold: below, sums of squares underflow
 
 
-def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
+def classify_rows(rows: np.ndarray, model: Model) -> Classified:
     """Predict rows in double precision, step by step: the reference that `classify_chunk` has to agree with.
 
     Parameters
@@ -78,7 +79,7 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
 
     Returns
     -------
-    Predictions
+    Classified
         The `residual` of a row longer than `LARGEST` is NaN: nothing else that is said of it means anything.
     """
     everything = np.arange(len(rows))
@@ -93,7 +94,7 @@ def classify_rows(rows: np.ndarray, model: Model) -> Predictions:
         group_distance, residual = measure_rows(rows, model.detector)
         lengths = np.hypot(np.linalg.norm(rows - model.reduction.mean, axis=1), np.linalg.norm(reduced, axis=1))
         single_residual = np.where(lengths < LARGEST, residual, np.nan).astype(np.float32)  # infinite beyond the range
-    return Predictions(
+    return Classified(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
         margin=(best - second).astype(np.float32),
@@ -163,9 +164,15 @@ def fold_model(model: Model) -> Folded:
     )
 
 
+def classify_chunks(chunks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], folded: Folded) -> Classified:
+    """Predict the rows of all chunks, each as `classify_chunk` takes it, one after the other."""
+    found = [classify_chunk(*chunk, folded)[0] for chunk in chunks]
+    return Classified(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
 def classify_chunk(
     rows: np.ndarray, centred: np.ndarray, squared_lengths: np.ndarray, folded: Folded
-) -> tuple[Predictions, int]:
+) -> tuple[Classified, int]:
     """Predict rows in single precision, and those in double that rounding could put on another side.
 
     Parameters
@@ -179,7 +186,7 @@ def classify_chunk(
 
     Returns
     -------
-    predictions : Predictions
+    found : Classified
         `cluster` and `novel` are those of `classify_rows`, but where even that has a tie to within double rounding.
     settled : int
         Rows that double precision had to settle: those nearer to a border between clusters, or to a limit of
@@ -230,7 +237,7 @@ def classify_chunk(
         group_distance, residual = without_rounding(
             np.clip(group_distance, 0, 2), np.sqrt(np.maximum(squared_residual, 0)), model.detector
         )
-        predictions = Predictions(
+        found = Classified(
             cluster=cluster.astype(np.int32),
             probability=probability,
             margin=probability * -np.expm1(-gap),
@@ -241,9 +248,9 @@ def classify_chunk(
         )
     unclear = np.flatnonzero(~clear)
     if len(unclear):
-        for fast, exact in zip(predictions, classify_rows(rows[unclear], model), strict=True):
+        for fast, exact in zip(found, classify_rows(rows[unclear], model), strict=True):
             fast[unclear] = exact
-    return predictions, len(unclear)
+    return found, len(unclear)
 
 
 def _rounding(operations: int) -> float:

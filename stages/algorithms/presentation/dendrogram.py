@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.algorithms.centroids import cosine_distances
+
 
 def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, bool]:
     """The merges that join k clusters into one.
@@ -34,11 +36,7 @@ def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -
     if roots is None:
         from scipy.cluster.hierarchy import linkage
 
-        # A centroid at the origin has no direction: its cosine distance to everything is 1.
-        lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
-        units = centroids / np.where(lengths == 0, 1, lengths)
-        distances = np.clip(1 - units @ units.T, 0, 2)
-        return linkage(distances[np.triu_indices(k, 1)], "average"), False
+        return linkage(cosine_distances(centroids, centroids)[np.triu_indices(k, 1)], "average"), False
     merges = tree[n - k :].astype(np.float64)
     number = {root: cluster for cluster, root in enumerate(roots)} | {2 * n - k + i: k + i for i in range(k - 1)}
     merges[:, :2] = [[number[int(child)] for child in pair] for pair in merges[:, :2]]

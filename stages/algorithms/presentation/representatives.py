@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import cluster_members, cosine_distances
+from stages.algorithms.centroids import BLOCK_ROWS, cluster_members, cosine_distances
 from stages.algorithms.classifier import predict_probabilities
-
-BLOCK_ROWS = 4096
 
 
 class Memberships(NamedTuple):

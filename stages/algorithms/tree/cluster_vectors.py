@@ -1,21 +1,23 @@
 """Clusters as vectors: exact distances in double precision, lower bounds in single.
 
 A cluster is the sum of its unit rows, its size and, for searching, a single-precision vector
-whose inner products with others are lower bounds of distances. So a search is a matrix product,
-and whatever one BLAS kernel rounds otherwise than another can add or spare a candidate, but never
-decide which cluster is nearest.
+whose inner products with others are lower bounds of distances. So a search is a matrix product.
+BLAS kernels round differently; that changes which clusters are measured exactly, but never which
+one is nearest.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+import xxhash
 
-# Clusters whose double-precision vectors are copied at a time.
+# Clusters whose double-precision vectors are copied at a time, so that the copies stay small beside the vectors.
 CHUNK = 256
 # Lower bounds carried through merges are trusted to this much per unit of distance: thousands of
 # times their rounding error, and far below any gap between distances that is not a tie.
 SLACK = 1e-12
-# The lower bound of the distance to a cluster that is no more.
+# The lower bound of the distance to a cluster that has been merged into another: far above every
+# distance, and still a single-precision number when it is multiplied by a number of rows.
 ABSENT = np.float32(1e30)
 
 
@@ -75,6 +77,10 @@ class Clusters:
             self.refresh(kept[part])
         self.right[dropped] = 0
         self.right[dropped, self.sums.shape[1]] = ABSENT
+
+    def digest(self) -> str:
+        """Digest of all that searching takes: equal where a search gives the same."""
+        return xxhash.xxh3_128(self.right.data).hexdigest() + xxhash.xxh3_128(self.sizes.data).hexdigest()
 
     def compact(self, alive: np.ndarray) -> None:
         """Keep the slots listed in ascending order in ``alive``; sums stay where they are."""

@@ -1,7 +1,7 @@
 """Each cluster's nearest few among all others, every pair multiplied once.
 
-The product is made in tiles that stay in the cache; of a tile only what is nearer than the nearest few found so far is
-looked at again. Partitioning whole rows of a product to select neighbours takes as long as the product.
+The product is made in tiles that stay in the cache. Of each tile only those entries are kept that are nearer than the
+nearest few found so far: selecting from whole rows of the product would take as long as the product itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from stages.algorithms.tree.cluster_vectors import Clusters
 
 # Rows and columns of a tile; 512 to 1,024 take the same time. At most 65,536, for sorting by 16-bit numbers.
 TILE = 768
-# Rows of a tile whose minima are looked at before they are.
+# Rows of a tile of which the minima are compared first; the rows themselves only where a minimum is near enough.
 FOLD = 4
 # Neighbours that a list has room for, as a multiple of those kept: room makes shortening rare.
 ROOM = 4
@@ -39,10 +39,11 @@ class Tile(NamedTuple):
     kept: int  # length of the lists
 
 
-# Slots, how many candidates each of them has, the candidates' slots, and lower bounds of their distances.
-Candidates = tuple[slice, np.ndarray, np.ndarray, np.ndarray]
-# Searches the tiles, in order: the candidates of each for its rows and, if they are others, for its columns.
-Search = Callable[[Clusters, list[Tile]], Iterable[list[Candidates]]]
+# What a tile proposes to a range of slots as their neighbours: the range, how many neighbours for each of its slots,
+# the neighbours' slots, and lower bounds of their distances.
+Proposals = tuple[slice, np.ndarray, np.ndarray, np.ndarray]
+# Searches tiles; gives for each tile, in order, the proposals to its rows and, where they differ, to its columns.
+Search = Callable[[Clusters, list[Tile]], Iterable[list[Proposals]]]
 
 
 def search_all(
@@ -61,8 +62,8 @@ def search_all(
     report : callable
         Called now and then with the share that is done.
     search : callable, optional
-        Does `search_tile` elsewhere than in ``run``. Where it is done changes candidates by rounding at most, if it is
-        done on the same clusters.
+        Does `search_tile` elsewhere than in ``run``, on the same clusters. Rounding there may propose other neighbours,
+        which changes no tree.
     """
     search = search or (lambda clusters, tiles: run(partial(search_tile, clusters), tiles))
     n = len(clusters)
@@ -99,15 +100,16 @@ def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
         start, end = end, 2 * end
 
 
-def search_tile(clusters: Clusters, tile: Tile) -> list[Candidates]:
-    """Candidates below their limits in one tile, for its rows and for its columns."""
+def search_tile(clusters: Clusters, tile: Tile) -> list[Proposals]:
+    """The neighbours below their limits in one tile, for its rows and, where these differ, for its columns."""
     rows, columns, of_rows, of_columns, kept = tile
     found = clusters.lower_bounds(rows, columns)
     if rows == columns:
         np.fill_diagonal(found, np.inf)
         of_rows = np.nextafter(row_limits(found, kept), np.inf)
         of_columns = np.zeros_like(of_rows)
-    # Passes over the tile are what selecting costs, so one takes the minima of FOLD rows, and only these are compared.
+    # Selecting costs as many passes over the tile as it makes. So one pass takes the minima of FOLD rows, and the
+    # passes that compare go over these minima only.
     fold = 1 if len(found) % FOLD else FOLD
     height, width = len(found) // fold, found.shape[1]
     folded = found.reshape(fold, height, width).min(axis=0)
@@ -131,8 +133,9 @@ def search_tile(clusters: Clusters, tile: Tile) -> list[Candidates]:
 def row_limits(found: np.ndarray, kept: int) -> np.ndarray:
     """Per row a value that at least ``kept`` entries do not exceed, and not many more.
 
-    It is the smallest but ``kept`` - 1 of the minima of groups of columns. Halving takes one pass over contiguous
-    memory.
+    It is the ``kept``-th smallest of the minima of groups of columns. The groups come of halving the row again and
+    again, which takes one pass over contiguous memory each time, until they are fewer than 16 times ``kept``: few
+    enough to be selected from quickly, and enough for the limit to be close.
     """
     while found.shape[1] >= 16 * kept:
         half = found.shape[1] // 2
@@ -142,9 +145,10 @@ def row_limits(found: np.ndarray, kept: int) -> np.ndarray:
 
 
 class _GrowingLists:
-    """Of each slot at least the ``kept`` nearest candidates seen so far.
+    """Of each slot at least the ``kept`` nearest neighbours proposed so far.
 
-    A slot's limit is the farthest that it was last shortened to: no candidate beyond it is of use.
+    A slot's limit is the distance of the farthest neighbour that was kept when its list was last shortened: nothing
+    beyond it is of use.
     """
 
     def __init__(self, n: int, kept: int):
@@ -156,7 +160,7 @@ class _GrowingLists:
         self.limits = np.full(n, np.inf, np.float32)
 
     def append(self, slots: slice, counts: np.ndarray, others: np.ndarray, keys: np.ndarray) -> None:
-        """Add candidates of a range of slots, the first ``counts[0]`` to its first slot, and so on."""
+        """Add neighbours to a range of slots: the first ``counts[0]`` to its first slot, and so on."""
         ends = np.cumsum(counts)
         starts = ends - counts
         most = self.room - self.kept
@@ -175,7 +179,7 @@ class _GrowingLists:
         self.counts[slots] += counts
 
     def shorten(self, slots: np.ndarray) -> None:
-        """Keep the nearest of slots that have at least as many."""
+        """Keep the ``kept`` nearest neighbours of each of these slots, which have at least as many."""
         width = self.counts[slots].max(initial=self.kept)
         keys = self.keys[slots, :width]
         order = np.argpartition(keys, self.kept - 1, axis=1)[:, : self.kept]

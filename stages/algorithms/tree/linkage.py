@@ -9,7 +9,7 @@ by height are the dendrogram that merging the closest pair at each step gives (M
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -20,10 +20,11 @@ from stages.algorithms.tree.first_search import Search
 from stages.algorithms.tree.nearest_clusters import NearestClusters
 
 RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
-LINKAGES = (*RECIPROCAL, "complete", "single")
+Linkage = Literal["average", "complete", "single", "ward"]
+LINKAGES = get_args(Linkage)
 # Rows handled at a time where a temporary copy of all of them would cost memory.
 CHUNK = 256
-# What searches after the first take beside it, for the estimate of progress alone.
+# Time of all later searches as a share of that of the first, on data with structure. Only the progress shown needs it.
 LATER_SHARE = 0.3
 
 
@@ -53,10 +54,10 @@ def linkage_tree(
 
     ``average`` and ``ward`` take time O(n^2 d) on data with structure, nearly all of it in
     single-precision matrix products, and memory, beyond the input, of 12 d + 1,000 bytes a row
-    and at most 170 MB a thread for blocks of products. Those products only propose; every
-    decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
+    and at most 170 MB a thread for blocks of products. These products only propose which clusters
+    may be nearest; every decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
     for any BLAS kernel and number of threads. Threads: as many as BLAS was allowed, each with a
-    BLAS of one thread, so that selecting candidates runs in parallel too.
+    BLAS of one thread, so that selecting neighbours runs in parallel too.
 
     Worst case: data of which each round merges one pair need n - 1 rounds; a round costs O(n)
     beside the products. Measured with 2,000 rows on two cores: one hub that takes in the rows one by

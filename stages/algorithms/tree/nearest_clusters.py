@@ -1,12 +1,12 @@
 """Each cluster's nearest cluster, with as few searches as the kept lists allow.
 
-Every cluster keeps its nearest few and a lower bound of the distance to all others. Merges
-elsewhere leave both valid, so most clusters whose nearest neighbour is merged find their next one
-in the list; only where the list cannot decide is the cluster compared with every other again.
+Every cluster keeps a list of its nearest few and a lower bound of the distance to all others. Both
+stay valid when other clusters merge. So most clusters whose nearest neighbour is merged find their
+next one in the list; a cluster is compared with every other again only if its list cannot decide.
 
-Tried and left: exact distances for all kept neighbours instead of lower bounds take several times
-as many double-precision products and spare no search; ties by the smallest index merge a set of
-equal distances one by one.
+Two alternatives were tried and dropped. Exact distances instead of lower bounds for all kept
+neighbours take several times as many double-precision products and spare no search. Ties by the
+smallest index merge a set of equal distances one by one.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,19 @@ import numpy as np
 from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
 from stages.algorithms.tree.first_search import Search, row_limits, search_all
 
-# Searches hold blocks (rows, clusters) of at most this many single-precision numbers.
+# A search holds blocks (rows, clusters) of products: at most so many single-precision numbers each, 64 MB, and at most
+# so many rows, so that a search of few clusters is still split over threads.
 BLOCK = 16_000_000
-BLOCK_ROWS = 256
+SEARCH_ROWS = 256
 # Neighbours kept per cluster. 12 need 6 % more products; 20 need 4 % fewer, but more selecting.
 KEPT = 16
-# Slots that are worth a task of their own.
+# Slots that are worth a task of their own; for fewer, starting it costs more than it saves.
 PART = 200
-# Slots of merged clusters are dropped when fewer than this share is alive.
+# The slots of merged clusters are dropped as soon as fewer than this share of all slots is alive: dropping copies every
+# vector, and not dropping multiplies by slots of no use.
 ALIVE_SHARE = 0.85
+# Pairs from which on a search is spread over threads.
+THREADED_PAIRS = 100_000
 
 
 class NearestClusters:
@@ -47,9 +51,9 @@ class NearestClusters:
     nearest, distance : ndarray of shape (n,), int64 and float64
         Each slot's nearest slot and their exact distance; the slot itself, infinitely far, while
         it is not known. Of equally near ones it is that with the smallest
-        ``first_row[i] ^ first_row[j]``: exclusive or is symmetric and differs between a cluster's
-        partners, so nearest neighbours cannot be cyclic, and a set of equal distances is merged
-        in pairs where the smallest number would merge it one by one.
+        ``first_row[i] ^ first_row[j]``. This exclusive or is symmetric and differs between a
+        cluster's partners, so that nearest neighbours cannot be cyclic. It also merges a set of
+        equal distances in pairs; the smallest number would merge it one by one.
     neighbours, keys : ndarray of shape (n, kept), int32 and float64
         Slots of the nearest few and lower bounds of their distances; an absent entry is the
         slot itself at an infinite distance.
@@ -80,8 +84,9 @@ class NearestClusters:
     def reciprocal_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Slots of all pairs that are each other's nearest, the smaller slot first.
 
-        Only a cluster whose nearest has changed can be part of a new pair. Where there is no pair
-        the nearest of more clusters are found; if rounding leaves none, the closest of all is one.
+        Only a cluster whose nearest has changed can be part of a new pair. If these form none, the
+        nearest of further clusters are found. If rounding leaves no pair at all, the two closest
+        clusters are the pair.
         """
         while True:
             partners = self.nearest[self.updated]
@@ -100,7 +105,7 @@ class NearestClusters:
         return pair[0], pair[1]
 
     def merge(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Merge the slots ``right`` into the slots ``left`` and find whose nearest changed."""
+        """Merge the slots ``right`` into the slots ``left``, and find the nearest of the clusters that need it next."""
         self._in_parts(self._unite_lists, left, right)
         self._in_parts(self.clusters.merge, left, right)
         self.alive[right] = False
@@ -115,11 +120,12 @@ class NearestClusters:
             self._compact()
 
     def _wanted(self) -> np.ndarray:
-        """Slots whose nearest is not known and that are the nearest of another.
+        """Slots whose own nearest is not known, and that are the nearest of another slot.
 
-        Of the unknown only they and clusters just merged can be part of a reciprocal pair. The others wait, while there
-        come to be fewer clusters to compare them with. Who waits depends on exact distances alone, not on lists, so
-        neither does the order of merges, which decides ties.
+        Of the slots whose nearest is not known, only these and clusters just merged can be part of a reciprocal pair.
+        The others wait: the longer they do, the fewer clusters there are to compare them with. Which slots wait depends
+        on exact distances alone and not on the lists. So the order of merges, which decides ties, does not depend on
+        the lists either.
         """
         unknown = (self.nearest == np.arange(len(self.nearest))) & self.alive
         targets = np.zeros(len(unknown), bool)
@@ -129,7 +135,8 @@ class NearestClusters:
     def _find(self, slots: np.ndarray) -> None:
         """Find the nearest clusters of slots: from their lists, or by one search for all that these cannot decide.
 
-        Whom that makes wanted in turn is left to the next round: many small searches take longer than one.
+        What is found can point to slots whose own nearest is not known. These are left to the next round, because many
+        small searches take longer than one.
         """
         self._search(slots[~self._in_parts(self._settle_listed, slots)])
         self.updated = slots
@@ -156,7 +163,8 @@ class NearestClusters:
     def _unite_lists(self, left: np.ndarray, right: np.ndarray) -> None:
         """Give the slots ``left`` the lists of their unions with ``right``, before these are merged.
 
-        What only one of the two lists has is no nearer to the other than its bound.
+        A cluster that stands in one of the two lists only is at least as far from the other slot as the bound of that
+        slot's list.
         """
         clusters, sizes = self.clusters, self.clusters.sizes
         pair_sizes = sizes[left, None], sizes[right, None]
@@ -164,7 +172,7 @@ class NearestClusters:
         entries, keys, bounds = [], [], []
         for slots in (left, right):
             entries.append(self.current[self.neighbours[slots]])
-            # The two are nearest to each other, so nothing is nearer than they are.
+            # The two are nearest to each other, so nothing else is nearer to either of them.
             bounds.append(np.maximum(self.bounds[slots, None], joined))
             keys.append(np.clip(self.keys[slots], joined, bounds[-1]))
         same = entries[0][:, :, None] == entries[1][:, None, :]  # (p, kept, kept)
@@ -186,7 +194,7 @@ class NearestClusters:
         self.bounds[left] = np.minimum(unlisted, keys[:, KEPT:].min(axis=1))
 
     def _compact(self) -> None:
-        """Drop the slots of merged clusters, so that searches do not multiply by them."""
+        """Drop the slots of merged clusters, so that searches no longer multiply by them."""
         alive = np.flatnonzero(self.alive)
         slot = np.cumsum(self.alive) - 1
         self.clusters.compact(alive)
@@ -202,9 +210,9 @@ class NearestClusters:
     def _settle(self, active, entries, keys, bounds) -> np.ndarray:
         """Decide the nearest cluster of active slots from their lists; True where they can.
 
-        Two passes: the entry with the smallest key is measured exactly, then every entry whose
-        key is no larger than what was found. Beyond its bound a list decides nothing, so what
-        lies there is not measured. ``keys`` is sharpened in place.
+        The first pass measures the entry with the smallest key exactly, the second every entry
+        whose key does not exceed that distance. Beyond its bound a list decides nothing, so entries
+        there are not measured. Measured keys are replaced in ``keys``.
         """
         self.nearest[active], self.distance[active] = active, np.inf
         decided = np.zeros(len(active), bool)
@@ -253,9 +261,9 @@ class NearestClusters:
     def _search(self, active: np.ndarray) -> None:
         """Compare the active slots with all clusters: exact nearest and a new list for each."""
         clusters = self.clusters
-        rows = max(1, min(BLOCK_ROWS, BLOCK // len(clusters), -(-len(active) // 2)))
+        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), -(-len(active) // 2)))
         blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
-        run = self.run if len(active) * len(clusters) > 100_000 else map
+        run = self.run if len(active) * len(clusters) > THREADED_PAIRS else map
         for block, result in zip(blocks, run(self._search_block, blocks), strict=True):
             nearest, distance, neighbours, keys, bounds, measured = result
             self.nearest[block], self.distance[block] = nearest, distance
@@ -270,7 +278,8 @@ class NearestClusters:
         found[np.arange(len(block)), block] = ABSENT
         closest = found.argmin(axis=1)
         best = clusters.distances(block, closest) + clusters.slack(block)
-        # The nearest cluster itself is decided among all that may be as near as the closest.
+        # The lower bounds say which cluster may be closest. Which one is, is decided by exact distances among all that
+        # may be as near as that one.
         limits = np.maximum(row_limits(found, KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
         at = np.flatnonzero(found <= limits[:, None])
         row, others = np.divmod(at, found.shape[1])

@@ -1,0 +1,37 @@
+"""How far clusters agree with topics that are known from outside."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TopicAgreement(NamedTuple):
+    """Scores of scikit-learn over the rows with a topic; None where fewer than two topics are known."""
+
+    known_topics: int
+    v_measure: float | None
+    normalized_mutual_information: float | None  # the same number, by the arithmetic mean of the two entropies
+    adjusted_mutual_information: float | None
+    adjusted_rand_index: float | None
+
+
+def agree_with_topics(labels: np.ndarray, topics: list[str | None]) -> TopicAgreement:
+    """Score the agreement of a partition with known topics.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,), int
+        Noise, -1, counts as a cluster of its own.
+    topics : list of str or None, of length n
+        Rows without a topic are left out.
+    """
+    known = np.flatnonzero([topic is not None for topic in topics])
+    given = [topics[row] for row in known.tolist()]
+    count = len(set(given))
+    if count < 2:
+        return TopicAgreement(count, None, None, None, None)
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
+
+    measures = (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score)
+    v_measure, information, rand = (float(measure(given, labels[known])) for measure in measures)
+    return TopicAgreement(count, v_measure, v_measure, information, rand)
