@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from stages.algorithms.partitions.choice import choose_clusters, measure_choice
-from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
+from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
 from stages.pictures.curves import write_davies_bouldin
 from stages.runtime import command, record
 from stages.runtime.arrays import read_array, save_array
@@ -27,6 +27,7 @@ def cluster(
     **parameters: Unpack[ClusteringParameters],
 ) -> None:
     """Score what the method finds at every k, take the best by the criterion, and write its labels."""
+    refuse(parameters)
     rows = read_array(reduced, "reduce")
     merges = read_array(tree, "link")
     n = len(rows)

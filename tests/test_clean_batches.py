@@ -86,7 +86,7 @@ def fit(case: Case, rows: np.ndarray, folder: Path) -> None:
     if case.method in ("average", "ward", "single"):
         found = cut_tree(linkage_tree(rows, case.method).merges, case.k)
     else:
-        found = fit_partition(rows, case.method, case.k, 0, {"n_init": 1}).labels
+        found = fit_partition(rows, "KMeans", case.k, 0, {"n_init": 1}).labels
     np.save(labels, found)
     train(
         classifier={"C": 10.0, "folds": 5}, seed=0, reduced=reduced, labels=labels, embeddings=folder / "clu",

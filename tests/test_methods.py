@@ -1,11 +1,13 @@
 """The stages cluster and compare with every method and criterion, alone and in the pipeline."""
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,17 +16,16 @@ import yaml
 from conftest import ROOT, make_blobs, same_partition
 
 from stages.algorithms.partitions import density
+from stages.algorithms.partitions.criteria import Criterion
+from stages.algorithms.partitions.methods import METHODS
 from stages.algorithms.tree import linkage
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.cluster import cluster
 from stages.compare import compare
 
-METHODS = ("agglomerative", "kmeans", "minibatch_kmeans", "gaussian_mixture", "dbscan")
-CRITERIA = ("davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow")
-SCHEMA = (
-    "method", "criterion", "linkage", "k_min", "k_max", "consolidate", "min_cluster_size", "seed", "kmeans",
-    "minibatch_kmeans", "gaussian_mixture", "dbscan", "compare",
-)  # fmt: skip
+CRITERIA = get_args(Criterion)
+SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.annotation is not Path}
+VARIANTS = [name for method in METHODS.values() for name in method.variants]
 
 
 def parameters(**changes) -> dict:
@@ -47,6 +48,16 @@ def put(rows: np.ndarray) -> None:
 
 def metrics(stage: str) -> dict:
     return json.loads(Path(f"metrics/{stage}/metrics.json").read_text())
+
+
+def test_the_parameters_of_every_method_are_keywords_of_the_stages():
+    groups = {name for name, method in METHODS.items() if method.parameters}
+    assert {"kmeans", "dbscan"} <= groups < SCHEMA
+    assert set(parameters()) == SCHEMA
+    with pytest.raises(TypeError, match="unexpected keyword argument 'kmean'"):
+        cluster(**parameters(), kmean={})
+    with pytest.raises(TypeError, match="missing a required argument: 'kmeans'"):
+        compare(**{name: value for name, value in parameters().items() if name != "kmeans"})
 
 
 def check_eight(blobs: np.ndarray) -> None:
@@ -164,7 +175,7 @@ def test_the_verdict_on_blobs(monkeypatch):
     own = table["agglomerative average"]
     assert own["k_by_davies_bouldin"] == own["k_by_silhouette"] == own["k_by_elbow"] == 8
     assert own["stability"] == found["stability"]
-    assert len(table) == 13
+    assert list(table) == VARIANTS
     # Not one byte depends on the number of workers.
     first = outputs()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
@@ -215,7 +226,7 @@ SMALL = {
 def compared() -> tuple[dict[str, dict], str]:
     table = json.loads(Path("metrics/compare/methods.json").read_text())
     assert all(set(each) == set(table[0]) for each in table)  # or DVC draws nothing
-    assert len(table) == 13
+    assert {each["method"] for each in table} == set(VARIANTS)
     for path in (*Path("plots").glob("*.json"), *Path("metrics").rglob("*.json")):
         assert "NaN" not in path.read_text(), path
     return {each["method"]: each for each in table}, Path("metrics/compare/verdict.md").read_text()

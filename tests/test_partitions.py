@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import make_blobs, same_partition
-from sklearn.cluster import DBSCAN, KMeans, MiniBatchKMeans
+from sklearn.cluster import DBSCAN, BisectingKMeans, KMeans, MiniBatchKMeans
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
@@ -22,6 +22,7 @@ ROWS = np.random.default_rng(5).normal(size=(240, 6)).astype(np.float32)
 PEERS = {
     "KMeans": (KMeans, {"init": "random", "n_init": 3}),
     "MiniBatchKMeans": (MiniBatchKMeans, {"batch_size": 50, "n_init": 2, "init_size": 150}),
+    "BisectingKMeans": (BisectingKMeans, {"init": "random", "n_init": 2, "bisecting_strategy": "largest_cluster"}),
     "GaussianMixture": (GaussianMixture, {"covariance_type": "tied", "max_iter": 50}),
 }
 

@@ -10,7 +10,7 @@ from stages.algorithms.partitions.candidates import Candidates, Method
 from stages.algorithms.partitions.criteria import choose, evenness
 from stages.algorithms.partitions.cuts import score_labels
 from stages.algorithms.partitions.estimators import membership_entropy
-from stages.algorithms.partitions.methods import ClusteringParameters, method_in_use
+from stages.algorithms.partitions.methods import METHODS, ClusteringParameters
 from stages.algorithms.partitions.null_band import NullBand, null_band
 from stages.algorithms.partitions.processes import Progress, silent
 
@@ -57,9 +57,9 @@ def choose_clusters(
     Raises
     ------
     ValueError
-        If parameters do not go together, the rows are too few for them, or no candidate has a score.
+        If the rows are too few for the parameters, or no candidate has a score.
     """
-    method, criterion = method_in_use(parameters), parameters["criterion"]
+    method, criterion = METHODS[parameters["method"]], parameters["criterion"]
     k_min, k_max = parameters["k_min"], parameters["k_max"]
     if not k_min <= k_max < len(rows):
         raise ValueError(f"k_min {k_min} and k_max {k_max}: expected k_min <= k_max < {len(rows)}, the number of rows.")

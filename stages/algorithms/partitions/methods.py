@@ -30,6 +30,14 @@ class MiniBatchKMeansParameters(TypedDict):
     n_init: Annotated[int, Interval(ge=1)]
 
 
+class BisectingKMeansParameters(TypedDict):
+    """The group `bisecting_kmeans` of params.yaml."""
+
+    init: Literal["k-means++", "random"]
+    n_init: Annotated[int, Interval(ge=1)]
+    bisecting_strategy: Literal["biggest_inertia", "largest_cluster"]
+
+
 class GaussianMixtureParameters(TypedDict):
     """The group `gaussian_mixture` of params.yaml."""
 
@@ -75,6 +83,7 @@ METHODS: dict[str, Method] = {
             changes={"kmeans random": {"init": "random"}, "kmeans k-means++": {"init": "k-means++"}},
         ),
         Estimator("minibatch_kmeans", MiniBatchKMeansParameters, estimator="MiniBatchKMeans"),
+        Estimator("bisecting_kmeans", BisectingKMeansParameters, estimator="BisectingKMeans"),
         Estimator(
             "gaussian_mixture", GaussianMixtureParameters, estimator="GaussianMixture", refuse_rows=refuse_covariance
         ),
@@ -99,16 +108,8 @@ class ClusteringParameters(Groups):
     seed: Annotated[int, Interval(ge=0, le=2**31)]
 
 
-def method_in_use(parameters: ClusteringParameters) -> Method:
-    """The row of the method that params.yaml names.
-
-    Raises
-    ------
-    ValueError
-        If parameters do not go together.
-    """
-    method = METHODS[parameters["method"]]
-    method.refuse(parameters)
+def refuse(parameters: ClusteringParameters) -> None:
+    """Raise ValueError where parameters do not go together."""
+    METHODS[parameters["method"]].refuse(parameters)
     for name in get_type_hints(Groups):
         METHODS[name].refuse_group(parameters[name])
-    return method
