@@ -128,11 +128,12 @@ class Project:
             lines[at] = f"{name}: {json.dumps(value)}"
         path.write_text("\n".join(lines) + "\n")
 
-    def compare_little(self) -> None:
-        """Bound the comparison of methods, which is the longest stage, where a test is about something else."""
+    def keep_small(self) -> None:
+        """Bound the comparison of methods and the map, which take longest, where a test is about something else."""
         path = self.folder / "params.yaml"
         text = path.read_text()
-        for name, value in {"null_references": 2, "k_steps": 3, "subsamples": 2, "refits": 2, "eps_steps": 3}.items():
+        bounds = {"null_references": 2, "k_steps": 3, "subsamples": 2, "refits": 2, "eps_steps": 3, "max_rows": 200}
+        for name, value in bounds.items():
             text = re.sub(rf"^  {name}: .*$", f"  {name}: {value}", text, flags=re.M)
         path.write_text(text)
 
@@ -172,7 +173,7 @@ def write_blobs(project: Project, seed: int = 0) -> None:
     project.write_batch("embeddings_clu/b", rows[150:300])
     project.write_batch("embeddings_classf/new", rows[300:])
     project.set(k_max=10)
-    project.compare_little()
+    project.keep_small()
     project.commit()
 
 

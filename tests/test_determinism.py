@@ -32,7 +32,7 @@ def make_project(folder: Path, batches: int) -> Project:
         project.write_batch(f"embeddings_clu/part_{i}", part)
     project.write_batch("embeddings_classf/new", rows[ROWS:])
     project.set(k_max=12)
-    project.compare_little()
+    project.keep_small()
     project.commit()
     return project
 

@@ -100,7 +100,7 @@ def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, b
 
     marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
     points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
-    assert len(points) == 400
+    assert len(points) == 200 + 100
     assert {point["opacity"] for point in points} == {0.85}
     # A point that no other covers.
     places = np.array([(point["x"], point["y"]) for point in points])

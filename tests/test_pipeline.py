@@ -186,7 +186,7 @@ def test_other_data_run_with_no_change_but_the_files(project, columns, cuts):
     for i, part in enumerate(np.split(rows[:350], cuts)):
         project.write_batch(f"embeddings_clu/part{i}", part)
     project.write_batch("embeddings_classf/other", rows[350:])
-    project.compare_little()
+    project.keep_small()
     project.commit()
     project.run_here(*PIPELINE)
     assert project.json("metrics/classify/metrics.json")["classified"] == 50
@@ -225,7 +225,7 @@ def test_every_stage_runs_on_odd_data(project, make, parameters):
     project.write_batch("embeddings_clu/batch", rows[:-20])
     project.write_batch("embeddings_classf/new", rows[-20:])
     project.set(**({"k_max": 10} | parameters))
-    project.compare_little()
+    project.keep_small()
     project.commit()
     done = project.run("dvc", "repro")
     assert ran(done.stdout) == list(PIPELINE)
