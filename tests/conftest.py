@@ -1,17 +1,32 @@
-"""Options, data and throw-away projects that tests share."""
+"""Options, data and throw-away projects that tests share.
+
+Two tests run at a time (`-n 2` in pyproject.toml), so each has one core, and so has what it starts. A test about
+threads or workers asks for more itself.
+"""
+
+import os
+
+# Before numpy, which reads them once.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import chdir
+from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+TWO_CORES = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), "2")
 
 
 def pytest_addoption(parser):
@@ -78,13 +93,31 @@ class Project:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """Run a command in the project with this interpreter's programs first; standard error joins the output."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, "PATH": path, **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
+        done = subprocess.run(command, **self._options(environment), check=False)
         assert not check or done.returncode == 0, done.stdout
         return done
+
+    def run_timed(self, *command: str) -> str:
+        """What a command prints, each line after the seconds since its start."""
+        start = time.perf_counter()
+        with subprocess.Popen(command, **self._options({})) as process:
+            said = "".join(f"{time.perf_counter() - start:.3f} {line}" for line in process.stdout)
+        assert process.returncode == 0, said
+        return said
+
+    def _options(self, environment: dict[str, str]) -> dict:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, **environment}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return {"cwd": self.folder, "env": environment, **streams}
+
+    def run_here(self, *stages: str) -> None:
+        """Run stages in this process, which has imported what they need; a refusal is a `SystemExit`."""
+        from stages.runtime import command
+
+        for name in stages:
+            with chdir(self.folder), mock.patch.object(sys, "argv", [name]):
+                command.run(getattr(import_module(f"stages.{name}"), name))
 
     def set(self, **parameters) -> None:
         """Replace top-level scalars of params.yaml."""
@@ -95,11 +128,12 @@ class Project:
             lines[at] = f"{name}: {json.dumps(value)}"
         path.write_text("\n".join(lines) + "\n")
 
-    def compare_little(self) -> None:
-        """Bound the comparison of methods, which is the longest stage, where a test is about something else."""
+    def keep_small(self) -> None:
+        """Bound the comparison of methods and the map, which take longest, where a test is about something else."""
         path = self.folder / "params.yaml"
         text = path.read_text()
-        for name, value in {"null_references": 2, "k_steps": 3, "subsamples": 2, "refits": 2, "eps_steps": 3}.items():
+        bounds = {"null_references": 2, "k_steps": 3, "subsamples": 2, "refits": 2, "eps_steps": 3, "max_rows": 200}
+        for name, value in bounds.items():
             text = re.sub(rf"^  {name}: .*$", f"  {name}: {value}", text, flags=re.M)
         path.write_text(text)
 
@@ -121,32 +155,76 @@ def project(tmp_path) -> Project:
     return Project(folder)
 
 
+# Texts that have broken pages: the end of a script, a template's own placeholders, other scripts, nothing.
+TEXTS = [
+    "</script><img src='https://example.com/x.png'>", "<!-- <script>", "{plot_divs} {refresh_tag}", "",
+    "Кошки и собаки", "机器学习与数据", "🐈🐈 🚀", "<DVC_METRIC_DATA>", 'quote " and \\ and $x_1$', "a\u2028b",
+]  # fmt: skip
+
+
 def write_blobs(project: Project, seed: int = 0) -> None:
-    """Six blobs in two batches to cluster and one to classify; a repro takes seconds."""
-    rows, _ = make_blobs(400, 24, 6, seed)
-    project.write_batch("embeddings_clu/a", rows[:150])
+    """Six blobs in two batches to cluster, one with texts, and one to classify; a repro takes seconds.
+
+    Large enough that sums are split over the threads of BLAS.
+    """
+    rows, blobs = make_blobs(400, 40, 6, seed)
+    texts = [{"text": TEXTS[i % len(TEXTS)], "topic": f"topic {blob}"} for i, blob in enumerate(blobs[:150].tolist())]
+    project.write_batch("embeddings_clu/a", rows[:150], texts)
     project.write_batch("embeddings_clu/b", rows[150:300])
     project.write_batch("embeddings_classf/new", rows[300:])
     project.set(k_max=10)
-    project.compare_little()
+    project.keep_small()
     project.commit()
+
+
+def make_once(tmp_path_factory, name: str, make: Callable[[Path], str]) -> Project:
+    """A project that the first of the processes that run tests makes for all; it `said` what making it printed."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    said = base / f"{name}.txt"
+    with FileLock(base / f"{name}.lock"):
+        if not said.exists():
+            shutil.rmtree(base / name, ignore_errors=True)  # of another process that failed
+            said.write_text(make(base / name))
+    project = at(base / name)
+    project.said = said.read_text()
+    return project
+
+
+def at(folder: Path) -> Project:
+    """A project that is there already."""
+    project = object.__new__(Project)
+    project.folder = folder
+    return project
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The blobs after `dvc repro`, which `said` what it printed, committed. Tests that change anything take a copy."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    folder.mkdir()
-    project = Project(folder)
-    write_blobs(project)
-    project.said = project.run("dvc", "repro").stdout
-    project.commit()
-    return project
+    """The blobs after `dvc repro`, committed; lines it `said` begin with seconds. Who changes anything takes a copy."""
+
+    def make(folder: Path) -> str:
+        folder.mkdir()
+        project = Project(folder)
+        write_blobs(project)
+        said = project.run_timed("dvc", "repro")
+        project.commit()
+        return said
+
+    return make_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def narrowed(finished, tmp_path_factory) -> Project:
+    """The finished project after an experiment with fewer clusters; what is committed is as before."""
+
+    def make(folder: Path) -> str:
+        shutil.copytree(finished.folder, folder)
+        return at(folder).run("dvc", "exp", "run", "-S", "k_max=4").stdout
+
+    return make_once(tmp_path_factory, "narrowed", make)
 
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Project:
     """The finished project in a folder of its own."""
-    project = object.__new__(Project)
-    project.folder = shutil.copytree(finished.folder, tmp_path / "copy")
-    return project
+    return at(shutil.copytree(finished.folder, tmp_path / "copy"))

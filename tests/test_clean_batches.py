@@ -189,6 +189,7 @@ def senses():
         yield folder, new, clusters
 
 
+@pytest.mark.xdist_group("senses")
 def test_a_doubled_cluster_is_a_shift(senses):
     folder, new, clusters = senses
     rng = np.random.default_rng(0)
@@ -205,6 +206,7 @@ def test_a_doubled_cluster_is_a_shift(senses):
         assert judge(folder, new[np.concatenate(chosen)])["verdict"] == "shifted"
 
 
+@pytest.mark.xdist_group("senses")
 def test_rows_from_elsewhere_are_foreign_and_some_of_them_a_shift(senses):
     folder, new, _ = senses
     elsewhere = new[:, np.random.default_rng(0).permutation(new.shape[1])]

@@ -15,17 +15,10 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from conftest import Project
+from conftest import Project, at
 
 REBUILT = ["reduce", "link", "cluster", "train", "classify"]
 AFTER_LINK = ["cluster", "train", "classify", "describe", "visualize", "compare"]
-
-
-def at(folder: Path) -> Project:
-    """A project that is there already."""
-    project = object.__new__(Project)
-    project.folder = folder
-    return project
 
 
 def repro(project: Project, *options: str) -> list[str]:

@@ -9,19 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Project, make_blobs
+from conftest import ROOT, Project, at
 
 selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with its chromedriver is installed")
-
-# Texts that have broken pages: the end of a script, a template's own placeholders, other scripts, nothing.
-TEXTS = [
-    "</script><img src='https://example.com/x.png'>", "<!-- <script>", "{plot_divs} {refresh_tag}", "",
-    "Кошки и собаки", "机器学习与数据", "🐈🐈 🚀", "<DVC_METRIC_DATA>", 'quote " and \\ and $x_1$', "a\u2028b",
-]  # fmt: skip
 
 # Every mark of a view with its place on the screen: groups nest, each with an offset of its own.
 FIND_MARKS = """
@@ -43,21 +37,10 @@ return marks;
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    """Run, with texts that break pages, committed; then run again with fewer clusters."""
-    project = Project(tmp_path_factory.mktemp("project"))
-    rows, blobs = make_blobs(240, 24, 6)
-    texts = [{"text": TEXTS[i % len(TEXTS)], "topic": f"topic {blob}"} for i, blob in enumerate(blobs.tolist())]
-    project.write_batch("embeddings_clu/batch_0", rows[:200], texts[:200])
-    project.write_batch("embeddings_classf/new", np.concatenate([rows[200:], -rows[:5]]), None)
-    project.set(k_max=8)
-    project.commit()
-    project.run("dvc", "repro")
-    project.commit()
-    project.set(k_max=4)
-    project.run("dvc", "repro")
-    return project
+@pytest.fixture
+def project(narrowed, tmp_path) -> Project:
+    """Texts that break pages, committed, then run again with fewer clusters; a folder of its own for the page."""
+    return at(shutil.copytree(narrowed.folder, tmp_path / "project"))
 
 
 @pytest.fixture
@@ -117,7 +100,7 @@ def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, b
 
     marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
     points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
-    assert len(points) == 245
+    assert len(points) == 200 + 100
     assert {point["opacity"] for point in points} == {0.85}
     # A point that no other covers.
     places = np.array([(point["x"], point["y"]) for point in points])

