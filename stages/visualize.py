@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.dendrogram import join_clusters
-from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.presentation.representatives import measure_memberships
+from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import Reduction, reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches, read_chosen

@@ -5,8 +5,8 @@ import pytest
 from conftest import make_blobs
 from matplotlib.image import imread
 
-from stages.algorithms.presentation import map as tsne
-from stages.algorithms.presentation.map import ITERATIONS, fit_map, sample_evenly
+from stages.algorithms.presentation import tsne
+from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
 from stages.pictures.map import draw_map, push_apart
 from stages.pictures.style import save_picture
 

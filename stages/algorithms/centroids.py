@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision, so that no copy grows with the rows
+LEAST_GAIN = 1e-12  # of cosine, that moves a row: far above rounding, far below any difference that means something
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -95,9 +96,8 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
 
     Notes
     -----
-    A row stays where it is unless another centroid is nearer by more than 1e-12, far above rounding and far below
-    any difference that means something: rounding can neither make rows go back and forth nor decide a tie. Time
-    O(n d k) a round, memory O(n d).
+    A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN`. So rounding can neither move
+    rows back and forth nor decide a tie. Time O(n d k) a round, memory O(n d).
     """
     start = labels
     clustered = np.flatnonzero(labels >= 0)
@@ -116,8 +116,9 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
             own_similarity[part] = similarities[each, current[part]]
             best = similarities.argmax(axis=1)
             gains = similarities[each, best] - own_similarity[part]
-            nearest[part] = np.where(gains > 1e-12, best, current[part])
-        # The row that one cluster keeps may have been the only one of another. None is kept twice, so this ends.
+            nearest[part] = np.where(gains > LEAST_GAIN, best, current[part])
+        # The row that a cluster keeps may have been the only one left to another, which then keeps one in turn. This
+        # ends, because no row is kept by two clusters.
         while len(empty := np.setdiff1d(current, nearest)):
             for cluster in empty:
                 members = np.flatnonzero(current == cluster)

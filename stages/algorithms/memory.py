@@ -5,8 +5,9 @@ from pathlib import Path
 
 import psutil
 
-# Of version 2 and 1 of Linux' control groups: where they lie, and the files of the limit, of what is taken, and in
-# memory.stat the part of it that only caches files and is given back.
+# Linux' control groups, version 2 and version 1, by the name that /proc/self/cgroup gives their controller: the folder
+# that they lie in, the file of the limit, the file of the bytes taken, and the line of memory.stat that says how many
+# of these only cache files and are given back when needed.
 CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

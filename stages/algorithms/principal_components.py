@@ -8,7 +8,7 @@ import numpy as np
 
 # Distance of rows, together, from the origin of their moments, beyond which they cannot be reduced: reduced rows are
 # single precision, which ends at 3.4e38.
-LARGEST = 1e38
+FARTHEST = 1e38
 # Length of a reduced row, as a share of the typical one, below which it is nothing but rounding and has no direction.
 SHORTEST = 1e-6
 
@@ -121,7 +121,7 @@ def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray)
 
 def overflows(moments: Moments) -> bool:
     """Whether the rows lie too far out to be reduced."""
-    return not np.trace(moments.products) < LARGEST**2  # also where it is NaN
+    return not np.trace(moments.products) < FARTHEST**2  # also where it is NaN
 
 
 def add_moments(a: Moments, b: Moments) -> Moments:

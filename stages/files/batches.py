@@ -10,7 +10,8 @@ import numpy as np
 from stages.runtime.arrays import PARTIAL, load_array
 
 BLOCK_ROWS = 4096  # read at a time: 25 MB at 768 columns of double precision
-CENTRED_ROWS = 2048  # in single precision, so that a block stays in the cache with all that is made of it
+CENTRED_ROWS = 2048  # read at a time in single precision, so that a block and what is made of it stay in the cache
+ALIKE = 1e-4  # relative difference up to which two squared lengths in single precision may be equal
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -223,7 +224,7 @@ def read_centred(
     Yields
     ------
     rows : ndarray of shape (block_rows, columns)
-        As they are stored. Do not keep these nor the next: the next block overwrites them.
+        As they are stored. Keep neither these nor `centred`: the next block overwrites both.
     centred : ndarray of shape (block_rows, columns), float32
         Rows less the center, subtracted in their own precision if that is higher.
     squared_lengths : ndarray of shape (block_rows,), float32
@@ -242,8 +243,9 @@ def read_centred(
         with np.errstate(over="ignore", invalid="ignore"):
             centred = np.subtract(rows, center, out=buffer[: len(rows)], casting="same_kind")
             squared_lengths = np.vecdot(centred, centred)
-            # Only a row that is not finite, or as far from the center as a row of zeros, is worth a second look.
-            clear = (np.abs(squared_lengths - of_zeros) > 1e-4 * of_zeros) & np.isfinite(squared_lengths)
+            # A row of zeros lies as far from the center as the origin does. Only rows at about that distance, and rows
+            # that are not finite, have to be looked at again; rounding is far below ALIKE.
+            clear = (np.abs(squared_lengths - of_zeros) > ALIKE * of_zeros) & np.isfinite(squared_lengths)
         if not clear.all():
             suspects = np.flatnonzero(~clear)
             check_rows(rows[suspects].astype(np.float64), batch.path, start + suspects)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Interval
 from threadpoolctl import threadpool_limits
 
-AHEAD = 2  # tasks a local worker, that are begun or done before the first result is taken
+AHEAD = 2  # tasks for each local worker that may be begun or done before their results are taken: one may wait
 
 
 class RunParameters(TypedDict):
@@ -47,9 +47,10 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     Notes
     -----
     The linear algebra of a task runs on one thread: how it splits a product over threads decides the last digits.
-    Local workers are threads, since all that is slow here (casting, products, digests) lets other threads run: no
-    second copy of the libraries, no start-up, no copying. Constants travel inside a task rather than being scattered
-    once to the cluster: what is scattered is lost with the worker that holds it.
+    Local workers are threads: all that is slow here (casting, products, digests) lets other threads run, and threads
+    take no start-up, no second copy of the libraries and no copies of arrays. On Dask, constants travel inside every
+    task. Scattered once to the cluster, they would be lost with the worker that holds them. Work that holds the lock of
+    the interpreter goes to processes instead, by `algorithms.partitions.processes`.
     """
     if run["backend"] == "local":
         yield from _map_here(function, tasks, run["workers"] or _cores())
@@ -62,7 +63,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
 
 
 def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
-    """In threads that wait for the caller: joblib's would go on and pile up the results that a slow one leaves."""
+    """Map in threads that wait for the caller; joblib's would go on, and pile up results that a slow caller leaves."""
     pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
         with threadpool_limits(1):
@@ -103,7 +104,7 @@ def _cluster(scheduler: str | None) -> Iterator[None]:
                 ask(_limit_threads)
             except OSError:  # a worker that dies just now: its tasks go elsewhere
                 continue
-            except Exception as error:  # all that Dask raises here; a task would wait for ever instead
+            except Exception as error:  # whatever Dask raises here; without this check a task would wait for ever
                 raise ValueError(
                     f"a {process} of {scheduler} cannot import stages ({error}); start scheduler and workers in "
                     "the root of this repository, with PYTHONPATH=. and the same packages."

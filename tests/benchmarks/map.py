@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from stages.algorithms.presentation.map import fit_map, sample_evenly
+from stages.algorithms.presentation.tsne import fit_map, sample_evenly
 
 COLUMNS = 321
 

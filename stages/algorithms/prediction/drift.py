@@ -6,15 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov, logsumexp
 
-BINS = 128
+BINS = 128  # of distances and of residuals: with 8,192 rows held out, 64 in each
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
 ALL = "all batches"
-FOREIGN = 10  # so many times the novel rows expected, or half of what is left if that is less, is no mere shift
-EXPECTED = 5  # rows expected in a cluster, below which it is merged with others for chi-square
+FOREIGN = 10  # up to so many times the novel rows expected are a shift; more are foreign
+EXPECTED = 5  # rows expected in a cluster; with fewer it is merged with others, as is usual for chi-square
+MOST = 10.0  # departures are cut off here
 
 
 class Profile(NamedTuple):
-    """What drift is judged by, as counts of rows. Of training, only the clusters are those of all rows."""
+    """Counts of rows, by which drift is judged. Of training, `clusters` counts all rows, the others those held out."""
 
     clusters: np.ndarray  # (k,)
     distances: np.ndarray  # (bins,) of cosine distances to the detector's nearest group
@@ -54,7 +55,7 @@ class Drift(NamedTuple):
     clusters_p: float  # chi-square of the cluster shares
     one_cluster_p: float  # of the cluster whose share departs most, times the number of clusters
     clusters_psi: float  # population stability index of the cluster shares
-    clusters_psi_limit: float  # that one population stays below but for a fifth of SIGNIFICANCE
+    clusters_psi_limit: float  # one population exceeds it with a probability of a fifth of SIGNIFICANCE
     distance_ks: float  # two-sample Kolmogorov-Smirnov statistic
     distance_p: float
     residual_ks: float
@@ -67,7 +68,7 @@ def bin_edges(distances: np.ndarray, residuals: np.ndarray) -> Edges:
 
 
 def _quantile_edges(values: np.ndarray) -> np.ndarray:
-    """Borders halfway between a quantile and the next value: rounding moves no row that equals a known one."""
+    """Borders halfway between a quantile and the next value, so that rounding moves no copy of a known row."""
     values = np.sort(values)
     quantiles = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
     rounding = 1e-5 * np.abs(values).max()
@@ -95,13 +96,16 @@ def add_profiles(a: Profile, b: Profile) -> Profile:
 def compare_predictions(seen: np.ndarray, unseen: np.ndarray, k: int) -> tuple[float, np.ndarray]:
     """What to allow for between the clusters' shares in training and those of new rows.
 
-    Rows in training are put into clusters by models that have not seen them, but the axes and the clusters have. What
-    that does to the shares is of the size of what it does to them that the model has seen the rows as well, and that
-    can be measured. The tolerance is the root mean square over rows of the relative differences of the shares. In 60 to
-    3,000 rows and 2 to 40 clusters (average linkage, K-Means) of word senses, blobs and noise it was hardly ever below
-    the deviation from new rows: 100 % at 60 rows of 50 components and 20 clusters, 7 to 16 % at 3,000 rows of 311
-    components and 40 clusters. At 100 rows and 20 clusters, where a few clusters deviate by more than the mean, it
-    alone lets 12 % of clean batches be called shifted; with twice the square root of the rows moved, none of 60.
+    Training rows are put into clusters by models that have not seen them, but the axes and the clusters were made from
+    these rows. How much that changes the shares cannot be measured. It is about as much as the shares change when the
+    model has seen the rows as well, and that can be measured. The tolerance is the root mean square over rows of the
+    relative differences between the two.
+
+    In 60 to 3,000 rows and 2 to 40 clusters (average linkage, K-Means) of word senses, blobs and noise, the tolerance
+    was hardly ever below the deviation from new rows: 100 % at 60 rows of 50 components and 20 clusters, 7 to 16 % at
+    3,000 rows of 311 components and 40 clusters. At 100 rows and 20 clusters a few clusters deviate by more than the
+    mean: the tolerance alone lets 12 % of clean batches be called shifted. With twice the square root of the rows moved
+    allowed as well, none of 60 was.
 
     Parameters
     ----------
@@ -125,7 +129,7 @@ def compare_predictions(seen: np.ndarray, unseen: np.ndarray, k: int) -> tuple[f
 def compare_profiles(batch: Profile, training: Training) -> Drift:
     """Test a batch against training, and judge it.
 
-    Chi-square sees many clusters that change a little, and misses one of many that doubles: that has a test of its own.
+    Chi-square notices when many clusters change a little, but not when one of many doubles. A test of its own does.
 
     Parameters
     ----------
@@ -135,9 +139,9 @@ def compare_profiles(batch: Profile, training: Training) -> Drift:
     Returns
     -------
     Drift
-        `foreign` where there are surely more novel rows than in training, more than one, and even the lower end of
-        their share's interval is above `FOREIGN` times the share expected; `shifted` where a test rejects, otherwise
-        `like training`. Few rows prove little.
+        `foreign` if the test finds more novel rows than in training, there is more than one, and even the lower end of
+        their share's interval is above `FOREIGN` times the share expected (or above halfway from that share to 1, where
+        this is less). Else `shifted` if any test rejects, and `like training` if none does. Few rows prove little.
 
     Notes
     -----
@@ -192,7 +196,7 @@ def compare_batches(profiles: dict[str, Profile], training: Training) -> dict[st
 
 
 def departures(drift: Drift) -> dict[str, float]:
-    """By test, how far a batch is from training in units of what the test allows: 1 is its limit, 10 or more is 10."""
+    """By test, how far a batch is from training in units of what the test allows: 1 is the limit, 10 or more is 10."""
 
     def evidence(p: float) -> float:
         return float(np.log(max(p, 1e-300)) / np.log(SIGNIFICANCE / 5))
@@ -204,7 +208,7 @@ def departures(drift: Drift) -> dict[str, float]:
         "distances": evidence(drift.distance_p),
         "residuals": evidence(drift.residual_p),
     }
-    return {test: min(value, 10.0) for test, value in found.items()}
+    return {test: min(value, MOST) for test, value in found.items()}
 
 
 def exact_p(a: int, n: int, b: int, m: int) -> float:
@@ -221,7 +225,7 @@ def exact_p(a: int, n: int, b: int, m: int) -> float:
 
 
 def merge_rare(counts: np.ndarray) -> np.ndarray:
-    """Merge columns until at least 5 rows are expected in each cell of the first two rows of a table, rarest first."""
+    """Merge columns, the rarest first, until `EXPECTED` rows are expected in each cell of a table's first two rows."""
     samples = counts[:2]
     expected = samples.sum(axis=0) * samples.sum(axis=1).min() / samples.sum()
     order = np.argsort(expected, kind="stable")

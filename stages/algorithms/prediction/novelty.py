@@ -1,11 +1,11 @@
 """Which rows are unlike those in training: a small model of one half of the rows, and the other half to compare with.
 
 A model lies nearer to the rows that it was fitted to than to new ones of the same population: axes, clusters and
-centroids have all bent towards them. How far new rows lie out can therefore only be judged by rows that no part of the
-model has seen. So a second model, the detector, is fitted to a random half of the rows alone, and the other half is
-held out. New rows of the same population and the rows held out are exchangeable given the detector, whatever the
-number of rows, components or clusters: this is split conformal prediction (Papadopoulos et al. 2002), used to find
-outliers as by Bates et al. (2023), "Testing for outliers with conformal p-values".
+centroids have all bent towards them. So only rows that no part of the model has seen can tell how far out new rows lie.
+A second model, the detector, is therefore fitted to a random half of the rows alone, and the other half is held out.
+New rows of the same population and the rows held out are exchangeable given the detector, whatever the number of rows,
+components or clusters. This is split conformal prediction (Papadopoulos et al. 2002), used to find outliers as by
+Bates et al. (2023), "Testing for outliers with conformal p-values".
 
 What was tried instead, by the Kolmogorov-Smirnov statistic between what is remembered of training and 1,000 to 2,000
 new rows of the same population (8,000 WordNet senses, 0.04 to 0.06 is chance):
@@ -27,7 +27,7 @@ from stages.algorithms.principal_components import accumulate_moments, principal
 
 HALF = 8192  # rows of either half at most: more would make the limits little finer
 VARIANCE, COMPONENTS = 0.5, 64  # share of the variance in the detector's components, and how many they may be
-TAIL = 5  # rows beyond a limit, expected, below which the limit is drawn from the shape of the tail
+TAIL = 5  # if fewer rows than these are expected beyond a limit, it is drawn from the shape of the tail
 CLOSE = 1e-5  # a cosine distance that single precision cannot tell from 0
 THIN = 1e-2  # of the rows' distance from their mean: a residual that single precision cannot tell from 0
 
@@ -121,13 +121,13 @@ def novelty_limits(
     Returns
     -------
     distance_limit, residual_limit : float
-        Infinite where fewer than two rows were held out. Well above rounding, so that a copy of a known row stays
-        within.
+        Infinite where fewer than two rows were held out. Above rounding, so that a copy of a known row stays within.
 
     Notes
     -----
-    Both limits lie as many spreads above the median, the spread being what lies between the median and the ninth
-    decile: one number, the quantile of the larger of the two, decides.
+    The spread of distances, and that of residuals, is what lies between their median and their ninth decile. Both
+    limits lie equally many spreads above the median. So one number decides about both: a row counts by the larger of
+    its two, and the limit is a quantile of these.
     """
     if len(distances) < 2:
         return np.inf, np.inf
@@ -136,6 +136,7 @@ def novelty_limits(
     middle, ninth = np.quantile(values, [0.5, 0.9], axis=1)
     spread = np.maximum(ninth - middle, rounding)
     farthest = ((values - middle[:, None]) / spread[:, None]).max(axis=0)
+    # A little above the quantile, so that rounding puts no copy of a known row beyond it.
     distance_limit, residual_limit = middle + upper_limit(farthest, 1 - quantile) * spread + [1, 1e-2] * rounding
     return float(distance_limit), float(residual_limit)
 

@@ -1,4 +1,4 @@
-"""New embeddings to clusters: the whole chain in double precision, and in single precision where that is safe."""
+"""From new embeddings to clusters: in single precision where that is safe, in double where it is not."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +10,10 @@ from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.prediction.novelty import Detector, measure_rows, without_rounding
 from stages.algorithms.principal_components import Reduction, reduce_rows
 
-LARGEST = 1e150  # length of a row, about the mean and reduced: double precision can sum the square
+LONGEST = 1e150  # length of a row, both about the mean and reduced: up to it double precision can sum the squares
+# A vector with a relative error below SMALL turns by no more than SECOND_ORDER times what first-order bounds say:
+# 1 / (1 - SMALL) is 1.053.
+SMALL, SECOND_ORDER = 0.05, 1.1
 
 
 class Model(NamedTuple):
@@ -38,13 +41,14 @@ class Classified(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """A model as few single-precision products, and what bounds their rounding.
+    """A model made of few single-precision products, and bounds of what these round.
 
-    A row's reduction, and its components in the detector, are one affine map together, `(x - mean) @ matrix + offset`,
-    and a regression on `1 - similarity` is one on similarities. Not folded: the centring into the offset, because
-    subtracting costs nothing where half precision is widened anyway and keeps the digits of rows that lie far from the
-    origin; and the centroids into the matrix, because the cosine divides by the length of the reduced row, which takes
-    all its components to know.
+    Two things are folded. A row's reduction and its components in the detector are one affine map,
+    `(x - mean) @ matrix + offset`. The regression on distances, `1 - similarity`, is one on similarities.
+
+    Two things are not. The centring stays outside of the offset: subtracting keeps the digits of rows that lie far from
+    the origin, and costs nothing where half precision is widened anyway. The centroids stay outside of the matrix: the
+    cosine divides by the length of the reduced row, which takes all components of the reduced row to know.
     """
 
     model: Model
@@ -59,15 +63,15 @@ class Folded(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Worst-case rounding, each as a multiple of a row's length about the mean plus a constant."""
+    """Worst-case rounding in single precision; a pair is a multiple of a row's length about the mean, and a rest."""
 
     reduced: tuple[float, float]  # of the reduced row, in length
     near: tuple[float, float]  # of its components in the detector, in length
-    scores: tuple[np.ndarray, np.ndarray]  # (k,) of a score less any other, times the length of the reduced row
-    score: float  # of that difference, from all that follows the reduction
-    similarity: float  # of a similarity to a group, from all that follows the components
-    square: tuple[float, float, float]  # of the squared residual: square, multiple, constant
-    least: float  # squared length, also reduced, from which on these hold: below, sums of squares underflow
+    scores: tuple[np.ndarray, np.ndarray]  # (k,) each, of a score less any other, times the reduced row's length
+    score: float  # of that difference, from what is computed after the reduction
+    similarity: float  # of a similarity to a group, from what is computed after the components
+    square: tuple[float, float, float]  # of the squared residual: multiples of square and length, and a rest
+    least: float  # squared length, also reduced, below which these do not hold, because sums of squares underflow
 
 
 def classify_rows(rows: np.ndarray, model: Model) -> Classified:
@@ -80,7 +84,7 @@ def classify_rows(rows: np.ndarray, model: Model) -> Classified:
     Returns
     -------
     Classified
-        The `residual` of a row longer than `LARGEST` is NaN: nothing else that is said of it means anything.
+        The `residual` of a row longer than `LONGEST` is NaN; what else is said of that row means nothing.
     """
     everything = np.arange(len(rows))
     rows = np.asarray(rows, dtype=np.float64)
@@ -93,7 +97,7 @@ def classify_rows(rows: np.ndarray, model: Model) -> Classified:
         second = np.partition(probabilities, -2, axis=1)[:, -2]
         group_distance, residual = measure_rows(rows, model.detector)
         lengths = np.hypot(np.linalg.norm(rows - model.reduction.mean, axis=1), np.linalg.norm(reduced, axis=1))
-        single_residual = np.where(lengths < LARGEST, residual, np.nan).astype(np.float32)  # infinite beyond the range
+        single_residual = np.where(lengths < LONGEST, residual, np.nan).astype(np.float32)  # infinite beyond float32
     return Classified(
         cluster=cluster.astype(np.int32),
         probability=best.astype(np.float32),
@@ -111,9 +115,9 @@ def fold_model(model: Model) -> Folded:
     Notes
     -----
     A sum of n products rounded to unit roundoff u is off by at most n u / (1 - n u) times the sum of their magnitudes,
-    in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1); the
-    magnitudes are bounded by Cauchy and Schwarz. Nothing is assumed about rounding being random. That is so as long as
-    nothing underflows: of rows too short for that, and of all rows where the scales are, nothing is clear.
+    in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1). The
+    magnitudes are bounded by the inequality of Cauchy and Schwarz. So the bounds hold in the worst case, and do not
+    suppose that rounding is random. They hold as long as nothing underflows: shorter rows are left to double precision.
     """
     reduction, detector, columns = model.reduction, model.detector, len(model.reduction.mean)
     d, q = len(reduction.components), len(detector.components)
@@ -131,7 +135,8 @@ def fold_model(model: Model) -> Folded:
 
     per_row, per_reduced = _rounding(columns + 4), _rounding(max(d, q) + max(len(directions.T), len(groups.T)) + 8)
     lengths, offsets = np.linalg.norm(matrix, axis=0), np.abs(offset)
-    # What a component adds to a score less another: (d, k) for each. An error has a part along and a part across it.
+    # (d, k) for each cluster: what a component adds to its score less that of each other cluster. An error of the
+    # reduced row has a part along these directions and a part across them.
     differences = (directions @ (coef - model.coef).T for coef in model.coef)
     scores = [
         [
@@ -141,7 +146,7 @@ def fold_model(model: Model) -> Folded:
         for axes in differences
     ]
     near = per_row * np.sqrt(q), per_row * np.linalg.norm(offsets[d:])  # axes are orthonormal, columns of length 1
-    with np.errstate(over="ignore"):  # what becomes infinite leaves nothing clear
+    with np.errstate(over="ignore"):  # with an infinite entry no row is clear, and double precision decides all
         matrix, offset = matrix.astype(np.float32), offset.astype(np.float32)
     return Folded(
         model=model,
@@ -173,7 +178,7 @@ def classify_chunks(chunks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
 def classify_chunk(
     rows: np.ndarray, centred: np.ndarray, squared_lengths: np.ndarray, folded: Folded
 ) -> tuple[Classified, int]:
-    """Predict rows in single precision, and those in double that rounding could put on another side.
+    """Predict rows in single precision, and again in double those whose cluster or novelty rounding could change.
 
     Parameters
     ----------
@@ -187,19 +192,19 @@ def classify_chunk(
     Returns
     -------
     found : Classified
-        `cluster` and `novel` are those of `classify_rows`, but where even that has a tie to within double rounding.
+        `cluster` and `novel` are those of `classify_rows`, except where these are a tie within double rounding.
     settled : int
-        Rows that double precision had to settle: those nearer to a border between clusters, or to a limit of
+        Rows that double precision had to decide: they lie nearer to a border between clusters, or to a limit of
         novelty, than the worst rounding.
 
     Notes
     -----
-    Time O(n columns d), of which the one product with `matrix` is most; memory O(n d).
+    Time O(n columns d), most of it for the one product with `matrix`; memory O(n d).
     """
     model, bounds, everything = folded.model, folded.bounds, np.arange(len(rows))
     d = len(folded.directions)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # The bounds of a row that overflows, or has no direction, are NaN or infinite, and nothing is clear of those.
+        # A row that overflows, or has no direction, has bounds that are NaN or infinite, and so is never clear.
         components = centred @ folded.matrix  # (n, columns) @ (columns, d + q)
         components += folded.offset
         reduced, near = components[:, :d], components[:, d:]
@@ -222,16 +227,17 @@ def classify_chunk(
         group_distance = 1 - (near @ folded.groups).max(axis=1) / near_lengths  # (n, q) @ (q, groups)
         squared_residual = squared_lengths - squared_near
 
-        # The relative errors of the reduced row and of its components in the detector.
+        # The relative errors of the reduced row and of its components in the detector. Dividing by a length that has
+        # the same error doubles the error of a similarity; the bounds of scores hold both parts already.
         turned = (bounds.reduced[0] * radii + bounds.reduced[1]) / lengths
         near_turned = (bounds.near[0] * radii + bounds.near[1]) / near_lengths
-        doubt = 1.1 * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
+        doubt = SECOND_ORDER * (bounds.scores[0][cluster] * radii + bounds.scores[1][cluster]) / lengths + bounds.score
         square_doubt = bounds.square[0] * squared_lengths + bounds.square[1] * radii + bounds.square[2]
         clear = (
             (np.minimum(squared_lengths, np.minimum(squared, squared_near)) > bounds.least)
-            & (np.maximum(turned, near_turned) < 0.05)
+            & (np.maximum(turned, near_turned) < SMALL)
             & (gap > doubt)
-            & (np.abs(group_distance - model.distance_limit) > 2.2 * near_turned + bounds.similarity)
+            & (np.abs(group_distance - model.distance_limit) > 2 * SECOND_ORDER * near_turned + bounds.similarity)
             & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)
         )
         group_distance, residual = without_rounding(

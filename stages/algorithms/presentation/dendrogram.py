@@ -10,8 +10,8 @@ from stages.algorithms.centroids import cosine_distances
 def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, bool]:
     """The merges that join k clusters into one.
 
-    Where the clusters are a cut of the tree, these are its last k - 1 merges. Clusters that are none (consolidated, or
-    found by another method) are joined by average linkage of their centroids instead.
+    Where the clusters are a cut of the tree, these are its last k - 1 merges. Where they are not (consolidated, or found
+    by another method), they are joined by average linkage of their centroids instead.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -
     Returns
     -------
     merges : ndarray of shape (k - 1, 4), float64
-        As in a SciPy linkage matrix, leaf c being cluster c; the last column counts rows where the clusters are a cut
-        of the tree, and clusters where not.
+        As in a SciPy linkage matrix; leaf c is cluster c. The last column counts rows where the clusters are a cut of
+        the tree, and clusters where they are not.
     is_cut : bool
     """
     k = len(centroids)
@@ -97,10 +97,10 @@ class Layout(NamedTuple):
 
 
 def layout_tree(merges: np.ndarray) -> Layout:
-    """Lay a tree out such that no two of its lines cross.
+    """Lay a tree out so that no two of its lines cross.
 
-    Leaves begin a tenth of the heights' span below the lowest merge, not at 0: at 768 dimensions even the first merges
-    lie far from it.
+    Leaves begin a tenth of the heights' span, and at least 0.01, below the lowest merge. They do not begin at 0,
+    because at 768 dimensions even the first merges lie far from it.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 LETTER = re.compile(r"[^\W\d_]")
 # Scripts without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han): their runs are cut into pairs.
 UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)")
-FREQUENT = 0.1
+FREQUENT = 0.1  # share of all texts; words in more of them are "frequent" stop words
 
 
 def split_words(text: str) -> list[str]:
@@ -24,7 +24,7 @@ def split_words(text: str) -> list[str]:
         if not LETTER.search(run):
             continue
         for i, part in enumerate(UNSPACED.split(run)):
-            if i % 2:
+            if i % 2:  # odd places hold what the pattern matched
                 words.extend(part[j : j + 2] for j in range(max(1, len(part) - 1)))
             elif len(part) > 1:
                 words.append(part)

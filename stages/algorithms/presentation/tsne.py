@@ -1,4 +1,4 @@
-"""A map in two dimensions on which near rows stay near."""
+"""A map in two dimensions on which near rows stay near, by t-SNE."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,11 @@ import numpy as np
 
 from stages.algorithms.centroids import cosine_distances
 
-ITERATIONS = 1000  # openTSNE's defaults: 250 with early exaggeration, 500 without, 250 to place new rows
-THREADED_ROWS = 2_000  # fewer are done before a second thread has paid off, and wait for it on a busy machine
+PLACING = 250  # iterations that place new rows; this and the rest of ITERATIONS are openTSNE's defaults
+ITERATIONS = 250 + 500 + PLACING  # with early exaggeration, without it, and for new rows
+REPORTED = 50  # iterations between two reports of progress
+# Fewer rows are mapped on one thread: a second costs more than it saves, and on a busy machine one waits for the other.
+THREADED_ROWS = 2_000
 
 
 def fit_map(
@@ -20,10 +23,11 @@ def fit_map(
     """t-SNE of rows by cosine distance, and new rows placed on the same map.
 
     openTSNE from a PCA start, learning rate n / 12 (Kobak & Berens 2019). A new row starts at its nearest row and is
-    drawn by rows alone (Policar, Strazar & Zupan 2023): new rows do not move the map nor each other, and one that
-    equals a row ends on it. On 1,500 rows of the demonstration data it is 4 % of the way to the row's neighbour off in
-    the median; where rows crowd, up to a third. (From openTSNE's own start, the median of nearest rows, 8 % ended
-    elsewhere instead of 0.1 %, and the divergence of new rows was a tenth higher.)
+    drawn by rows alone (Policar, Strazar & Zupan 2023): new rows move neither the map nor each other, and a new row
+    that equals a row of the map ends on it. How nearly was measured with 1,500 rows of the demonstration data: it ends
+    beside that row by 4 % of the way to the row's neighbour in the median, and by up to a third where rows crowd.
+    openTSNE itself would start a new row at the median of its nearest rows. From there 8 % of these rows ended
+    elsewhere on the map, instead of 0.1 %, and the divergence of new rows was a tenth higher.
 
     Parameters
     ----------
@@ -34,7 +38,7 @@ def fit_map(
         Effective number of neighbours; lowered to (n - 1) / 3 where there are too few rows for it.
     seed : int
     progress : callable
-        Told how many more of ITERATIONS iterations are done.
+        Told now and then how many more of ITERATIONS iterations are done.
 
     Returns
     -------
@@ -47,11 +51,11 @@ def fit_map(
     neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration. openTSNE's other gradient, by FFT,
     is linear in the area of the map: where that grows with n, it took three times as long at 6,000 to 100,000 rows.
 
-    One component (d = 1) is no subject for t-SNE, whose cosine distances know its sign only: it is the first axis of
-    the map itself, and the second is 0.
+    Cosine distances between rows of one component (d = 1) depend on the signs alone, so t-SNE has nothing to map. The
+    component itself is then the first axis of the map, and the second is 0.
     """
     if rows.shape[1] == 1:
-        scale = 100.0 / np.abs(rows).max()  # as wide as t-SNE draws; two decimals are kept of it
+        scale = 100.0 / np.abs(rows).max()  # about as wide as a map by t-SNE: two decimals of it are kept
         return tuple(np.column_stack([scale * part, np.zeros(len(part))]) for part in (rows, new_rows))
     from openTSNE import TSNE
 
@@ -68,15 +72,16 @@ def fit_map(
         initialization="pca",
         random_state=seed,
         n_jobs=1 if n < THREADED_ROWS else -1,
-        callbacks=lambda iteration, error, positions: progress(50),
-        callbacks_every_iters=50,
+        callbacks=lambda iteration, error, positions: progress(REPORTED),
+        callbacks_every_iters=REPORTED,
     ).fit(rows)
     positions = np.array(embedding)
     if len(new_rows) == 0:
         return positions, np.empty((0, 2))
-    # As `embedding.transform` with its defaults, which moves the map under the positions: it centres it for FFT first.
+    # `embedding.transform` with its defaults, but for the start. It cannot be called itself: it centres the map, as the
+    # gradient by FFT needs it, and so moves it under the positions that were just taken.
     placed = embedding.prepare_partial(new_rows, initialization="median", k=1, perplexity=min(5, perplexity))
-    placed.optimize(250, learning_rate=0.1, exaggeration=1.5, momentum=0.8, max_grad_norm=0.25, inplace=True)
+    placed.optimize(PLACING, learning_rate=0.1, exaggeration=1.5, momentum=0.8, max_grad_norm=0.25, inplace=True)
     return positions, np.array(placed)
 
 
@@ -95,5 +100,5 @@ def sample_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    turn = np.arange(len(labels)) - np.repeat(starts, sizes)  # a row's place in the shuffled order of its cluster
+    turn = np.arange(len(labels)) - np.repeat(starts, sizes)  # a row's place among the shuffled rows of its cluster
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
