@@ -10,8 +10,8 @@ from stages.algorithms.centroids import cosine_distances
 def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, bool]:
     """The merges that join k clusters into one.
 
-    Where the clusters are a cut of the tree, these are its last k - 1 merges. Where they are not (consolidated, or found
-    by another method), they are joined by average linkage of their centroids instead.
+    Where the clusters are a cut of the tree, these are its last k - 1 merges. Where they are not (consolidated, or
+    found by another method), they are joined by average linkage of their centroids instead.
 
     Parameters
     ----------
