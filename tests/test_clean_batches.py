@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +43,16 @@ class Case(NamedTuple):
     standardize: bool = True
 
 
+@cache
+def read_senses() -> np.ndarray:
+    """The embeddings of the demonstration data: (8000, 768)."""
+    return np.concatenate([np.load(path) for path in sorted((ROOT / "data").glob("embeddings_*/*.npy"))])
+
+
 def draw(data: str, count: int, rng: np.random.Generator) -> np.ndarray:
     """Rows of a population: (count, columns)."""
-    if data == "senses":  # real embeddings, of which there are 8,000
-        rows = np.concatenate([np.load(path) for path in sorted((ROOT / "data").glob("embeddings_*/*.npy"))])
-        return rows[rng.permutation(len(rows))[:count]].astype(np.float64)
+    if data == "senses":
+        return read_senses()[rng.permutation(8000)[:count]].astype(np.float64)
     if data == "blobs":
         centers = np.random.default_rng(0).normal(size=(12, 100))
         return centers[rng.integers(12, size=count)] + rng.normal(size=(count, 100))

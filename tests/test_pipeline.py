@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +26,7 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DEMO = ROOT / "data" / "embeddings_clu"
 
 
+@cache
 def imported_files(path: Path) -> set[str]:
     """Project files that a module imports, directly or through others; packages' __init__ files aside."""
     found = set()

@@ -27,7 +27,7 @@ from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 class Findings(NamedTuple):
@@ -43,7 +43,7 @@ class Findings(NamedTuple):
     rows: int
     components: int
     part_rows: int
-    table: list[Row]  # one of each method that was fitted
+    table: list[TableRow]  # one of each method that was fitted
     left_out: dict[str, str]  # why, by the name of each method that was not
     curves: dict[str, Curve]  # over k, of each method that has one
     band_k: np.ndarray
@@ -53,7 +53,7 @@ class Findings(NamedTuple):
     part_curves: np.ndarray  # (parts, k of the grid) float64, agreement of the cuts with those of the tree of a part
     agreement: np.ndarray
     jaccards: np.ndarray
-    eps_table: list[Row]
+    eps_table: list[TableRow]
     departure: tuple[float, float] | Refusal
 
 
@@ -142,7 +142,7 @@ def compare_methods(
     )  # fmt: skip
 
 
-def full_table(findings: Findings) -> list[Row]:
+def full_table(findings: Findings) -> list[TableRow]:
     """A row for every method, those left out with the reason and nothing else."""
     empty = dict.fromkeys(findings.table[0])
     left_out = [empty | {"method": name, "left_out": reason} for name, reason in findings.left_out.items()]
@@ -173,7 +173,7 @@ def figures(findings: Findings) -> dict[str, Any]:
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
-def _search(case: _Case) -> tuple[list[Row], float | None, EpsSearch | Refusal]:
+def _search(case: _Case) -> tuple[list[TableRow], float | None, EpsSearch | Refusal]:
     """What DBSCAN finds at each eps, the eps to compare by, and the search itself."""
     dbscan, parameters = METHODS["dbscan"], case.parameters
     search = attempt(dbscan.search, case.rows, parameters)
@@ -187,7 +187,7 @@ def _search(case: _Case) -> tuple[list[Row], float | None, EpsSearch | Refusal]:
     return table, float(search.eps[at]), search
 
 
-def _eps_row(case: _Case, search: EpsSearch, i: int) -> Row:
+def _eps_row(case: _Case, search: EpsSearch, i: int) -> TableRow:
     measured = measure_partition(case.rows, search.labels[i], case.parameters["min_cluster_size"])
     return {"eps": search.eps[i], "clusters": measured.pop("k"), **measured}
 
@@ -199,7 +199,7 @@ def _eps_in_use(search: EpsSearch, in_use: np.ndarray) -> int:
     return same[0]
 
 
-def _best_eps(table: list[Row], max_noise: float) -> int:
+def _best_eps(table: list[TableRow], max_noise: float) -> int:
     """The eps of the lowest Davies-Bouldin score within the noise allowed; of the most clusters if there is none."""
     scores = [
         np.nan if row["davies_bouldin"] is None or row["noise_share"] > max_noise else row["davies_bouldin"]
@@ -300,7 +300,7 @@ def _mean_over_parts(jaccards: np.ndarray) -> np.ndarray:
     return np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
 
 
-def _table_row(case: _Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> Row:
+def _table_row(case: _Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:
     return {
         "method": name,
         **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"]),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.algorithms.comparison.findings import Findings, Row
+from stages.algorithms.comparison.findings import Findings, TableRow
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.partitions.criteria import highest_gap
 from stages.algorithms.partitions.processes import Refusal
@@ -89,7 +89,7 @@ def _null(f: Findings) -> str:
     )
 
 
-def _guards(f: Findings, own: Row) -> str:
+def _guards(f: Findings, own: TableRow) -> str:
     noise = f", {own['noise_share']:.1%} of the rows are noise" if own["noise_share"] else ""
     return (
         f"**Guards.** The largest cluster holds {own['largest_share']:.1%} of the rows, {own['small_clusters']} of "
@@ -118,7 +118,7 @@ def _stability(f: Findings) -> str:
     )
 
 
-def _rules(f: Findings, own: Row) -> str:
+def _rules(f: Findings, own: TableRow) -> str:
     if f.method == "dbscan":
         return "**Other rules.** DBSCAN finds k itself; no rule chooses it."
     taken = ", ".join(
@@ -142,7 +142,7 @@ def _table(f: Findings) -> str:
     return "\n".join(lines)
 
 
-def _ranks(f: Findings, own: Row) -> str:
+def _ranks(f: Findings, own: TableRow) -> str:
     """Which method is best by which measure, and what preferring it would cost by the others."""
     ranked = [row for row in f.table if row["k"] == f.k and row["noise_share"] <= NOISE_ALLOWED]
     best: dict[str, list[str]] = {}
@@ -172,7 +172,7 @@ def _value(f: Findings, method: str, name: str) -> str:
     return f"{next(row for row in f.table if row['method'] == method)[name]:.3g}"
 
 
-def _cost(f: Findings, own: Row, method: str) -> str:
+def _cost(f: Findings, own: TableRow, method: str) -> str:
     other = next(row for row in f.table if row["method"] == method)
     gains, losses = [], []
     for name, (words, higher) in MEASURES.items():

@@ -11,7 +11,7 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size, unit_vectors
 from stages.algorithms.silhouettes import silhouettes_by_distances
 
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 2048  # handled at a time: half as many as elsewhere, since a block meets the clusters of all cuts
 
 
 class CutScores(NamedTuple):

@@ -4,16 +4,14 @@ A new method of scikit-learn is a `TypedDict` of its parameters and a row of `ME
 the stages take and what stands in the comparison follow from these.
 """
 
-from typing import Annotated, Literal, TypedDict, get_args, get_type_hints
+from typing import Annotated, Literal, TypedDict, get_type_hints
 
 from annotated_types import Interval
 
 from stages.algorithms.partitions.candidates import Dbscan, Estimator, Method, TreeCuts
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.estimators import refuse_covariance
-
-Linkage = Literal["average", "complete", "single", "ward"]
-LINKAGES = get_args(Linkage)
+from stages.algorithms.tree.linkage import LINKAGES, Linkage
 
 
 class KMeansParameters(TypedDict):
