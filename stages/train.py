@@ -70,8 +70,8 @@ def _log_scores(validated: Validated, rows: int, folds: int) -> None:
     log.info("multinomial logistic regression on the distances of %d rows to %d centroids", rows, k)
     if scores["clusters_below_folds"]:
         log.warning(
-            "%d of the %d clusters have fewer rows than the %d folds: their rows count as misclassified where the model "
-            "has not seen the cluster",
+            "%d of the %d clusters have fewer rows than the %d folds: their rows count as misclassified where the "
+            "model has not seen the cluster",
             scores["clusters_below_folds"],
             k,
             folds,
