@@ -80,6 +80,9 @@ class Project:
         self.run("git", "config", "user.email", "tests@example.com")
         self.run("git", "config", "user.name", "tests")
 
+    def copy_to(self, folder: Path) -> "Project":
+        return at(shutil.copytree(self.folder, folder))
+
     def write_batch(self, name: str, rows: np.ndarray, texts: list[dict] | None = None) -> None:
         path = self.folder / "data" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +203,7 @@ def at(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
-    """The blobs after `dvc repro`, committed; lines it `said` begin with seconds. Who changes anything takes a copy."""
+    """The blobs after `dvc repro`, committed; lines it `said` begin with seconds. DVC is run in copies only."""
 
     def make(folder: Path) -> str:
         folder.mkdir()
@@ -215,11 +218,10 @@ def finished(tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="session")
 def narrowed(finished, tmp_path_factory) -> Project:
-    """The finished project after an experiment with fewer clusters; what is committed is as before."""
+    """The finished project after an experiment with fewer clusters; the commit is as before. Tests take a copy."""
 
     def make(folder: Path) -> str:
-        shutil.copytree(finished.folder, folder)
-        return at(folder).run("dvc", "exp", "run", "-S", "k_max=4").stdout
+        return finished.copy_to(folder).run("dvc", "exp", "run", "-S", "k_max=4").stdout
 
     return make_once(tmp_path_factory, "narrowed", make)
 
@@ -227,4 +229,4 @@ def narrowed(finished, tmp_path_factory) -> Project:
 @pytest.fixture
 def copy(finished, tmp_path) -> Project:
     """The finished project in a folder of its own."""
-    return at(shutil.copytree(finished.folder, tmp_path / "copy"))
+    return finished.copy_to(tmp_path / "copy")

@@ -6,14 +6,13 @@ come out of every decision: components, labels, predicted clusters, novelty and 
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, TWO_CORES, Project, at, make_blobs
+from conftest import ROOT, TWO_CORES, Project, make_blobs
 from threadpoolctl import threadpool_info
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -64,7 +63,7 @@ ANOTHER_PLACE = {"LC_ALL": "C", "LANG": "tr_TR.UTF-8", "TZ": "Pacific/Chatham", 
     ],
 )
 def test_a_forced_repro_gives_the_same_bytes(finished, tmp_path, folder, environment):
-    project = at(shutil.copytree(finished.folder, tmp_path / folder))
+    project = finished.copy_to(tmp_path / folder)
     said = project.run("dvc", "repro", "--force", **environment).stdout
     assert re.findall(r"Running stage '(\w+)'", said) == STAGES
     files, before = project.digests(), finished.digests()

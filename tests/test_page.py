@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Project, at
+from conftest import ROOT, Project
 
 selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -40,7 +40,7 @@ return marks;
 @pytest.fixture
 def project(narrowed, tmp_path) -> Project:
     """Texts that break pages, committed, then run again with fewer clusters; a folder of its own for the page."""
-    return at(shutil.copytree(narrowed.folder, tmp_path / "project"))
+    return narrowed.copy_to(tmp_path / "project")
 
 
 @pytest.fixture
