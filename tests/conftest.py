@@ -166,10 +166,7 @@ TEXTS = [
 
 
 def write_blobs(project: Project, seed: int = 0) -> None:
-    """Six blobs in two batches to cluster, one with texts, and one to classify; a repro takes seconds.
-
-    Large enough that sums are split over the threads of BLAS.
-    """
+    """Six blobs in two batches to cluster, one with texts, and one to classify; a repro takes seconds."""
     rows, blobs = make_blobs(400, 40, 6, seed)
     texts = [{"text": TEXTS[i % len(TEXTS)], "topic": f"topic {blob}"} for i, blob in enumerate(blobs[:150].tolist())]
     project.write_batch("embeddings_clu/a", rows[:150], texts)
