@@ -117,7 +117,7 @@ def test_the_peak_of_a_stage_that_streams_does_not_depend_on_the_number_of_rows(
         assert np.load(project.folder / "data/reduced.npy", mmap_mode="r").shape[0] == rows
 
 
-@pytest.mark.parametrize(("linkage", "few"), [("average", 8000), ("ward", 8000), ("single", 2000)])
+@pytest.mark.parametrize(("linkage", "few"), [("average", 8000), ("ward", 8000), ("single", 4000)])
 def test_the_tree_takes_no_more_bytes_a_row_than_its_docstring_states(linkage, few):
     d = 64
     less, more = (peak_beyond(TREE, str(n), str(d), linkage, OPENBLAS_NUM_THREADS="1") for n in (few, 3 * few))
