@@ -1,32 +1,28 @@
-"""What the comparison plots: its data, and PNG pictures of it for the README and for people without a browser."""
+"""The pictures of the comparison: the null band, stability, the search of eps, and every method over k."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from stages.algorithms.comparison.findings import Findings
 from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
 from stages.algorithms.comparison.variants import CURVES
-from stages.pictures.style import LINE, MARK, Points, pyplot
-from stages.runtime import record
-from stages.runtime.arrays import replacing
+from stages.pictures.style import LINE, MARK, Points, captions, pyplot, write_plot
 
-plt = pyplot()
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_plots(plots: Path, findings: Findings) -> None:
-    """Write the data and the picture of each of `PICTURES` into a folder."""
+    """Write the data and the picture of each plot into a folder; a picture of no data says that it is left out."""
     for name, points in plot_points(findings).items():
-        record.write_plot(plots / f"{name}.json", points)
-        with replacing(plots / f"{name}.png") as temporary:
-            save_picture(name, points, temporary)
+        write_plot(plots, name, points, DRAW[name] if points else draw_nothing)
 
 
 def plot_points(findings: Findings) -> dict[str, Points]:
-    """The data of each of `PICTURES`."""
+    """The data of each plot, by its name."""
     band, agreements = findings.band, findings.part_curves
     points = {
         "null_band": _points(
@@ -49,65 +45,63 @@ def plot_points(findings: Findings) -> dict[str, Points]:
     return points
 
 
-def draw_null_band(points: Points) -> Figure:
+def draw_null_band(points: Points) -> "Figure":
     """The score over k, with the mean and range of the references."""
-    figure, axes = plt.subplots()
+    figure, axes = pyplot().subplots()
     k = _column(points, "k")
     axes.fill_between(k, _column(points, "null_low"), _column(points, "null_high"), color="#bbbbbb", linewidth=0)
     axes.plot(k, _column(points, "null_mean"), color="#666666", linestyle="--", label="mean and range without clusters")
     axes.plot(k, _column(points, "davies_bouldin"), color=LINE, marker=".", label="the data")
     beating = sum(point["beats_null"] for point in points)
-    axes.set(xlabel="number of clusters k", ylabel="Davies-Bouldin score (lower is better)")
+    title = f"{beating} of {len(points)} k beat data without clusters"
+    axes.set(**captions("null_band", title=title, ylabel="Davies-Bouldin score (lower is better)"))
     axes.legend(frameon=False)
-    axes.set_title(f"{beating} of {len(points)} k beat data without clusters")
     return figure
 
 
-def draw_stability(points: Points) -> Figure:
+def draw_stability(points: Points) -> "Figure":
     """The agreement of cuts on parts of the rows over k, with its range."""
-    figure, axes = plt.subplots()
+    figure, axes = pyplot().subplots()
     k = _column(points, "k")
     axes.fill_between(k, _column(points, "low"), _column(points, "high"), color=LINE, alpha=0.2, linewidth=0)
     axes.plot(k, _column(points, "agreement"), color=LINE, marker=".")
-    axes.set(
-        xlabel="number of clusters k", ylabel="adjusted Rand index", ylim=(min(0, _column(points, "low").min()), 1)
-    )
-    axes.set_title("Agreement with the tree of a part of the rows: mean and range")
+    axes.set(**captions("stability"), ylim=(min(0, _column(points, "low").min()), 1))
     return figure
 
 
-def draw_cluster_stability(points: Points) -> Figure:
+def draw_cluster_stability(points: Points) -> "Figure":
     """How well each cluster is found again."""
-    figure, axes = plt.subplots()
+    figure, axes = pyplot().subplots()
     axes.bar(_column(points, "cluster"), _column(points, "jaccard"), color=LINE, width=0.85)
     axes.axhline(STABLE, color=LINE, linestyle="--", linewidth=1, label=f"stable from {STABLE}")
     axes.axhline(DOUBTFUL, color=MARK, linestyle="--", linewidth=1, label=f"not to be trusted below {DOUBTFUL}")
-    axes.set(xlabel="cluster", ylabel="mean Jaccard index", ylim=(0, 1))
+    # What the page says of the limits, lines say here.
+    title = "How well each cluster is found again in parts of the rows"
+    axes.set(**captions("cluster_stability", title=title), ylim=(0, 1))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(visible=False, axis="x")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.set_title("How well each cluster is found again in parts of the rows")
     return figure
 
 
-def draw_eps_search(points: Points) -> Figure:
+def draw_eps_search(points: Points) -> "Figure":
     """What becomes of the rows over eps: noise, the largest cluster, the other clusters."""
-    figure, axes = plt.subplots()
+    figure, axes = pyplot().subplots()
     noise, largest = _column(points, "noise_share"), _column(points, "largest_share")
     shares = [largest, 1 - noise - largest, noise]
     labels = ["in the largest cluster", "in other clusters", "noise"]
     axes.stackplot(_column(points, "eps"), shares, labels=labels, colors=[LINE, MARK, "#bbbbbb"])
-    axes.set(xlabel="eps, cosine distance", ylabel="share of the rows", ylim=(0, 1))
+    # The page shows one of these shares.
+    axes.set(**captions("eps_search", title="DBSCAN: where the rows go"), ylim=(0, 1))
     axes.margins(x=0)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.set_title("DBSCAN: where the rows go")
     return figure
 
 
-def draw_methods(points: Points) -> Figure:
-    """One score over k, a line a method; consolidated cuts are dashed."""
-    figure, axes = plt.subplots()
-    score = next(name for name in points[0] if name not in ("method", "k"))
+def draw_methods(points: Points, criterion: str) -> "Figure":
+    """The score that a criterion reads over k, a line a method; consolidated cuts are dashed."""
+    figure, axes = pyplot().subplots()
+    score = CURVES[criterion]
     names = list(dict.fromkeys(point["method"] for point in points))
     plain = list(dict.fromkeys(name.removesuffix(" consolidated") for name in names))
     for name in names:
@@ -115,34 +109,22 @@ def draw_methods(points: Points) -> Figure:
         color = f"C{plain.index(name.removesuffix(' consolidated'))}"
         style = "-" if name in plain else "--"
         axes.plot(_column(own, "k"), _column(own, score), style, color=color, linewidth=1.3, label=name)
-    axes.set(xlabel="number of clusters k", ylabel=SCORES[score])
+    axes.set(**captions(f"methods_{criterion}"))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.set_title("Every method over k")
     return figure
 
 
-SCORES = {"davies_bouldin": "Davies-Bouldin score", "silhouette": "mean silhouette", "inertia": "inertia"}
-
-PICTURES: dict[str, Callable[[Points], Figure]] = {
+DRAW = {
     "null_band": draw_null_band,
     "stability": draw_stability,
     "cluster_stability": draw_cluster_stability,
     "eps_search": draw_eps_search,
-    "methods_davies_bouldin": draw_methods,
-    "methods_silhouette": draw_methods,
-    "methods_elbow": draw_methods,
-}
+} | {f"methods_{criterion}": partial(draw_methods, criterion=criterion) for criterion in CURVES}
 
 
-def save_picture(name: str, points: Points, path: Path) -> None:
-    """Draw one of `PICTURES`; the same points give the same bytes. Without points it says that it is left out."""
-    figure = PICTURES[name](points) if points else _draw_nothing()
-    figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-
-
-def _draw_nothing() -> Figure:
-    figure, axes = plt.subplots()
+def draw_nothing(points: Points) -> "Figure":
+    """A picture that says where to read why there is nothing to draw."""
+    figure, axes = pyplot().subplots()
     axes.set_axis_off()
     axes.text(0.5, 0.5, "left out; metrics/compare/verdict.md says why", ha="center")
     return figure
