@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from annotated_types import Interval
+from threadpoolctl import threadpool_limits
 
 from stages.algorithms.classifier import Validated, fit_and_validate
 from stages.algorithms.prediction.model import make_half
@@ -56,8 +57,9 @@ def train(
     _log_scores(validated, len(rows), classifier["folds"])
 
     fitted_half, held_out_half = draw_halves(n, seed)
-    detector = fit_detector(read_chosen(batches, fitted_half), seed)
-    held_out = measure_rows(read_chosen(batches, held_out_half), detector)
+    with threadpool_limits(1):  # sums split over threads round otherwise
+        detector = fit_detector(read_chosen(batches, fitted_half), seed)
+        held_out = measure_rows(read_chosen(batches, held_out_half), detector)
     half = make_half(validated.fitted, rows, validated.predicted, noise, reduced_by, detector, held_out)
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))

@@ -166,8 +166,11 @@ TEXTS = [
 
 
 def write_blobs(project: Project, seed: int = 0) -> None:
-    """Six blobs in two batches to cluster, one with texts, and one to classify; a repro takes seconds."""
-    rows, blobs = make_blobs(400, 40, 6, seed)
+    """Six blobs in two batches to cluster, one with texts, and one to classify; a repro takes seconds.
+
+    So wide that OpenBLAS splits the sums over threads, and the last digits show it where a stage lets it.
+    """
+    rows, blobs = make_blobs(400, 100, 6, seed)
     texts = [{"text": TEXTS[i % len(TEXTS)], "topic": f"topic {blob}"} for i, blob in enumerate(blobs[:150].tolist())]
     project.write_batch("embeddings_clu/a", rows[:150], texts)
     project.write_batch("embeddings_clu/b", rows[150:300])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Project, make_blobs, write_blobs
 
-ROWS, _ = make_blobs(100, 40, 6)
+ROWS, _ = make_blobs(100, 100, 6)
 # Rows in pairs about a point, and the point itself.
 CENTRED = np.concatenate([1 + ROWS, 1 - ROWS, np.ones_like(ROWS[:1])]).astype(np.float64)
 CLUSTERED, NEW = "data/embeddings_clu", "data/embeddings_classf"
@@ -122,17 +122,17 @@ FAULTS = [
     Fault("text named .npy", "reduce", writes(f"{CLUSTERED}/b.npy", b"1,2\n"), "b.npy: not a readable .npy array"),
     Fault("array of objects (pickle)", "reduce", saves(np.array([[Trap()]])), "b.npy: not a readable .npy array"),
     Fault("one dimension", "reduce", saves(ROWS[0]), "b.npy: 1 dimensions, expected 2"),
-    Fault("integers", "reduce", saves(np.ones((3, 40), int)), "b.npy: dtype int64, expected float16"),
-    Fault("complex numbers", "reduce", saves(np.ones((3, 40), complex)), "b.npy: dtype complex128"),
-    Fault("strings", "reduce", saves(np.full((3, 40), "x")), "b.npy: dtype <U1"),
-    Fault("columns differ between batches", "reduce", saves(ROWS[:9, :15]), "b.npy: 15 columns, but a.npy has 40"),
+    Fault("integers", "reduce", saves(np.ones((3, 100), int)), "b.npy: dtype int64, expected float16"),
+    Fault("complex numbers", "reduce", saves(np.ones((3, 100), complex)), "b.npy: dtype complex128"),
+    Fault("strings", "reduce", saves(np.full((3, 100), "x")), "b.npy: dtype <U1"),
+    Fault("columns differ between batches", "reduce", saves(ROWS[:9, :15]), "b.npy: 15 columns, but a.npy has 100"),
     Fault("columns differ between folders", "classify", saves(ROWS[:9, :15], f"{NEW}/new.npy"), "new.npy: 15 columns"),
-    Fault("NaN", "reduce", saves(changed(7, np.nan)), "b.npy: in row 7, 40 of 40 values are NaN or infinite"),
+    Fault("NaN", "reduce", saves(changed(7, np.nan)), "b.npy: in row 7, 100 of 100 values are NaN or infinite"),
     Fault(
         "infinity in new embeddings",
         "classify",
         saves(changed(7, np.inf), f"{NEW}/new.npy"),
-        "new.npy: in row 7, 40 of 40 values",
+        "new.npy: in row 7, 100 of 100 values",
     ),
     Fault(
         "value too large to square",

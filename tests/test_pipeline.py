@@ -149,7 +149,7 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     assert metrics["classify"]["classified"] == 100
     names = [name for stage in metrics.values() for name in stage]
     assert len(names) == len(set(names))
-    _, blobs = make_blobs(400, 40, 6)
+    _, blobs = make_blobs(400, 100, 6)
     labels = np.load(copy.folder / "data" / "labels.npy")
     table = pq.read_table(copy.folder / "data" / "predictions" / "new.parquet")
     assert table.column_names == ["row", "cluster", "probability", "margin", "distance", "novel"]
@@ -175,7 +175,7 @@ def json_rows(markdown: str) -> list[dict[str, str]]:
 
 
 def test_a_new_batch_reruns_classify_and_what_shows_its_results(copy):
-    rows, _ = make_blobs(10, 40, 6, seed=1)
+    rows, _ = make_blobs(10, 100, 6, seed=1)
     texts = [{"text": f"text {i}", "id": f"n{i}"} for i in range(10)]
     copy.write_batch("embeddings_classf/more", rows, texts)
     assert ran(copy.run("dvc", "repro").stdout) == ["classify", "describe", "visualize"]

@@ -66,7 +66,6 @@ def fit_detector(rows: np.ndarray, seed: int) -> Detector:
     centroids of clusters of all components do (3.1 %), at a fifth of their cost. Time O(n columns^2).
     """
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
 
     n, columns = rows.shape
     mean, components, centroids = rows.mean(axis=0), np.empty((0, columns)), np.empty((1, 0))
@@ -77,8 +76,7 @@ def fit_detector(rows: np.ndarray, seed: int) -> Detector:
             components = axes[: min(COMPONENTS, int(np.searchsorted(explained, VARIANCE * explained[-1])) + 1)]
             units = unit_vectors((rows - mean) @ components.T)
             groups = min(max(1, round(np.sqrt(n / 2))), len(np.unique(units.round(6), axis=0)))
-            with threadpool_limits(1):  # sums split over threads round otherwise
-                centroids = KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_
+            centroids = KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_
     spread = np.sqrt(np.square(rows - mean).sum(axis=1).mean())
     return Detector(mean, components, centroids, float(max(THIN * spread, CLOSE * np.linalg.norm(mean))))
 
