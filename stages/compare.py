@@ -11,8 +11,7 @@ from typing import Unpack
 from stages.algorithms.comparison.findings import compare_methods, figures, full_table
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
-from stages.files.batches import open_batches
-from stages.files.texts import read_texts
+from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
 from stages.runtime.arrays import read_array, replacing
@@ -41,7 +40,7 @@ def compare(
     n = len(rows)
     if not len(in_use) == n == len(merges) + 1:
         raise ValueError(f"{labels}, {tree}: not of the {n} rows of {reduced}; rerun link and cluster.")
-    topics = _topics(embeddings)
+    topics = [row.topic for row in read_rows(embeddings)]
     if len(topics) != n:
         raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
 
@@ -52,15 +51,6 @@ def compare(
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))
     record.log_metrics("compare", **figures(findings))
-
-
-def _topics(embeddings: Path) -> list[str | None]:
-    """The topic of each row, where its text has one."""
-    topics = []
-    for batch in open_batches(embeddings):
-        texts = read_texts(batch)
-        topics += [text.get("topic") for text in texts] if texts else [None] * batch.rows
-    return topics
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from stages.algorithms.centroids import cluster_centroids, cosine_distances, num
 from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.partitions.cuts import CutScores, cut_tree
 from stages.algorithms.tree.linkage import linkage_tree
-from stages.compare import _topics
 from stages.describe import describe
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
@@ -180,7 +179,6 @@ def test_an_empty_topic_is_none_wherever_topics_are_counted():
     assert metrics["known_topics"] == 3
     assert metrics["v_measure"] == 1
     topics = [texts[i]["topic"] if i % 2 else None for i in range(120)]
-    assert _topics(Path("data/embeddings_clu")) == topics
     assert [row.topic for row in read_rows(Path("data/embeddings_clu"))] == topics
     points = json.loads(Path("plots/topics.json").read_text())
     counted = {topic: sum(p["rows"] for p in points if p["topic"] == topic) for topic in {p["topic"] for p in points}}

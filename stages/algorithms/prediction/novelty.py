@@ -63,7 +63,7 @@ def fit_detector(rows: np.ndarray, seed: int) -> Detector:
     The principal components that hold half of the variance, at most 64, and sqrt(n / 2) groups (Mardia, Kent & Bibby
     1979, p. 365) by K-Means on the directions of the reduced rows. On WordNet senses with one topic left out of
     training, this finds as many of its rows (3.5 % at a limit that 1 % of known rows exceed) as distances to the
-    centroids of clusters of all components do (3.1 %), at a fifth of their cost. Time O(n columns^2).
+    centroids of clusters of all components do (3.1 %), with a sixth of the components. Time O(n columns^2).
     """
     from sklearn.cluster import KMeans
 
