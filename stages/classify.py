@@ -7,7 +7,6 @@ Any other folder, with the model as it stands: `--embeddings DIR --predictions D
 the report on drift as drift.json.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from stages.files.predictions import (
     write_predictions,
 )
 from stages.runtime import command, record
-from stages.runtime.arrays import read_model, replacing
+from stages.runtime.arrays import read_model
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -124,8 +123,7 @@ def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:
     table = {
         name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
     }
-    with replacing(folder / "drift.json") as temporary:
-        temporary.write_text(json.dumps({"drift": table}, indent=4) + "\n", encoding="utf-8")
+    record.write_json(folder / "drift.json", {"drift": table})
 
 
 def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from stages.algorithms.partitions.methods import ClusteringParameters, ComparePa
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array, replacing
+from stages.runtime.arrays import read_array
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -46,8 +46,7 @@ def compare(
 
     findings = compare_methods(rows, merges, in_use, topics, parameters, compare, progress)
 
-    with replacing(results / "verdict.md") as temporary:
-        temporary.write_text(describe_findings(findings), encoding="utf-8")
+    record.write_text(results / "verdict.md", describe_findings(findings))
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))
     record.log_metrics("compare", **figures(findings))

@@ -26,7 +26,8 @@ from stages.algorithms.principal_components import (
 from stages.files.batches import Batch, largest_row, locate, open_batches, read_blocks, split_rows, too_large
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
-from stages.runtime.arrays import replacing, save_model
+from stages.runtime.arrays import save_model, write_header
+from stages.runtime.files import replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,9 @@ def reduce(
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
     tasks = ((part, reduction) for part in parts)
-    with replacing(reduced) as temporary, temporary.open("wb") as file:
+    with replacing(reduced) as file:
         # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (n, d)})
+        write_header(file, np.dtype("<f4"), (n, d))
         for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
             file.write(rows.data)
     save_model(model, **reduction._asdict())

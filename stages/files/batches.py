@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.runtime.arrays import PARTIAL, load_array
+from stages.runtime.arrays import load_array
+from stages.runtime.files import PARTIAL, read
 
 BLOCK_ROWS = 4096  # read at a time: 25 MB at 768 columns of double precision
 CENTRED_ROWS = 2048  # read at a time in single precision, so that a block and what is made of it stay in the cache
@@ -50,9 +51,10 @@ def open_batches(folder: Path) -> list[Batch]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; it has to hold the batches, one .npy file each.")
-    paths = sorted(folder.iterdir(), key=_natural_order)
+    paths = sorted(read(folder).iterdir(), key=_natural_order)
     names = {path.name for path in paths}
     for path in paths:
+        read(path)
         if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
         if path.name.startswith(PARTIAL):

@@ -18,7 +18,7 @@ import xxhash
 
 from stages.files.batches import Batch, changed, open_batches, read_stored, split_rows
 from stages.files.texts import iterate_texts
-from stages.runtime.arrays import PARTIAL, replacing
+from stages.runtime.files import PARTIAL, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 KEY = b"stages.classify"
@@ -197,8 +197,10 @@ def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     kept = {_path(folder, batch) for batch in batches}
     half_written = set(folder.glob(f"{PARTIAL}*.parquet"))
     stale = [path for path in sorted(folder.glob("*.parquet")) if path not in kept | half_written and is_ours(path)]
-    for path in [*stale, *half_written]:
+    for path in half_written:
         path.unlink()
+    for path in stale:
+        removing(path)
     return stale
 
 
@@ -265,8 +267,8 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
     with (
-        replacing(_path(folder, batch)) as temporary,
-        pyarrow.parquet.ParquetWriter(temporary, schema, use_dictionary=["cluster"]) as writer,
+        replacing(_path(folder, batch)) as file,
+        pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=["cluster"]) as writer,
     ):
         for result in results:
             n = len(result.columns["cluster"])

@@ -1,6 +1,5 @@
 """What is known of each cluster, as JSON and as a page to read."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from stages.files.predictions import Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
 from stages.runtime import record
-from stages.runtime.arrays import replacing
 
 TEXT_LENGTH = 200
 NAME_WORDS = 3
@@ -85,10 +83,9 @@ def _entry(row: Row, **values: Any) -> dict[str, Any]:
 
 
 def write_clusters(folder: Path, clusters: list[dict[str, Any]], rows: int, noise: int) -> None:
-    """Write clusters.json, and clusters.md, the page made of it: both or neither."""
-    with replacing(folder / "clusters.md") as page, replacing(folder / "clusters.json") as data:
-        page.write_text(_page(clusters, rows, noise), encoding="utf-8")
-        data.write_text(json.dumps(clusters, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    """Write clusters.json, and clusters.md, the page made of it."""
+    record.write_text(folder / "clusters.md", _page(clusters, rows, noise))
+    record.write_json(folder / "clusters.json", clusters, indent=1)
 
 
 def _page(clusters: list[dict[str, Any]], rows: int, noise: int) -> str:

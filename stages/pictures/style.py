@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from stages.runtime import record
-from stages.runtime.arrays import replacing
+from stages.runtime.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,17 +50,19 @@ NAMED = 60  # clusters, the largest, that a picture has room to name
 
 
 def write_plot(plots: Path, name: str, points: Iterable[dict[str, Any]], draw: Callable[[Points], "Figure"]) -> None:
-    """Write the data of a plot, `<name>.json`, and the picture of just these data, `<name>.png`: both or neither."""
+    """Write the data of a plot, `<name>.json`, and the picture of just these data, `<name>.png`."""
     points = [{key: record.rounded(value) for key, value in point.items()} for point in points]
     with replacing(plots / f"{name}.png") as picture:
         save_picture(draw(points), picture)
         record.write_plot(plots / f"{name}.json", points)
 
 
-def save_picture(figure: "Figure", path: Path) -> None:
+def save_picture(figure: "Figure", file: BinaryIO) -> None:
     """Write a figure as PNG and close it. No software version is in the file: the same figure gives the same bytes."""
-    figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
-    pyplot().close(figure)
+    try:
+        figure.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None})
+    finally:
+        pyplot().close(figure)
 
 
 @cache

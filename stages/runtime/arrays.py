@@ -1,15 +1,14 @@
-"""Arrays and models: read without running what they hold, and written, as any file, whole or not at all."""
+"""Arrays and models, .npy and .npz: read without running what they hold, written to the last byte."""
 
-import os
+import io
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
-PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
+from stages.runtime.files import read, replacing
 
 
 def read_array(path: Path, stage: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
@@ -30,7 +29,7 @@ def read_array(path: Path, stage: str, mmap_mode: Literal["r"] | None = None) ->
     """
     if not path.exists():
         raise ValueError(f"{path}: no such file; run `dvc repro {stage}` to make it, or `dvc pull` to fetch it.")
-    return load_array(path, f"run `dvc repro {stage}` to make it again", mmap_mode)
+    return load_array(read(path), f"run `dvc repro {stage}` to make it again", mmap_mode)
 
 
 def load_array(path: Path, remedy: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
@@ -53,7 +52,7 @@ def read_model(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         If there is no such file, it is none of named arrays of plain numbers, or one of these is missing.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(read(path), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except FileNotFoundError:
         raise ValueError(
@@ -65,30 +64,25 @@ def read_model(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write one .npy file, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+    with replacing(path) as file:
+        write_header(file, array.dtype, array.shape)
+        file.write(np.ascontiguousarray(array).data)
+
+
+def write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Write the header of a .npy file of an array in C order, whose bytes are to follow."""
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    )
 
 
 def save_model(path: Path, **arrays: np.ndarray) -> None:
-    """Write one .npz file of named arrays, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    """Write one .npz file of named arrays, whole or not at all.
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends, and is removed if it fails.
-
-    What a killed run leaves has the same name every time, so that the next run writes over it; Git and DVC ignore it.
+    The container is our own: what `numpy.savez` writes of the same arrays depends on the version of Python.
     """
-    temporary = path.with_name(PARTIAL + path.name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with none of its bytes
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: not written ({error}); free space or mend the permissions, and run again.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as container:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), version=(1, 0), allow_pickle=False)
+            container.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())

@@ -19,23 +19,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.runtime.parameters import hints_of, read_parameters
+from stages.runtime.files import Run, check_unchanged, state_of
+from stages.runtime.parameters import PARAMETERS, hints_of, read_parameters, shown
 
 log = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent.parent
 
 
 def run(stage: Callable[..., None]) -> None:
     """Run a stage as the program: read its arguments, log to standard error, end in one line if it is refused.
 
-    Warnings, of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
+    Parameters, sources and what the stage has read are the same at its end as at its start, or it is refused. Warnings,
+    of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
     of a refusal as well.
     """
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
-    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    logging.getLogger("openTSNE").setLevel(logging.WARNING)  # it tells of every step
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+    outputs = Run()
     try:
         hints = hints_of(stage)
         paths = {
@@ -51,13 +55,30 @@ def run(stage: Callable[..., None]) -> None:
         for name, default in paths.items():
             options.add_argument(f"--{name.replace('_', '-')}", type=Path, default=default, help=f"default: {default}")
         arguments = vars(options.parse_args())
-        stage(**read_parameters(hints), **arguments)
+        parameters = read_parameters(hints)
+        sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
+        with outputs:
+            stage(**parameters, **arguments)
+            _check_unchanged(parameters, read_parameters(hints))
+            imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+            check_unchanged({path: state for path, state in sources.items() if str(path) in imported})
     except KeyboardInterrupt:
-        sys.exit(f"{stage.__name__}: interrupted; no output was replaced.")
+        sys.exit(f"{stage.__name__}: interrupted. {outputs.account()}")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("STAGE_TRACEBACK") == "1":
             raise
-        sys.exit(f"{stage.__name__}: {' '.join(str(error).split())}")
+        said = " ".join(str(error).split()) or "out of memory."
+        sys.exit(f"{stage.__name__}: {said} {outputs.account()}")
+
+
+def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse parameters that were edited during the run: DVC records those in the file as the ones that were used."""
+    if changed := [name for name in used if used[name] != now[name]]:
+        name = changed[0]
+        raise ValueError(
+            f"{PARAMETERS}: {name} is {shown(now[name])}, but was {shown(used[name])} when the run began and was used "
+            "so; run again."
+        )
 
 
 def _log_each_once() -> Callable[..., None]:

@@ -11,19 +11,20 @@ pydantic adds 0.1 s to every start of a stage where they take 1 ms, and its mess
 import difflib
 import inspect
 import json
-import math
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-import yaml
+from ruamel.yaml import YAML
 
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
 
+LARGEST = sys.float_info.max
 Schema = dict[str, Any]  # a part of JSON Schema: object, enum, anyOf, type with limits
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
@@ -53,25 +54,59 @@ def read_parameters(hints: dict[str, Any], path: Path = PARAMETERS, schema: Path
         If a parameter of any stage is missing, unknown, of another type or out of range. The message names every such
         parameter, what was got and what is allowed.
     """
-    values = _load_yaml(path)
+    values = load_yaml(path)
     own = {name: schema_of(hint) for name, hint in hints.items()}
-    of_others = json.loads(schema.read_text(encoding="utf-8"))["properties"]
+    of_others = _load_schema(schema)["properties"]
     faults = find_faults(values, _group({**of_others, **own}))
     if faults:
         raise ValueError(f"{path}: " + " Also ".join(faults))
     return {name: _typed(values[name], own[name]) for name in hints}
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read params.yaml or dvc.yaml as DVC does, by the same library as YAML 1.2: 1e-5 is a number, and 010 is ten."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file here; run from the root of the repository.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions.") from None
+    except Exception as error:
+        # Beside the library's own errors, what Python raises of an impossible date, a number of 5,000 digits, a lone tag
+        # or lists in lists in lists.
+        raise ValueError(f"{path}: not valid YAML ({shown(error)}); mend it, or `git restore {path}`.") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}, expected keys and values.")
+        raise ValueError(f"{path}: holds {type(values).__name__}, expected keys and values; `git restore {path}`.")
     return values
+
+
+def load_stages(path: Path = PIPELINE) -> dict[str, Any]:
+    """What dvc.yaml says of each stage, by its name."""
+    stages = load_yaml(path).get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise ValueError(f"{path}: has no stages, each with keys and values; `git restore {path}`.")
+    return stages
+
+
+def _load_schema(path: Path) -> Schema:
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        if all("type" in each or "anyOf" in each or "enum" in each for each in schema["properties"].values()):
+            return schema
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        pass
+    raise ValueError(
+        f"{path}: missing or not the schema of params.yaml; run `python -m stages.runtime.parameters` to write it."
+    )
+
+
+def shown(value: Any, length: int = 200) -> str:
+    """A value as a message can hold it: on one line, and cut where it is long."""
+    try:
+        words = " ".join((str(value) if isinstance(value, Exception) else repr(value)).split())
+    except (ValueError, RecursionError):  # a whole number of more digits than Python writes
+        words = f"a very large {type(value).__name__}"
+    return words if len(words) <= length else f"{words[: length - 1]}…"
 
 
 def hints_of(stage: Callable[..., None]) -> dict[str, Any]:
@@ -113,7 +148,7 @@ def _group(properties: dict[str, Schema]) -> Schema:
 def find_faults(value: Any, schema: Schema, name: str = "") -> list[str]:
     """What a value of params.yaml breaks of a schema, a sentence a fault."""
     if schema.get("type") != "object" or not isinstance(value, dict):
-        return [] if _fits(value, schema) else [f"parameter {name} is {value!r}, expected {in_words(schema)}."]
+        return [] if _fits(value, schema) else [f"parameter {name} is {shown(value)}, expected {in_words(schema)}."]
     known, prefix = schema["properties"], f"{name}." if name else ""
     faults, meant = [], set()
     for key in value:
@@ -122,7 +157,8 @@ def find_faults(value: Any, schema: Schema, name: str = "") -> list[str]:
         similar = difflib.get_close_matches(str(key), known, n=1)
         meant.update(similar)
         remedy = f"did you mean {prefix}{similar[0]}?" if similar else f"allowed: {', '.join(sorted(known))}."
-        faults.append(f"unknown parameter {prefix}{key}; {remedy}")
+        unknown = shown(f"{prefix}{key}").strip("'")
+        faults.append(f"unknown parameter {unknown}; {remedy}")
     for key, inner in known.items():
         if key in value:
             faults += find_faults(value[key], inner, prefix + key)
@@ -138,7 +174,8 @@ def _fits(value: Any, schema: Schema) -> bool:
     if "enum" in schema:
         return any(value == choice and type(value) is type(choice) for choice in schema["enum"])
     if schema["type"] == "number":
-        return type(value) in (int, float) and math.isfinite(value) and _in_range(value, schema)
+        # The bound stands for that of double precision, which a whole number may exceed.
+        return type(value) in (int, float) and -LARGEST <= value <= LARGEST and _in_range(value, schema)
     return TYPES.get(type(value)) == schema["type"] and _in_range(value, schema)
 
 
@@ -176,7 +213,7 @@ def in_words(schema: Schema) -> str:
 def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
     """The JSON Schema of params.yaml, from the signatures of all stages; imports every stage."""
     properties: dict[str, Schema] = {}
-    for stage in _load_yaml(pipeline)["stages"]:
+    for stage in load_stages(pipeline):
         for name, hint in hints_of(getattr(import_module(f"stages.{stage}"), stage)).items():
             schema = schema_of(hint)
             properties[name] = _narrower(properties.get(name, schema), schema)

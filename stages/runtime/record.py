@@ -1,21 +1,31 @@
 """Metrics and plot data, rounded to the digits that they are shown with."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.runtime.arrays import replacing
+from stages.runtime.files import replacing
 
 
 def log_metrics(stage: str, **metrics: float | int | bool) -> None:
-    """Write `metrics/<stage>/metrics.json` through DVCLive, floats rounded to six significant digits."""
-    from dvclive import Live
+    """Write `metrics/<stage>/metrics.json`, floats rounded to six significant digits."""
+    write_json(
+        Path("metrics", stage, "metrics.json"), {name: _as_json(rounded(value)) for name, value in metrics.items()}
+    )
 
-    with Live(f"metrics/{stage}", dvcyaml=False, save_dvc_exp=False) as live:
-        live.summary.update({name: rounded(value) for name, value in metrics.items()})
+
+def _as_json(value: Any) -> Any:
+    """The value, or its name where it is a number that JSON does not have, as DVC reads it."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+def write_json(path: Path, value: Any, indent: int = 4) -> None:
+    """Write a value as JSON that people can read."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
 
 
 def write_plot(path: Path, points: Iterable[dict[str, Any]]) -> None:
@@ -28,8 +38,13 @@ def write_plot(path: Path, points: Iterable[dict[str, Any]]) -> None:
         json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False).replace("<", "<\u2060")
         for point in points
     )
-    with replacing(path) as temporary:
-        temporary.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8 with the line ends that it has."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def rounded(value: Any) -> Any:

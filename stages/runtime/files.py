@@ -1,0 +1,204 @@
+"""The files of a run: what it reads is of one moment, and what it writes appears together at its end, or not at all.
+
+    with Run():
+        read(path)                       # refused at the end if the file has changed since
+        with replacing(other) as file:   # written beside `other`, and moved there at the end of the run
+            file.write(b"...")
+
+Outside of a run a file that is written takes its place as soon as it is complete, and nothing is remembered.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
+
+State = tuple | None  # what tells whether a file or folder has changed; None where there is none
+
+
+class Run:
+    """Holds back what is written in its block until the block ends.
+
+    At the end it raises ValueError if anything that was read has changed meanwhile, and then replaces nothing; and
+    OSError if a file cannot be moved to its place.
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[Path, State] = {}
+        self.pending: dict[Path, Path | None] = {}  # target to the complete file that takes its place; None removes it
+        self.done: list[Path] = []  # targets that are replaced or removed
+        self.locks: list[FileLock] = []
+
+    def __enter__(self) -> "Run":
+        global _run
+        _run = self
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: Any) -> None:
+        global _run
+        _run = None
+        try:
+            if not failed:
+                self._finish()
+        finally:
+            for complete in filter(None, self.pending.values()):
+                complete.unlink(missing_ok=True)
+            for lock in self.locks:
+                lock.release()
+
+    def _finish(self) -> None:
+        check_unchanged(self.read)
+        for target, complete in self.pending.items():
+            _move(complete, target)
+            self.done.append(target)
+
+    def account(self) -> str:
+        """What the run has left, in words."""
+        left = [str(target) for target in self.pending if target not in self.done]
+        if not self.done:
+            return "No output was replaced."
+        return f"Replaced: {', '.join(map(str, self.done))}; as they were: {', '.join(left) or 'none'}."
+
+
+_run: Run | None = None  # a program runs one stage at a time
+
+
+def read(path: Path) -> Path:
+    """Remember a file or a folder as it is now, before it is read; the path, for convenience.
+
+    Of a folder, the names in it are remembered.
+    """
+    if _run is not None and path not in _run.read:
+        _run.read[path] = state_of(path)
+    return path
+
+
+def state_of(path: Path) -> State:
+    """Size, times and number of a file, or the names in a folder; None where there is neither."""
+    try:
+        if path.is_dir():
+            return tuple(sorted(name for name in os.listdir(path) if not name.startswith(PARTIAL)))
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    # The time of the last change of the file's record shows a file that was replaced by one with the old times.
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+
+
+def check_unchanged(states: dict[Path, State]) -> None:
+    """Refuse what is no longer as it was."""
+    for path, state in states.items():
+        if state_of(path) != state:
+            raise ValueError(
+                f"{path}: changed during the run, whose results may be of two states of it; run again when whatever "
+                "writes it is done."
+            )
+
+
+def hold(path: Path) -> None:
+    """Keep other runs from writing `path`, which this run is going to write, until it ends.
+
+    The lock is the operating system's, so that of a killed run is free. Its file stays.
+
+    Raises
+    ------
+    ValueError
+        If another run holds it.
+    """
+    if _run is None:
+        return
+    lock = FileLock(path.with_name(f"{PARTIAL}{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(
+            f"{path.parent}: another run is writing here, and two would mix their results; wait until it has ended, "
+            "and run again."
+        ) from None
+    except OSError as error:
+        raise _not_written(path, error) from None
+    _run.locks.append(lock)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, beside `path`, that takes its place when it is complete, at the end of a run if there is one.
+
+    It is removed if the block fails. What a killed run leaves has the same name every time, so that the next run writes
+    over it; Git and DVC ignore it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written to its last byte. Python's own files say so; NumPy's writing past them to the C
+        library, and closing the file there, does not.
+    """
+    temporary = path.with_name(PARTIAL + path.name)
+    complete = False
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError("a folder has this name")
+            raw = _Output(temporary, path)
+        except OSError as error:
+            raise _not_written(path, error) from None
+        with raw, io.BufferedWriter(raw, 1 << 20) as file:
+            yield file
+            file.flush()
+            raw.sync()
+        complete = True
+        if _run is None:
+            _move(temporary, path)
+        else:
+            _run.pending[path] = temporary
+    finally:
+        if not complete or _run is None:
+            temporary.unlink(missing_ok=True)
+
+
+def removing(path: Path) -> None:
+    """Remove a file at the end of the run."""
+    if _run is None:
+        path.unlink()
+    else:
+        _run.pending[path] = None
+
+
+class _Output(io.FileIO):
+    """A file that names its target where a write fails."""
+
+    def __init__(self, path: Path, target: Path):
+        super().__init__(path, "w")
+        self.target = target
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise _not_written(self.target, error) from None
+
+    def sync(self) -> None:
+        """Wait until the disk has it all, or a power cut could leave the new name with none of its bytes."""
+        try:
+            os.fsync(self.fileno())
+        except OSError as error:
+            raise _not_written(self.target, error) from None
+
+
+def _move(complete: Path | None, target: Path) -> None:
+    try:
+        target.unlink() if complete is None else complete.replace(target)
+    except OSError as error:
+        raise _not_written(target, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    return OSError(f"{path}: not written ({error}); free space or mend the permissions, and run again.")
