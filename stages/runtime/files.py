@@ -129,7 +129,7 @@ def hold(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write, beside `path`, that takes its place when it is complete, at the end of a run if there is one.
+    """Give a file to write, beside `path`, that takes its place once it is complete: within a `Run`, at its end.
 
     It is removed if the block fails. What a killed run leaves has the same name every time, so that the next run writes
     over it; Git and DVC ignore it.

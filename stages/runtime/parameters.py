@@ -72,8 +72,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions.") from None
     except Exception as error:
-        # Beside the library's own errors, what Python raises of an impossible date, a number of 5,000 digits, a lone tag
-        # or lists in lists in lists.
+        # Beside the library's own errors, what Python raises of an impossible date, a number of 5,000 digits, or a
+        # thousand lists in each other.
         raise ValueError(f"{path}: not valid YAML ({shown(error)}); mend it, or `git restore {path}`.") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: holds {type(values).__name__}, expected keys and values; `git restore {path}`.")
