@@ -25,7 +25,7 @@ from stages.files import predictions
 from stages.files.batches import open_batches
 from stages.files.predictions import read_stamp
 from stages.reduce import reduce
-from stages.runtime.arrays import PARTIAL
+from stages.runtime.files import PARTIAL
 from stages.train import train
 
 LOCAL = {"backend": "local", "workers": 2, "scheduler": None}

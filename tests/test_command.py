@@ -1,9 +1,11 @@
 """A stage as a program: what it is refused with, and what its log shows."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 
@@ -51,3 +53,46 @@ if __name__ == "__main__":
         "sample  invalid value encountered in log (RuntimeWarning)",
         "sample  divide by zero encountered in divide (RuntimeWarning)",
     ]
+
+
+EDITING = """
+import logging
+from pathlib import Path
+from stages.runtime import command, files, record
+
+def sample(*, k: int, C: float):
+    import stages.algorithms.centroids
+    record.write_text(Path("out"), "new")
+    {edit}
+
+if __name__ == "__main__":
+    command.run(sample)
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ("Path('params.yaml').write_text('k: 2\\nC: 5')", "params.yaml: C is 5.0, but was 1.0 when the run began"),
+        ("Path('params.yaml').write_text('k: 2')", "params.yaml: parameter C is missing"),
+        ("Path('stages/algorithms/centroids.py').touch()", "centroids.py: changed during the run"),
+        ("files.read(Path('in')), Path('in').write_text('x')", "in: changed during the run"),
+        ("Path('params.yaml').write_text('C: 1.0  # no other value\\nk: 2')", None),
+        ("Path('stages/reduce.py').touch()", None),
+    ],
+    ids=["parameter", "parameter gone", "code", "input", "comment", "code of another stage"],
+)
+def test_what_a_run_used_is_the_same_at_its_end_or_nothing_is_replaced(edit, said):
+    shutil.copytree(ROOT / "stages", "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    Path("sample.py").write_text(EDITING.format(edit=edit))
+    Path("params.yaml").write_text("k: 2\nC: 1")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    Path("out").write_text("old")
+    done = subprocess.run([sys.executable, "sample.py"], env={"PYTHONPATH": "."}, capture_output=True, text=True)
+    assert Path("out").read_text() == ("old" if said else "new")
+    if said:
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.endswith("No output was replaced.\n")
+    else:
+        assert done.returncode == 0, done.stderr

@@ -73,11 +73,54 @@ def test_a_wrong_parameter_is_refused_by_name(changes, message):
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["- 1", "", "a: [", "a: \t1"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"- 1", b"", b"a: [", b"a: \t1", b"a: 1\na: 2", b"a: 2026-13-45", b"a: " + 5000 * b"9", b"a: \xff",
+        b"a: !!int x", b"- " * 5000, b"a: !!python/object:os.system x", b"a: 1\n---\nb: 2",
+    ],
+)  # fmt: skip
 def test_a_broken_file_is_refused(content):
-    Path("params.yaml").write_text(content)
-    with pytest.raises(ValueError, match=r"params.yaml: "):
+    Path("params.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^params.yaml: .+`git restore params.yaml`\.$") as refused:
         read_parameters(HINTS)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"{", b'{"properties": {"a": 1}}', b"\xff"])
+def test_a_schema_that_is_damaged_or_missing_is_to_be_written_again(content):
+    Path("params.yaml").write_text("a: 1")
+    if content is not None:
+        Path("params.schema.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^params.schema.json: missing or not the schema .+ run `python -m stages"):
+        read_parameters(HINTS)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-5", 1e-5), ("0.00001", 1e-5), ("5e-5", 5e-5), ("+1e1", 10.0), ("010", 10.0)]
+)
+def test_a_number_is_read_as_dvc_reads_it(written, value):
+    from dvc.utils.serialize import load_yaml
+
+    Path("params.yaml").write_text(f"C: {written}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    assert read_parameters({"C": float}) == {"C": value} == load_yaml("params.yaml")
+
+
+@pytest.mark.parametrize("written", [400 * "9", f"0x{5000 * 'f'}", f"[{'a' * 1000}]"])
+def test_what_a_message_cannot_hold_is_cut(written):
+    Path("params.yaml").write_text(f"C: {written}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    with pytest.raises(ValueError, match=r"C is .+, expected a number\.$") as refused:
+        read_parameters({"C": float})
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("content", ["a: 1", "stages: 1", "stages: {reduce: 1}"])
+def test_a_pipeline_without_stages_is_refused(content):
+    Path("dvc.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"^dvc.yaml: has no stages"):
+        schema_of_all(Path("dvc.yaml"))
 
 
 def test_all_faults_of_the_file_are_told_at_once():
