@@ -1,4 +1,4 @@
-"""The files of a run: what it reads is of one moment, and what it writes appears together at its end, or not at all.
+"""The files of a run: inputs of one moment, outputs that appear together at its end or not at all.
 
     with Run():
         read(path)                       # refused at the end if the file has changed since
