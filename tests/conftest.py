@@ -11,21 +11,24 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = os.environ[
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 TWO_CORES = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), "2")
 
 
@@ -62,6 +65,17 @@ def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two labellings group the rows alike, whatever the numbers."""
     pairs = len(set(zip(a.tolist(), b.tolist(), strict=True)))
     return pairs == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """Let no file grow beyond so many bytes, which stands in for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Project:

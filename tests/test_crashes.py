@@ -10,10 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-import yaml
-from conftest import ROOT, TWO_CORES, Project
-
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+from conftest import STAGES, TWO_CORES, Project
 
 
 @pytest.fixture

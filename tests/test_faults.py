@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, Project, make_blobs, write_blobs
+from conftest import ROOT, STAGES, Project, files_of_at_most, make_blobs, write_blobs
 
 ROWS, _ = make_blobs(100, 100, 6)
 # Rows in pairs about a point, and the point itself.
@@ -239,6 +239,35 @@ def test_no_space_left_keeps_the_old_output(copy):
     assert FULL.message in done.stdout.splitlines()[-1]
     assert copy.digests() == before
     assert not list((copy.folder / "data").glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(["reduce", "link", "cluster", "train", "classify", "describe"], id="some"),
+        *(pytest.param([stage], id=stage, marks=pytest.mark.long) for stage in STAGES),
+    ],
+)
+def test_at_any_limit_on_the_size_of_files_outputs_are_new_and_whole_or_as_they_were(copy, stages):
+    long = len(stages) == 1
+    expected = copy.digests()
+    for stage in stages:
+        largest = max(len(content) for content in expected.values())
+        for limit in np.unique(np.geomspace(1, largest, 20 if long else 4).astype(int)).tolist():
+            if stage == "classify":
+                shutil.rmtree(copy.folder / "data/predictions")  # or there is nothing to write
+                before = copy.digests()
+            else:
+                before = expected
+            with files_of_at_most(limit):
+                try:
+                    copy.run_here(stage)
+                except SystemExit as refused:
+                    assert "not written ([Errno 27]" in str(refused), (stage, limit)
+                    assert copy.digests() == before, (stage, limit)
+            if stage == "classify":
+                copy.run_here(stage)
+            assert copy.digests() == expected, (stage, limit)
 
 
 # Runs a stage of which another hand cuts a batch to a few bytes, as soon as the stage has read so many headers.

@@ -1,18 +1,16 @@
 """A run: what it writes appears together at its end or not at all, what it reads may not change, nobody else writes."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, files_of_at_most
 
 from stages.files.batches import open_batches
 from stages.files.predictions import Result, write_predictions
@@ -64,16 +62,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "picture.png": write_a_picture,
     "predicted.parquet": write_some_predictions,
 }
-
-
-@contextmanager
-def files_of_at_most(size: int):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", WRITERS)

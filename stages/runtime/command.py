@@ -67,7 +67,9 @@ def run(stage: Callable[..., None]) -> None:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("STAGE_TRACEBACK") == "1":
             raise
-        said = " ".join(str(error).split()) or "out of memory."
+        said = " ".join(str(error).split())
+        if isinstance(error, MemoryError) and ";" not in said:  # NumPy's own, or Python's, which has no words
+            said = f"out of memory{f' ({said})' if said else ''}; end other programs, or give fewer rows."
         sys.exit(f"{stage.__name__}: {said} {outputs.account()}")
 
 
