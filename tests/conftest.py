@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def _in_temporary_folder(tmp_path, monkeypatch):
-    """No test can write into the repository by accident."""
+    """No test can write into the repository by accident, not even through DVCLive."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -35,7 +35,8 @@ def run(stage: Callable[..., None]) -> None:
     of a refusal as well.
     """
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
-    logging.getLogger("openTSNE").setLevel(logging.WARNING)  # it tells of every step
+    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)

@@ -123,7 +123,7 @@ def hold(path: Path) -> None:
             "and run again."
         ) from None
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise not_written(path, error) from None
     _run.locks.append(lock)
 
 
@@ -149,7 +149,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 raise IsADirectoryError("a folder has this name")
             raw = _Output(temporary, path)
         except OSError as error:
-            raise _not_written(path, error) from None
+            raise not_written(path, error) from None
         with raw, io.BufferedWriter(raw, 1 << 20) as file:
             yield file
             file.flush()
@@ -183,22 +183,23 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            raise _not_written(self.target, error) from None
+            raise not_written(self.target, error) from None
 
     def sync(self) -> None:
         """Wait until the disk has it all, or a power cut could leave the new name with none of its bytes."""
         try:
             os.fsync(self.fileno())
         except OSError as error:
-            raise _not_written(self.target, error) from None
+            raise not_written(self.target, error) from None
 
 
 def _move(complete: Path | None, target: Path) -> None:
     try:
         target.unlink() if complete is None else complete.replace(target)
     except OSError as error:
-        raise _not_written(target, error) from None
+        raise not_written(target, error) from None
 
 
-def _not_written(path: Path, error: OSError) -> OSError:
+def not_written(path: Path, error: Exception) -> OSError:
+    """What to raise where a file cannot be written."""
     return OSError(f"{path}: not written ({error}); free space or mend the permissions, and run again.")

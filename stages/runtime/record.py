@@ -1,26 +1,33 @@
 """Metrics and plot data, rounded to the digits that they are shown with."""
 
 import json
-import math
+import shutil
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.runtime.files import replacing
+from stages.runtime.files import PARTIAL, not_written, replacing
 
 
 def log_metrics(stage: str, **metrics: float | int | bool) -> None:
-    """Write `metrics/<stage>/metrics.json`, floats rounded to six significant digits."""
-    write_json(
-        Path("metrics", stage, "metrics.json"), {name: _as_json(rounded(value)) for name, value in metrics.items()}
-    )
+    """Write `metrics/<stage>/metrics.json` through DVCLive, floats rounded to six significant digits."""
+    from dvclive import Live
 
-
-def _as_json(value: Any) -> Any:
-    """The value, or its name where it is a number that JSON does not have, as DVC reads it."""
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+    path = Path("metrics", stage, "metrics.json")
+    beside = path.with_name(f"{PARTIAL}live")  # DVCLive empties its folder before it writes
+    try:
+        with Live(str(beside), dvcyaml=False, save_dvc_exp=False) as live:
+            live.summary.update({name: rounded(value) for name, value in metrics.items()})
+        content = (beside / path.name).read_bytes()
+    except (OSError, sqlite3.Error) as error:  # it opens DVC's own tables too
+        raise not_written(path, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any, indent: int = 4) -> None:
