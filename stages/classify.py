@@ -8,6 +8,7 @@ the report on drift as drift.json.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -18,26 +19,32 @@ from annotated_types import Interval
 from tqdm import tqdm
 
 from stages.algorithms.prediction.drift import ALL, Drift, Edges, Profile, compare_batches, count_rows, departures
-from stages.algorithms.prediction.model import Half, Trained, join_halves, why_not_of_one_model
+from stages.algorithms.prediction.model import Trained, join_halves
 from stages.algorithms.prediction.prediction import Folded, classify_chunks
-from stages.algorithms.principal_components import Reduction
 from stages.files.batches import Batch, open_batches, read_centred, too_large
+from stages.files.model import read_halves
 from stages.files.predictions import (
     Result,
     current_predictions,
     digest_origin,
     digested,
     parts_of,
+    refuse_unreadable_names,
     remove_stale,
     write_predictions,
 )
 from stages.runtime import command, record
-from stages.runtime.arrays import read_model
+from stages.runtime.files import hold
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
 OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/predictions")
+# What the pipeline reads or writes: anything else that lies there would change it, or be replaced by it.
+OF_THE_PIPELINE = [Path(f"data/{name}") for name in ("embeddings_clu", "embeddings_classf", "model", "predictions")]
+OF_THE_PIPELINE += [Path("metrics"), Path("plots"), Path("stages")]
+# How drift.json begins, but for its spaces. No other file is taken for one that may be replaced.
+REPORT = f'{{"drift":{{"{ALL}":{{"verdict":'.replace(" ", "").encode()
 
 
 class NoveltyParameters(TypedDict):
@@ -55,14 +62,16 @@ def classify(
     predictions: Path = OWN_PREDICTIONS,
 ) -> None:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone."""
-    own = _same(predictions, OWN_PREDICTIONS)
-    if own and not _same(embeddings, OWN_EMBEDDINGS):
+    own = predictions.resolve() == OWN_PREDICTIONS.resolve()
+    if own and embeddings.resolve() != OWN_EMBEDDINGS.resolve():
         raise ValueError(
             f"--embeddings is {embeddings}, but --predictions is {predictions}, which belongs to {OWN_EMBEDDINGS}; "
             "give another folder for the predictions."
         )
-    if _same(predictions, embeddings):
-        raise ValueError(f"--predictions {predictions} is the folder of the embeddings; give another one.")
+    refuse_shared(predictions, [embeddings] if own else [embeddings, *OF_THE_PIPELINE])
+    report = Path("metrics/classify/drift.json") if own else predictions / "drift.json"
+    if not own:
+        refuse_another_report(report)
     trained, origin = load_model(model, novelty["quantile"])
     batches = open_batches(embeddings)
     if batches[0].columns != len(trained.folded.mean):
@@ -70,9 +79,12 @@ def classify(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
             f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
+    hold(predictions, folder=True)
+    refuse_unreadable_names(predictions)
     for path in remove_stale(predictions, batches):
         log.info("%s removed: its batch is gone", path)
-    counts = current_predictions(predictions, batches, origin, run)
+    shapes = [np.shape(each) for each in trained.training.profile]
+    counts = current_predictions(predictions, batches, origin, shapes, run)
     todo = [batch for batch in batches if batch not in counts]
     parts = parts_of(todo)
     results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for part in parts), run)
@@ -86,18 +98,39 @@ def classify(
         rows, len(batches), len(batches) - len(todo), rows * novel_share, 100 * novel_share,
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
-    _report_drift(drifts, Path("metrics/classify") if own else predictions)
+    _report_drift(drifts, report)
     if own:
         record.write_plot(Path("plots/drift.json"), _drift_points(drifts))
         record.log_metrics("classify", classified=rows, novel_share=novel_share)
 
 
+def refuse_shared(predictions: Path, folders: list[Path]) -> None:
+    """Refuse a folder of predictions that is, holds, or lies in one of these folders, links followed."""
+    chosen = predictions.resolve()
+    for folder in folders:
+        other = folder.resolve()
+        if chosen == other or chosen in other.parents or other in chosen.parents:
+            what = "is" if chosen == other else "holds" if chosen in other.parents else "lies in"
+            raise ValueError(
+                f"--predictions {predictions} {what} the folder {folder}; give a folder that is for predictions alone."
+            )
+
+
+def refuse_another_report(path: Path) -> None:
+    """Refuse to replace what no run of classify wrote."""
+    begins = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = b"".join(file.read(1000).split())
+    if os.path.lexists(path) and not begins.startswith(REPORT):
+        raise ValueError(
+            f"{path}: not written by classify, and it would be replaced; move it away, or choose another folder."
+        )
+
+
 def load_model(folder: Path, quantile: float) -> tuple[Trained, str]:
-    """Load both halves of a model, and refuse halves of two; the model, and the digest of it, quantile and code."""
-    reduction = Reduction(**read_model(folder / "reduction.npz", Reduction._fields))
-    half = Half(**read_model(folder / "classifier.npz", Half._fields))
-    if fault := why_not_of_one_model(reduction, half):
-        raise ValueError(f"{folder}: {fault}; they are not of one model, rerun train.")
+    """Load a model; with it, the digest of it, quantile and code."""
+    reduction, half = read_halves(folder)
     return join_halves(reduction, half, quantile), digest_origin([*reduction, *half], quantile)
 
 
@@ -111,7 +144,7 @@ def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
     return Result(found._asdict(), profile, digest.digest())
 
 
-def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:
+def _report_drift(drifts: dict[str, Drift], path: Path) -> None:
     """Log what is not like training, and write the table."""
     for name, drift in drifts.items():
         if drift.verdict != "like training":
@@ -123,7 +156,7 @@ def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:
     table = {
         name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
     }
-    record.write_json(folder / "drift.json", {"drift": table})
+    record.write_json(path, {"drift": table})
 
 
 def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
@@ -132,10 +165,6 @@ def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
         for name, drift in drifts.items()
         for test, departure in departures(drift).items()
     )
-
-
-def _same(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from typing import Unpack
 
 from stages.algorithms.partitions.choice import choose_clusters, measure_choice
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
+from stages.files.intermediates import read_reduced, read_tree
 from stages.pictures.curves import write_davies_bouldin
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array, save_array
+from stages.runtime.arrays import save_array
+from stages.runtime.files import hold
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -28,18 +30,16 @@ def cluster(
 ) -> None:
     """Score what the method finds at every k, take the best by the criterion, and write its labels."""
     refuse(parameters)
-    rows = read_array(reduced, "reduce")
-    merges = read_array(tree, "link")
-    n = len(rows)
-    if len(merges) != n - 1:
-        raise ValueError(f"{tree}: {len(merges)} merges, expected {n - 1} for the {n} rows of {reduced}; rerun link.")
+    hold(labels)
+    rows = read_reduced(reduced)
+    merges = read_tree(tree, len(rows), reduced)
 
     choice = choose_clusters(rows, merges, parameters, compare["null_references"], progress)
     figures = measure_choice(rows, choice, parameters)
 
     save_array(labels, choice.labels)
     save_array(memberships, choice.memberships)
-    write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, n)
+    write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, len(rows))
     record.log_metrics("cluster", **figures)
 
 

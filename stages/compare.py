@@ -11,10 +11,12 @@ from typing import Unpack
 from stages.algorithms.comparison.findings import compare_methods, figures, full_table
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
+from stages.files.batches import open_batches
+from stages.files.intermediates import read_labels, read_reduced, read_tree, refuse_unequal
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array
+from stages.runtime.files import hold
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -35,14 +37,12 @@ def compare(
 
     A method that these rows or this machine's memory do not allow is left out, with the reason, unless it is in use.
     """
-    rows, in_use = read_array(reduced, "reduce"), read_array(labels, "cluster")
-    merges = read_array(tree, "link")
+    hold(results / "verdict.md")
+    rows = read_reduced(reduced)
     n = len(rows)
-    if not len(in_use) == n == len(merges) + 1:
-        raise ValueError(f"{labels}, {tree}: not of the {n} rows of {reduced}; rerun link and cluster.")
+    in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
+    refuse_unequal(embeddings, sum(batch.rows for batch in open_batches(embeddings)), "rows", reduced, n, "reduce")
     topics = [row.topic for row in read_rows(embeddings)]
-    if len(topics) != n:
-        raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
 
     findings = compare_methods(rows, merges, in_use, topics, parameters, compare, progress)
 

@@ -12,16 +12,18 @@ from typing import Annotated, Literal, TypedDict
 import numpy as np
 from annotated_types import Interval
 
-from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.topic_agreement import agree_with_topics
+from stages.files.batches import open_batches
+from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
+from stages.files.model import read_half
 from stages.files.predictions import Predictions, read_predictions
 from stages.files.rows import Row, read_rows
 from stages.pictures.clusters_page import count_clusters, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array, read_model
+from stages.runtime.files import hold
 
 log = logging.getLogger(__name__)
 
@@ -45,24 +47,29 @@ def describe(
     new: Path = Path("data/embeddings_classf"),
 ) -> None:
     """Name each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones."""
-    vectors, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
+    folder = Path("metrics/describe")
+    hold(folder / "clusters.json")
+    vectors = read_reduced(reduced)
+    n, d = vectors.shape
+    found = read_labels(labels, n, reduced)
+    k = int(found.max()) + 1
+    half = read_half(classifier)
+    refuse_unequal(classifier, len(half.centroids), "clusters", labels, k, "train")
+    refuse_unequal(classifier, half.centroids.shape[1], "components", reduced, d, "train")
+    predicted = read_predictions(predictions, new, k)
+    refuse_unequal(clustered, sum(batch.rows for batch in open_batches(clustered)), "rows", reduced, n, "reduce")
     rows = list(read_rows(clustered))
-    if not len(rows) == len(found) == len(vectors):
-        raise ValueError(
-            f"{clustered}: {len(rows)} rows, {reduced}: {len(vectors)}, {labels}: {len(found)}; expected as many in "
-            "each, rerun reduce."
-        )
-    words = topic_words([row.text or "" for row in rows], found, describe["words"], describe["stop_words"])
-    memberships = measure_memberships(vectors, found, **read_model(classifier, Classifier._fields))
-    predicted = read_predictions(predictions, new)
     novel = np.flatnonzero(predicted.novel)
+    new_rows = list(read_rows(new, novel))
+
+    words = topic_words([row.text or "" for row in rows], found, describe["words"], describe["stop_words"])
+    memberships = measure_memberships(vectors, found, half.centroids, half.coef, half.intercept)
     of_novel = Predictions(*(column[novel] for column in predicted))
     counts = count_clusters(rows, found, predicted, words)
     members = show_members(rows, found, memberships, describe["rows"])
-    strangers = show_novel(list(read_rows(new, novel)), of_novel, len(words), describe["rows"])
+    strangers = show_novel(new_rows, of_novel, k, describe["rows"])
     clusters = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(rows, found))
-    folder = Path("metrics/describe")
     write_clusters(folder, clusters, len(found), int((found < 0).sum()))
     write_topics(Path("plots"), clusters)
     named = [f"{cluster['cluster']} {cluster['name']}" for cluster in clusters if cluster["name"]]

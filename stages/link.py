@@ -17,8 +17,10 @@ from tqdm import tqdm
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
 from stages.algorithms.tree.linkage import Linkage, leaf_clusters, linkage_tree
+from stages.files.intermediates import read_reduced
 from stages.runtime import command
-from stages.runtime.arrays import read_array, save_array
+from stages.runtime.arrays import save_array
+from stages.runtime.files import hold
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ def link(
     which clusters may be near each other, so the tree is the same. Each worker process reads the reduced embeddings
     itself, and holds 12 bytes of memory for every row and component of them until it makes another tree or ends.
     """
-    rows = read_array(reduced, "reduce")
+    hold(tree)
+    rows = read_reduced(reduced)
     n, d = rows.shape
     log.info("%s linkage of %d rows x %d components", linkage, n, d)
     start = time.perf_counter()
@@ -88,7 +91,7 @@ def _make_clusters(reduced: Path, linkage: str, digest: str) -> Clusters:
     """
     _make_clusters.cache_clear()  # frees the clusters of the tree before, before these take memory
     if reduced.is_file():
-        clusters, _ = leaf_clusters(read_array(reduced, "reduce", mmap_mode="r"), linkage)
+        clusters, _ = leaf_clusters(read_reduced(reduced), linkage)
         if clusters.digest() == digest:
             return clusters
     raise ValueError(

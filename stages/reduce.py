@@ -27,7 +27,7 @@ from stages.files.batches import Batch, largest_row, locate, open_batches, read_
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model, write_header
-from stages.runtime.files import replacing
+from stages.runtime.files import hold, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def reduce(
     """Fit principal components on a folder of embeddings, and write the reduced embeddings and the map to them."""
     batches = open_batches(embeddings)
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
+    hold(reduced)
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
     # How rows are cut into tasks depends on their number alone, so that neither files nor workers change a sum.

@@ -14,11 +14,13 @@ from threadpoolctl import threadpool_limits
 from stages.algorithms.classifier import Validated, fit_and_validate
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
-from stages.algorithms.principal_components import Reduction
 from stages.files.batches import open_batches, read_chosen
+from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
+from stages.files.model import read_reduction
 from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array, read_model, save_model
+from stages.runtime.arrays import save_model
+from stages.runtime.files import hold
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,15 @@ def train(
     """Fit centroids and the regression on the distances to them, cross-validate both together, and find out what rows
     that no model has seen look like.
     """
-    rows, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
-    if len(found) != len(rows):
-        raise ValueError(f"{labels}: {len(found)} labels, but {reduced} has {len(rows)} rows; rerun cluster.")
+    hold(model)
+    rows = read_reduced(reduced)
+    n, d = rows.shape
+    found = read_labels(labels, n, reduced)
+    reduced_by = read_reduction(reduction)
+    refuse_unequal(reduction, len(reduced_by.components), "components", reduced, d, "reduce")
     batches = open_batches(embeddings)
-    n = sum(batch.rows for batch in batches)
-    if n != len(rows):
-        raise ValueError(f"{embeddings}: {n} rows, but {reduced} has {len(rows)}; rerun reduce.")
-    reduced_by = Reduction(**read_model(reduction, Reduction._fields))
+    refuse_unequal(embeddings, sum(batch.rows for batch in batches), "rows", reduced, n, "reduce")
+    refuse_unequal(embeddings, batches[0].columns, "columns", reduction, len(reduced_by.mean), "reduce")
 
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
     validated = fit_and_validate(rows, found, seed=seed, **classifier)

@@ -5,7 +5,6 @@ data/embeddings_classf/, metrics/describe/clusters.json
   -> plots/tsne, plots/cluster_sizes, plots/dendrogram, plots/silhouette, each .json and .png
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -14,13 +13,14 @@ import numpy as np
 from annotated_types import Interval
 from tqdm import tqdm
 
-from stages.algorithms.classifier import Classifier
 from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
-from stages.algorithms.principal_components import Reduction, reduce_rows
+from stages.algorithms.principal_components import reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches, read_chosen
+from stages.files.intermediates import read_labels, read_names, read_reduced, read_tree, refuse_unequal
+from stages.files.model import read_halves
 from stages.files.predictions import read_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_cluster_sizes
@@ -28,7 +28,7 @@ from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
-from stages.runtime.arrays import read_array, read_model
+from stages.runtime.files import hold
 
 log = logging.getLogger(__name__)
 
@@ -55,34 +55,43 @@ def visualize(
     plots: Path = Path("plots"),
 ) -> None:
     """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes."""
-    rows, found = read_array(reduced, "reduce"), read_array(labels, "cluster")
-    classifier = read_model(model / "classifier.npz", Classifier._fields)
-    predicted = read_predictions(predictions, new)
-    names = {cluster["cluster"]: cluster["name"] for cluster in json.loads(clusters.read_text(encoding="utf-8"))}
+    hold(plots / "tsne.json")
+    rows = read_reduced(reduced)
+    n, d = rows.shape
+    found, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
+    k = int(found.max()) + 1
+    reduction, half = read_halves(model)
+    refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
+    refuse_unequal(model, len(reduction.components), "components", reduced, d, "reduce")
+    names = read_names(clusters, k)
+    predicted = read_predictions(predictions, new, k)
+    new_batches = open_batches(new)
+    refuse_unequal(clustered, sum(batch.rows for batch in open_batches(clustered)), "rows", reduced, n, "reduce")
+    refuse_unequal(new, new_batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
-    reduction = Reduction(**read_model(model / "reduction.npz", Reduction._fields))
-    new_rows = reduce_rows(read_chosen(open_batches(new), chosen_new), reduction)
+    shown, new_shown = list(read_rows(clustered, chosen)), list(read_rows(new, chosen_new))
+    new_rows = reduce_rows(read_chosen(new_batches, chosen_new), reduction)
     counts = {"clustered": (len(chosen), len(found)), "new": (len(chosen_new), len(predicted.cluster))}
-    note = sampling_note(counts, rows.shape[1])
+    note = sampling_note(counts, d)
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
         positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)
 
-    probability = measure_memberships(rows[chosen], found[chosen], **classifier).probability
+    memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     kinds = ["clustered"] * len(chosen)
-    points = map_points(positions, found[chosen], probability, kinds, read_rows(clustered, chosen))
+    points = map_points(positions, found[chosen], memberships.probability, kinds, shown)
     kinds = np.where(predicted.novel[chosen_new], "novel", "new").tolist()
     of_new = (column[chosen_new] for column in (predicted.cluster, predicted.probability))
-    points += map_points(new_positions, *of_new, kinds, read_rows(new, chosen_new))
+    points += map_points(new_positions, *of_new, kinds, new_shown)
 
     write_map(plots, points, names, note)
     write_cluster_sizes(plots, found, predicted.cluster, names)
     write_silhouette(plots, cosine_silhouettes(rows, found), found)
-    merges, is_cut = join_clusters(read_array(tree, "link"), found, classifier["centroids"])
-    write_dendrogram(plots, merges, is_cut, names)
+    joined, is_cut = join_clusters(merges, found, half.centroids)
+    write_dendrogram(plots, joined, is_cut, names)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

@@ -173,7 +173,7 @@ FAULTS = [
     Fault("halves of two models", "classify", other_reduction, "not of one model"),
     Fault("tree of other data", "cluster", saves(np.ones((5, 4)), "data/tree.npy"), "5 merges, expected 299"),
     Fault("folder where an output goes", "link", blocks("data/tree.npy"), "data/tree.npy: not written"),
-    Fault("labels of other data", "train", saves(np.ones(5, int), "data/labels.npy"), "5 labels, but"),
+    Fault("labels of other data", "train", saves(np.ones(5, np.int32), "data/labels.npy"), "5 labels, but"),
 ]
 # Those that it takes more than changed files to make; each has a test of its own.
 UNWRITABLE = Fault("unwritable folder", "link", None, "data/tree.npy: not written ([Errno 13] Permission denied")
@@ -238,7 +238,7 @@ def test_no_space_left_keeps_the_old_output(copy):
     assert "Traceback" not in done.stdout
     assert FULL.message in done.stdout.splitlines()[-1]
     assert copy.digests() == before
-    assert not list((copy.folder / "data").glob(".partial-*"))
+    assert not list((copy.folder / "data").glob(".partial-*[!k]"))  # locks stay
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_one_run_at_a_time_writes_and_a_killed_one_leaves_no_lock():
         [sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match=r"^data: another run is writing here"), Run():
+        with pytest.raises(ValueError, match=r"^data/out: another run is writing it"), Run():
             hold(Path("data/out"))
         with Run():
             hold(Path("data/other"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from stages.algorithms.centroids import number_by_size
 from stages.reduce import reduce
 from stages.train import train
 
@@ -85,7 +86,7 @@ def make_model(model: Path) -> None:
     rows = make_rows(2000, 1)
     Path("clu").mkdir()
     np.save("clu/b.npy", rows)
-    np.save("labels.npy", rows[:, :20].argmax(axis=1).astype(np.int32))
+    np.save("labels.npy", number_by_size(rows[:, :20].argmax(axis=1)))
     reduced = Path("reduced.npy")
     reduce(
         variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=Path("clu"), reduced=reduced,

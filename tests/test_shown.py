@@ -1,4 +1,4 @@
-"""What people look at holds for other data: any language, no texts, one cluster, a thousand, noise, many rows."""
+"""What people look at holds for other data: any language, no texts, two clusters, a thousand, noise, many rows."""
 
 import json
 import re
@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import make_blobs
@@ -17,8 +16,12 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.partitions.cuts import CutScores, cut_tree
+from stages.algorithms.prediction.model import Half
+from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.describe import describe
+from stages.files.batches import open_batches
+from stages.files.predictions import Result, write_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion
@@ -55,18 +58,23 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
             lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts[part])
             (folder / "batch.jsonl").write_text("".join(lines), encoding="utf-8")
     save_array(Path("data/reduced.npy"), rows[old])
-    save_array(Path("data/labels.npy"), labels[old].astype(np.int32))
+    found = number_by_size(labels[old])
+    save_array(Path("data/labels.npy"), found)
     d = rows.shape[1]
-    save_model(
-        Path("data/model/reduction.npz"), mean=np.zeros(d), components=np.eye(d), explained_variance=np.ones(d),
-        total_variance=np.array(float(d)), center=np.zeros(d), scale=np.ones(d),
-    )  # fmt: skip
-    model = {"centroids": cluster_centroids(rows[old], labels[old]), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
-    save_model(Path("data/model/classifier.npz"), **model)
+    reduction = Reduction(np.zeros(d), np.eye(d), np.ones(d), np.float64(d), np.zeros(d), np.ones(d))
+    save_model(Path("data/model/reduction.npz"), **reduction._asdict())
+    model = {"centroids": cluster_centroids(rows[old], found), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
+    counts, detector = np.ones(k, dtype=np.int64), (np.zeros(d), np.eye(d)[:1], np.ones((1, 1)), np.float64(0))
+    half = Half(
+        *model.values(), fingerprint(reduction), counts, np.float64(0), counts, *detector, np.ones(9), np.ones(9)
+    )
+    save_model(Path("data/model/classifier.npz"), **half._asdict())
     shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])
-    table = {"cluster": shares.argmax(axis=1), "probability": shares.max(axis=1), "novel": np.arange(new) < 2}
-    Path("data/predictions").mkdir()
-    pyarrow.parquet.write_table(pyarrow.table(table), "data/predictions/batch.parquet")
+    columns = {"cluster": shares.argmax(axis=1).astype(np.int32), "novel": np.arange(new) < 2}
+    columns |= dict.fromkeys(("probability", "margin", "distance"), shares.max(axis=1).astype(np.float32))
+    write_predictions(
+        Path("data/predictions"), open_batches(Path("data/embeddings_classf")), "model", [Result(columns, (), b"rows")]
+    )
 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
@@ -125,7 +133,7 @@ def test_without_texts_rows_are_named_by_batch_and_row():
 
 def test_the_rows_shown_are_the_nearest_the_most_uncertain_and_the_novel():
     rows, blobs = make_blobs(160, 10, 3, spread=1.2)
-    blobs = number_by_size(blobs)
+    blobs[:140] = number_by_size(blobs[:140])
     write_state(rows, blobs, [{"text": f"text {i}"} for i in range(160)])
     show(rows[:140], blobs[:140])
     with np.load("data/model/classifier.npz") as model:
@@ -187,7 +195,7 @@ def test_an_empty_topic_is_none_wherever_topics_are_counted():
 
 def test_control_characters_in_texts_and_names_leave_the_page_whole():
     rows, blobs = make_blobs(140, 10, 3)
-    blobs = number_by_size(blobs)
+    blobs[:120] = number_by_size(blobs[:120])
     texts = [
         {"text": f"a\n\n| b\x1b[31m\x00 {i}\t", "topic": f"t|\n\n# {blob}\x00\x85"}
         for i, blob in enumerate(blobs.tolist())
@@ -205,11 +213,11 @@ def test_control_characters_in_texts_and_names_leave_the_page_whole():
     assert plots["tsne"][0]["text"] == "a | b [31m 0"
 
 
-def test_one_cluster():
-    rows, blobs = make_blobs(60, 10, 1)
+def test_two_clusters():
+    rows, blobs = make_blobs(60, 10, 2)
     write_state(rows, blobs, None)
     plots = show(rows[:40], blobs[:40])
-    assert len(plots["dendrogram"]) == 1
+    assert len([point for point in plots["dendrogram"] if point["merge"] is None]) == 2
 
 
 def test_noise_is_shown_as_such():
@@ -268,6 +276,7 @@ def test_forty_numbers_on_the_map_do_not_cover_each_other():
 @pytest.mark.long
 def test_a_hundred_thousand_texts_in_russian():
     rows, blobs = make_blobs(100_020, 48, 40)
+    blobs[:-20] = number_by_size(blobs[:-20])
     texts = [{"text": LANGUAGES["Russian"].format(f"слово{blob}", i)} for i, blob in enumerate(blobs.tolist())]
     write_state(rows, blobs, texts)
     # A chain joins rows in any order: the tree of so many is not what is tried here.

@@ -17,6 +17,7 @@ from conftest import ROOT, make_blobs
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages import link as link_stage
+from stages.algorithms.centroids import number_by_size
 from stages.algorithms.tree import first_search
 from stages.algorithms.tree.linkage import LINKAGES
 from stages.classify import classify
@@ -92,7 +93,7 @@ def data(tmp_path_factory) -> Path:
     (folder / "clu").mkdir()
     for i, part in enumerate(np.array_split(rows[:4000], 7)):
         np.save(folder / f"clu/{i}.npy", part)
-    np.save(folder / "labels.npy", blobs[:4000].astype(np.int32))
+    np.save(folder / "labels.npy", number_by_size(blobs[:4000]))
     (folder / "new").mkdir()
     for i, part in enumerate(np.array_split(rows[4000:].astype(np.float16), 40)):
         np.save(folder / f"new/{i}.npy", part)

@@ -1,27 +1,36 @@
 """Files of predictions: Parquet that says in its metadata which model, code and batch it was made from.
 
 Nobody else knows which file holds a batch's predictions, how they are stamped, or when they are up to date: a stage
-asks for the `current_predictions`, and has the others written.
+asks for the `current_predictions`, and has the others written. The stamp holds a digest of the whole file, so that no
+byte of it changes unseen.
 """
 
 import hashlib
+import io
 import json
+import logging
+import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages.files.batches import Batch, changed, open_batches, read_stored, split_rows
+from stages.files.batches import Batch, changed, is_utf8, open_batches, read_stored, split_rows
 from stages.files.texts import iterate_texts
+from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.files import PARTIAL, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
+log = logging.getLogger(__name__)
+
 KEY = b"stages.classify"
+# The stamp's last entry: a digest of all bytes of the file, taken with these zeros in its own place.
+DIGEST, UNKNOWN = b'"digest": "', b"0" * 32
 PART_ROWS = 16384  # of a task, and of a row group: 25 MB at 768 columns of half precision
 # What makes predictions and the counts beside them: all that classify imports. A change to any of these files makes
 # all predictions anew, be it in a comment; that costs less than a number which somebody forgets to raise.
@@ -39,7 +48,6 @@ FIELDS = [
     ("novel", pyarrow.bool_()),
 ]
 
-
 Counts = tuple[Any, ...]  # arrays and numbers; those of two parts, added one by one, are those of both
 
 
@@ -52,10 +60,11 @@ class Result(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """Which batch a file of predictions was made from, and the counts that drift is judged by."""
+    """What a file of predictions was made from, and the counts that drift is judged by; all but `model` unchecked."""
 
-    batch: str
-    counts: Counts
+    model: str
+    batch: Any
+    profile: Any
 
 
 class Predictions(NamedTuple):
@@ -66,30 +75,69 @@ class Predictions(NamedTuple):
     novel: np.ndarray  # (m,) bool
 
 
-def read_predictions(folder: Path, embeddings: Path) -> Predictions:
+def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
     """Read the predictions of all batches of a folder of embeddings.
+
+    Parameters
+    ----------
+    folder, embeddings : Path
+    k : int
+        The number of clusters.
 
     Raises
     ------
     ValueError
-        If those of a batch are missing or are not as many as its rows.
+        If those of a batch are missing, not as classify wrote them, not as many as its rows, or of other clusters, or
+        if not all are of one model.
     """
-    tables = []
+    tables, first = [], None
     for batch in open_batches(embeddings):
         path = _path(folder, batch)
-        if not path.exists():
-            raise ValueError(f"{path}: no such file, but {batch.path} has to be classified; rerun classify.")
-        table = pyarrow.parquet.read_table(path, columns=list(Predictions._fields))
-        if len(table) != batch.rows:
-            raise ValueError(f"{path}: {len(table)} rows, but {batch.path} has {batch.rows}; rerun classify.")
+        with opened(path, "classify") as file:
+            stamp, table = _read_file(path, file)
+        first = first or (path, stamp.model)
+        if stamp.model != first[1]:
+            raise damaged(path, f"of another model than {first[0].name}, expected one for all", "classify")
+        if len(table["row"]) != batch.rows:
+            raise damaged(path, f"{len(table['row'])} rows, but {batch.path} has {batch.rows}", "classify")
+        for name, expected, good in (
+            ("row", f"0 to {batch.rows - 1} in order", table["row"] == np.arange(batch.rows)),
+            ("cluster", f"0 to {k - 1}", (table["cluster"] >= 0) & (table["cluster"] < k)),
+            ("probability", "0 to 1", (table["probability"] >= 0) & (table["probability"] <= 1)),
+        ):
+            if not good.all():
+                row = int(good.argmin())
+                raise damaged(path, f"in row {row}, {name} is {table[name][row]:g}, expected {expected}", "classify")
         tables.append(table)
-    return Predictions(*(np.concatenate([table[name].to_numpy() for table in tables]) for name in Predictions._fields))
+    return Predictions(*(np.concatenate([table[name] for table in tables]) for name in Predictions._fields))
 
 
-def current_predictions(folder: Path, batches: list[Batch], origin: str, run: RunParameters) -> dict[Batch, Counts]:
+def _read_file(path: Path, file: BinaryIO) -> tuple[Stamp, dict[str, np.ndarray]]:
+    """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes."""
+    footer = _read_footer(file)
+    try:
+        metadata = _metadata(footer)
+        stamp = _parse_stamp(metadata.metadata[KEY])
+        _check_digest(file, footer)
+        fields = [(field.name, field.type) for field in metadata.schema.to_arrow_schema()]
+        if fields not in (FIELDS, [field for field in FIELDS if field[0] != "id"]):
+            raise ValueError(f"columns {', '.join(f'{name} {kind}' for name, kind in fields)}")
+        table = pyarrow.parquet.ParquetFile(file, metadata=metadata).read(columns=["row", *Predictions._fields])
+        if empty := [name for name in table.column_names if table[name].null_count]:
+            raise ValueError(f"{empty[0]} is null in {table[empty[0]].null_count} rows")
+        return stamp, {name: table[name].to_numpy() for name in table.column_names}
+    except (ValueError, TypeError, KeyError, OSError, pyarrow.ArrowException) as error:
+        # Not as classify wrote it: what is wrong may be said by Parquet's own words.
+        raise damaged(path, f"not predictions of this pipeline, or damaged ({shortened(error)})", "classify") from None
+
+
+def current_predictions(
+    folder: Path, batches: list[Batch], origin: str, shapes: list[tuple[int, ...]], run: RunParameters
+) -> dict[Batch, Counts]:
     """The batches whose predictions are up to date, with the counts that are stored beside them.
 
     Those are up to date that this very model and code made of this very content; rows and texts are digested anew.
+    One of ours that is damaged is not, and a warning says so.
 
     Parameters
     ----------
@@ -98,6 +146,8 @@ def current_predictions(folder: Path, batches: list[Batch], origin: str, run: Ru
     batches : list of Batch
     origin : str
         As `digest_origin` gives it.
+    shapes : list of tuple of int
+        Of the counts.
     run : RunParameters
 
     Raises
@@ -105,13 +155,13 @@ def current_predictions(folder: Path, batches: list[Batch], origin: str, run: Ru
     ValueError
         If a file where predictions belong is not one of ours.
     """
-    stamps = {batch: read_stamp(_path(folder, batch), origin) for batch in batches}
+    stamps = {batch: _current_stamp(_path(folder, batch), batch.rows, origin, shapes) for batch in batches}
     stamped = [batch for batch, stamp in stamps.items() if stamp]
     digests = map_tasks(_digest_part, ((part,) for _, part in _parts(stamped)), run)
     found = {}
     for batch, pairs in _by_batch(stamped, digests):
         if _digest_batch((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
-            found[batch] = stamps[batch].counts
+            found[batch] = _counts(stamps[batch])
     return found
 
 
@@ -156,40 +206,156 @@ def _by_batch(batches: list[Batch], values: Iterable) -> Iterator[tuple[Batch, I
     return groupby(zip(values, owners, strict=True), key=lambda pair: pair[1])
 
 
-def read_stamp(path: Path, origin: str) -> Stamp | None:
-    """The stamp of a file that this model and this code made; None where there is no file, or another made it.
-
-    Parameters
-    ----------
-    path : Path
-    origin : str
-        Digest of model and code. Only where the file bears it, its stamp is known to be in today's form.
+def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, ...]]) -> Stamp | None:
+    """The stamp of a file that this model and this code made; None where there is none, another's, or a damaged one.
 
     Raises
     ------
     ValueError
         If the file is not one of ours.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    if not is_ours(path):
-        raise ValueError(
-            f"{path}: not written by classify, and it would be replaced; move it, or choose another folder."
-        )
-    content = json.loads(pyarrow.parquet.read_metadata(path).metadata[KEY])
-    if content["model"] != origin:
-        return None
-    return Stamp(
-        content["batch"], tuple(np.array(each) if isinstance(each, list) else each for each in content["profile"])
+    footer = None
+    if path.is_file():
+        with opened(path, "classify") as file:
+            footer = _read_footer(file)
+            try:
+                stamp = read_stamp(footer)
+                if stamp is not None:
+                    if stamp.model != origin:
+                        return None
+                    _check_digest(file, footer)
+                    _check_counts(stamp, rows, shapes)
+                    return stamp
+            except ValueError as error:
+                log.warning("%s: damaged (%s), made anew", path, shortened(error))
+                return None
+    raise ValueError(
+        f"{path}: not written by classify, or damaged beyond recognition, and it would be replaced; move it away, or "
+        "choose another folder."
     )
 
 
-def is_ours(path: Path) -> bool:
-    """Whether classify wrote this file."""
+def read_stamp(footer: bytes) -> Stamp | None:
+    """The stamp in the footer of a file; None where classify did not write the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not in the form of a stamp.
+    """
     try:
-        return KEY in (pyarrow.parquet.read_metadata(path).metadata or {})
+        metadata = _metadata(footer).metadata or {}
     except (pyarrow.ArrowException, OSError):
+        return None
+    return _parse_stamp(metadata[KEY]) if KEY in metadata else None
+
+
+def _parse_stamp(content: bytes) -> Stamp:
+    try:
+        entries = json.loads(content)
+        stamp = Stamp(*(entries[name] for name in Stamp._fields))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError("its stamp cannot be read") from None
+    if not isinstance(stamp.model, str):
+        raise ValueError("its stamp names no model")
+    return stamp
+
+
+def _counts(stamp: Stamp) -> Counts:
+    return tuple(np.array(each) if isinstance(each, list) else each for each in stamp.profile)
+
+
+def _check_counts(stamp: Stamp, rows: int, shapes: list[tuple[int, ...]]) -> None:
+    """Refuse counts that are not of so many rows: each row counts in one place of an array; a number counts some."""
+    try:
+        arrays = [np.array(each) for each in stamp.profile]
+    except (ValueError, TypeError):  # lists of different lengths; no list
+        arrays = []
+    if [array.shape for array in arrays] != shapes or any(array.dtype.kind != "i" for array in arrays):
+        raise ValueError("its counts are not those of a batch")
+    if any(array.min() < 0 or array.max() > rows or (array.ndim and array.sum() != rows) for array in arrays):
+        raise ValueError(f"its counts are not of {rows} rows")
+
+
+def _read_footer(file: BinaryIO) -> bytes:
+    """The end of a Parquet file, from its metadata on; nothing where it is no such file."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(size - 8, 0))
+    end = file.read(8)
+    length = int.from_bytes(end[:4], "little") + 8
+    if end[4:] != b"PAR1" or length > size:
+        return b""
+    file.seek(size - length)
+    return file.read(length)
+
+
+def _metadata(footer: bytes) -> pyarrow.parquet.FileMetaData:
+    return pyarrow.parquet.read_metadata(pyarrow.BufferReader(b"PAR1" + footer))
+
+
+def _check_digest(file: BinaryIO, footer: bytes) -> None:
+    """Refuse a file whose bytes are not those that were digested when it was written."""
+    digest = xxhash.xxh3_128()
+    left = file.seek(0, io.SEEK_END) - len(footer)
+    file.seek(0)
+    while left > 0 and (block := file.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    file.seek(0)
+    start = footer.rfind(DIGEST) + len(DIGEST)
+    stored = footer[start : start + len(UNKNOWN)]
+    digest.update(footer[:start] + UNKNOWN + footer[start + len(UNKNOWN) :])
+    if stored != digest.hexdigest().encode():
+        raise ValueError("its bytes are not those that were written")
+
+
+class _Digesting(io.RawIOBase):
+    """A file that digests what is written through it, for the digest to take the place of `UNKNOWN` in the footer."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.digest = xxhash.xxh3_128()
+        self.footer: bytes | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        self.digest.update(data)
+        if self.footer is None:
+            return self.file.write(data)
+        self.footer += bytes(data)
+        return len(data)
+
+    def begin_footer(self) -> None:
+        """Keep what follows until the digest is known."""
+        self.footer = b""
+
+    def end_footer(self) -> None:
+        """Write what was kept, with the digest of everything."""
+        start = self.footer.rindex(DIGEST) + len(DIGEST)
+        rest = self.footer[start + len(UNKNOWN) :]
+        self.file.write(self.footer[:start] + self.digest.hexdigest().encode() + rest)
+
+
+def refuse_unreadable_names(folder: Path) -> None:
+    """Refuse a folder of predictions that holds a name which is not UTF-8: nobody could be told of it."""
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if not is_utf8(name):
+            raise ValueError(f"{str(folder / name)!a}: this name is not UTF-8; rename the file, or move it elsewhere.")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether classify wrote this file, in whatever state it is now."""
+    if not path.is_file():
         return False
+    with opened(path, "classify") as file:
+        try:
+            return read_stamp(_read_footer(file)) is not None
+        except ValueError:
+            return True
 
 
 def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
@@ -198,7 +364,8 @@ def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     half_written = set(folder.glob(f"{PARTIAL}*.parquet"))
     stale = [path for path in sorted(folder.glob("*.parquet")) if path not in kept | half_written and is_ours(path)]
     for path in half_written:
-        path.unlink()
+        if not path.is_dir():
+            path.unlink()
     for path in stale:
         removing(path)
     return stale
@@ -266,30 +433,32 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
     ids, rows, digests, counts = _ids(batch), 0, [], []
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
-    with (
-        replacing(_path(folder, batch)) as file,
-        pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=["cluster"]) as writer,
-    ):
-        for result in results:
-            n = len(result.columns["cluster"])
-            columns = result.columns | {
-                "row": np.arange(rows, rows + n, dtype=np.int32),
-                "id": pyarrow.array(islice(ids, n), pyarrow.string()) if ids is not None else None,
+    with replacing(_path(folder, batch)) as file:
+        sink = _Digesting(file)
+        with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=["cluster"]) as writer:
+            for result in results:
+                n = len(result.columns["cluster"])
+                columns = result.columns | {
+                    "row": np.arange(rows, rows + n, dtype=np.int32),
+                    "id": pyarrow.array(islice(ids, n), pyarrow.string()) if ids is not None else None,
+                }
+                table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
+                writer.write_table(table, row_group_size=n)
+                rows += n
+                digests.append(result.digest)
+                counts.append(result.counts)
+            if _digest_texts(batch) != texts:
+                raise changed(batch.texts_path, "its texts are not those that ids were read from")
+            total = _add_counts(counts)
+            content = {
+                "model": origin,
+                "batch": _digest_batch(digests, texts),
+                "profile": [np.asarray(each).tolist() for each in total],
+                "digest": UNKNOWN.decode(),
             }
-            table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
-            writer.write_table(table, row_group_size=n)
-            rows += n
-            digests.append(result.digest)
-            counts.append(result.counts)
-        if _digest_texts(batch) != texts:
-            raise changed(batch.texts_path, "its texts are not those that ids were read from")
-        total = _add_counts(counts)
-        content = {
-            "model": origin,
-            "batch": _digest_batch(digests, texts),
-            "profile": [np.asarray(each).tolist() for each in total],
-        }
-        writer.add_key_value_metadata({KEY: json.dumps(content)})
+            writer.add_key_value_metadata({KEY: json.dumps(content)})
+            sink.begin_footer()
+        sink.end_footer()
     return total
 
 

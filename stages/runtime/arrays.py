@@ -1,17 +1,31 @@
 """Arrays and models, .npy and .npz: read without running what they hold, written to the last byte."""
 
 import io
+import math
+import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 from stages.runtime.files import read, replacing
 
+READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
-def read_array(path: Path, stage: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+
+class Field(NamedTuple):
+    """What an array of a model has to be; its values are finite."""
+
+    dtype: str
+    shape: tuple[str | int, ...]  # a name stands for one size, wherever in the model it stands
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def read_array(path: Path, stage: str, dtype: str, dimensions: int) -> np.ndarray:
     """Read the `.npy` file that a stage writes.
 
     Parameters
@@ -19,17 +33,30 @@ def read_array(path: Path, stage: str, mmap_mode: Literal["r"] | None = None) ->
     path : Path
     stage : str
         The stage that makes the file, for the remedy.
-    mmap_mode : "r", optional
-        Map the file instead of reading it.
+    dtype : str
+        What the values have to be, in either byte order.
+    dimensions : int
+
+    Returns
+    -------
+    ndarray
+        In C order and the byte order of this machine.
 
     Raises
     ------
     ValueError
-        If there is no such file, or it is not an array of plain numbers.
+        If there is no such file, or it is not just such an array. No memory is taken for what the file does not hold.
+    OSError
+        If it cannot be read.
     """
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; run `dvc repro {stage}` to make it, or `dvc pull` to fetch it.")
-    return load_array(read(path), f"run `dvc repro {stage}` to make it again", mmap_mode)
+    with opened(path, stage) as file:
+        try:
+            return _parse(file, os.fstat(file.fileno()).st_size, dtype, dimensions)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:
+            # The header is a Python literal, so a broken one can raise whatever the tokenizer or the parser raise.
+            raise damaged(path, f"not a readable .npy array ({shortened(error)})", stage) from None
 
 
 def load_array(path: Path, remedy: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
@@ -43,23 +70,142 @@ def load_array(path: Path, remedy: str, mmap_mode: Literal["r"] | None = None) -
         raise ValueError(f"{path}: not a readable .npy array ({reason}); {remedy}.") from None
 
 
-def read_model(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Read named arrays of the `.npz` file that is one half of a model.
+def read_model(
+    path: Path, stage: str, fields: Mapping[str, Field], smallest: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Read the `.npz` file that is one half of a model.
+
+    Parameters
+    ----------
+    path : Path
+    stage : str
+        The stage that makes the file, for the remedy.
+    fields : mapping of str to Field
+        All arrays that it has to hold.
+    smallest : mapping of str to int
+        Of sizes that may be less, or have to be more, than 1.
 
     Raises
     ------
     ValueError
-        If there is no such file, it is none of named arrays of plain numbers, or one of these is missing.
+        If there is no such file, or it does not hold just these arrays. No memory is taken for what it does not hold.
+    OSError
+        If it cannot be read.
     """
+    with opened(path, stage) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            with zipfile.ZipFile(file) as container:
+                _check_members(container.infolist(), fields, size)
+                arrays = {name: _read_member(container, name, field) for name, field in fields.items()}
+            _check_shapes(arrays, fields, smallest)
+            for name, field in fields.items():
+                _check_range(name, arrays[name], field)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # zipfile has a dozen ways to say that a container is broken, encrypted, or of another kind.
+            raise damaged(path, f"not this pipeline's model ({shortened(error)})", stage) from None
+    return arrays
+
+
+@contextmanager
+def opened(path: Path, stage: str) -> Iterator[BinaryIO]:
+    """Open a file that a stage writes.
+
+    Raises
+    ------
+    ValueError
+        If it is none: a pipe or a device would be waited for.
+    OSError
+        If the system does not let it be read.
+    """
+    if not path.is_file():
+        if os.path.lexists(path):
+            raise damaged(path, "not a file", stage)
+        raise ValueError(f"{path}: no such file; run `dvc repro {stage}` to make it, or `dvc pull` to fetch it.")
     try:
-        with np.load(read(path), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; run `dvc repro` to make the model, or `dvc pull` to fetch it."
-        ) from None
-    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not this pipeline's model ({error}); run `dvc repro`.") from None
+        with open(read(path), "rb") as file:
+            yield file
+    except OSError as error:
+        raise OSError(f"{path}: not read ({error.strerror or error}); mend its permissions or its disk.") from None
+
+
+def damaged(path: Path, what: str, stage: str) -> ValueError:
+    """The refusal of a file that is not as the stage writes it."""
+    return ValueError(f"{path}: {what}; run `dvc repro {stage}` to make it again.")
+
+
+def shortened(error: Exception) -> str:
+    """What an error says, as a part of a line."""
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+
+
+def _parse(file: BinaryIO, size: int, dtype: str, dimensions: int) -> np.ndarray:
+    """Read the array of a `.npy` file of so many bytes; where it is not as expected, say so without naming the file."""
+    version = np.lib.format.read_magic(file)
+    if version not in READ_HEADER:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format, expected 1.0")
+    shape, fortran_order, stored = READ_HEADER[version](file)
+    expected = np.dtype(dtype)
+    if stored.newbyteorder("=") != expected:
+        raise ValueError(f"dtype {stored}, expected {expected}")
+    if len(shape) != dimensions:
+        raise ValueError(f"{len(shape)} dimensions, expected {dimensions}")
+    held, needed = size - file.tell(), math.prod(shape) * expected.itemsize
+    if min(shape, default=0) < 0 or held != needed:
+        raise ValueError(f"{held} bytes of values, but the shape is {shape} and takes {needed}")
+    values = np.empty(math.prod(shape), dtype=stored)
+    if file.readinto(values.view(np.uint8)) != needed:
+        raise ValueError("cut short while it was read")
+    array = values.reshape(shape, order="F" if fortran_order else "C")
+    return np.ascontiguousarray(array, dtype=expected).reshape(shape)  # which makes one dimension of none
+
+
+def _check_members(members: list[zipfile.ZipInfo], fields: Mapping[str, Field], size: int) -> None:
+    """Refuse members other than the arrays of a model, or that would unpack to more than the container's bytes."""
+    expected = [f"{name}.npy" for name in fields]
+    found = [member.filename for member in members]
+    if missing := [name for name in expected if name not in found]:
+        raise ValueError(f"it lacks {missing[0]}")
+    if unknown := [name for name in found if name not in expected]:
+        raise ValueError(f"it holds {unknown[0]!a:.60}, expected nothing but {', '.join(fields)}")
+    if len(found) > len(expected):
+        raise ValueError(f"it holds {len(found)} arrays, expected each of the {len(expected)} once")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size > size:
+            raise ValueError(f"{member.filename} is compressed, encrypted or larger than the file, expected as it is")
+
+
+def _read_member(container: zipfile.ZipFile, name: str, field: Field) -> np.ndarray:
+    content = container.read(f"{name}.npy")
+    try:
+        return _parse(io.BytesIO(content), len(content), field.dtype, len(field.shape))
+    except Exception as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_shapes(arrays: dict[str, np.ndarray], fields: Mapping[str, Field], smallest: Mapping[str, int]) -> None:
+    """Refuse arrays of which two have different sizes for one name, or one too small a size."""
+    sizes: dict[str | int, int] = {}
+    for name, field in fields.items():
+        found = arrays[name].shape
+        for of, size in zip(field.shape, found, strict=True):
+            if isinstance(of, str) and size < smallest.get(of, 1):
+                raise ValueError(f"{name}: shape {found}, expected at least {smallest.get(of, 1)} in place of {size}")
+            sizes.setdefault(of, size if isinstance(of, str) else of)
+        expected = tuple(sizes[of] for of in field.shape)
+        if found != expected:
+            raise ValueError(f"{name}: shape {found}, expected {expected}")
+
+
+def _check_range(name: str, array: np.ndarray, field: Field) -> None:
+    within = np.isfinite(array) & (array >= field.low) & (array <= field.high)
+    if not within.all():
+        limits = (("at least", field.low), ("at most", field.high))
+        expected = ["finite numbers", *(f"{word} {limit:g}" for word, limit in limits if np.isfinite(limit))]
+        at = np.argwhere(~within)[0].tolist()
+        raise ValueError(f"{name}: {array[~within][0]:g} at {at}, expected {', '.join(expected)}")
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -101,10 +101,10 @@ def check_unchanged(states: dict[Path, State]) -> None:
             )
 
 
-def hold(path: Path) -> None:
-    """Keep other runs from writing `path`, which this run is going to write, until it ends.
+def hold(path: Path, folder: bool = False) -> None:
+    """Keep other runs from writing a file that this run is going to write, or into a folder, until it ends.
 
-    The lock is the operating system's, so that of a killed run is free. Its file stays.
+    The lock is the operating system's, so that of a killed run is free. Its file stays, beside `path` or in the folder.
 
     Raises
     ------
@@ -113,14 +113,14 @@ def hold(path: Path) -> None:
     """
     if _run is None:
         return
-    lock = FileLock(path.with_name(f"{PARTIAL}{path.name}.lock"))
+    lock = FileLock(path / f"{PARTIAL}lock" if folder else path.with_name(f"{PARTIAL}{path.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise ValueError(
-            f"{path.parent}: another run is writing here, and two would mix their results; wait until it has ended, "
-            "and run again."
+            f"{path}: another run is writing {'here' if folder else 'it'}, and two would mix their results; wait until "
+            "it has ended, and run again."
         ) from None
     except OSError as error:
         raise not_written(path, error) from None

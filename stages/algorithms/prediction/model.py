@@ -85,6 +85,8 @@ def why_not_of_one_model(reduction: Reduction, half: Half) -> str | None:
     d, components = half.centroids.shape[1], len(reduction.components)
     if d != components:
         return f"reduction.npz has {components} components and classifier.npz {d}"
+    if len(reduction.mean) != len(half.detector_mean):
+        return f"reduction.npz has {len(reduction.mean)} columns and classifier.npz {len(half.detector_mean)}"
     if not np.array_equal(half.reduction_fingerprint, fingerprint(reduction)):
         return "classifier.npz was trained on another reduction.npz with as many components"
     return None

@@ -1,0 +1,110 @@
+"""What stages hand on beside models and predictions: reduced rows, tree, labels and names, each with its one reader.
+
+A reader refuses a file that the stage which makes it could not have written, in one line that names the file, what it
+holds, what is expected and how to make it again. What several files have to agree in is checked with the second.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from stages.runtime.arrays import damaged, opened, read_array, shortened
+
+
+def read_reduced(path: Path) -> np.ndarray:
+    """Read the reduced embeddings: (n, d) float32, finite, n at least 2, no row of zeros."""
+    rows = read_array(path, "reduce", "f4", 2)
+    if len(rows) < 2 or rows.shape[1] == 0:
+        raise damaged(path, f"{len(rows)} rows x {rows.shape[1]} columns, expected at least 2 x 1", "reduce")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.vecdot(rows, rows)
+    # A value that is not finite makes the sum so. But a sum may overflow, or be 0, of values that are all right.
+    suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
+    finite = np.isfinite(rows[suspects])
+    bad = np.flatnonzero(~finite.all(axis=1) | ~rows[suspects].any(axis=1))
+    if len(bad):
+        count = np.count_nonzero(~finite[bad[0]])
+        what = f"{count} of {rows.shape[1]} values are NaN or infinite" if count else "all values are 0"
+        raise damaged(path, f"in row {suspects[bad[0]]}, {what}, expected a finite direction", "reduce")
+    return rows
+
+
+def read_tree(path: Path, n: int, reduced: Path) -> np.ndarray:
+    """Read the tree of n reduced rows: a SciPy linkage matrix, (n - 1, 4) float64, heights rising.
+
+    Every cluster is merged once it is there, and once only; counts of rows are those of both parts.
+    """
+    tree = read_array(path, "link", "f8", 2)
+    if tree.shape[1] != 4:
+        raise damaged(path, f"{tree.shape[1]} columns, expected the 4 of a linkage matrix", "link")
+    if len(tree) != n - 1:
+        raise damaged(path, f"{len(tree)} merges, expected {n - 1} for the {n} rows of {reduced}", "link")
+    merged, heights, sizes = tree[:, :2], tree[:, 2], tree[:, 3]
+
+    def refuse(bad: np.ndarray, what: str, expected: str) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            first, second, height, size = tree[row].tolist()
+            found = what.format(first=first, second=second, height=height, size=size)
+            raise damaged(path, f"row {row} {found}, expected {expected.format(last=n + row - 1)}", "link")
+
+    there = (n + np.arange(n - 1))[:, None]  # the number of the cluster that each merge makes, and no part of it has
+    whole = (merged >= 0) & (merged < there) & (merged == np.floor(merged))
+    refuse(~whole.all(axis=1), "merges {first:g} and {second:g}", "numbers of clusters from 0 to {last}")
+    numbers = merged.astype(np.int64)
+    again = np.bincount(numbers.ravel(), minlength=2 * n - 1)[numbers] > 1
+    refuse(again.any(axis=1), "merges {first:g} and {second:g}", "clusters that no other row merges")
+    refuse(~(np.isfinite(heights) & (heights >= 0)), "has height {height:g}", "a finite number of at least 0")
+    refuse(np.diff(heights, prepend=0) < 0, "has height {height:g}", "at least that of the row before")
+    all_sizes = np.concatenate([np.ones(n), sizes])
+    refuse(sizes != all_sizes[numbers].sum(axis=1), "counts {size:g} rows", "as many as its two parts together")
+    return tree
+
+
+def read_labels(path: Path, n: int, reduced: Path) -> np.ndarray:
+    """Read the clusters of n reduced rows: (n,) int32, -1 for noise, from 0 by falling size, at least two."""
+    labels = read_array(path, "cluster", "i4", 1)
+    if len(labels) != n:
+        raise damaged(path, f"{len(labels)} labels, but {reduced} has {n} rows; expected as many", "cluster")
+    bad = np.flatnonzero((labels < -1) | (labels >= n))
+    if len(bad):
+        raise damaged(path, f"row {bad[0]} has cluster {labels[bad[0]]}, expected -1 to {n - 1}", "cluster")
+    sizes = np.bincount(labels + 1, minlength=1)[1:]
+    if len(sizes) < 2:
+        raise damaged(path, f"it has {len(sizes)} clusters, expected at least 2", "cluster")
+    if not sizes.all():
+        empty = int(sizes.argmin())
+        raise damaged(path, f"no row has cluster {empty}, expected each of 0 to {len(sizes) - 1}", "cluster")
+    larger = np.flatnonzero(np.diff(sizes) > 0)
+    if len(larger):
+        c = int(larger[0])
+        what = f"cluster {c} has {sizes[c]} rows and cluster {c + 1} {sizes[c + 1]}"
+        raise damaged(path, f"{what}, expected numbers by falling size", "cluster")
+    return labels
+
+
+def read_names(path: Path, k: int) -> dict[int, str]:
+    """Read the name of each of k clusters from what describe says of them."""
+    with opened(path, "describe") as file:
+        content = file.read()
+    try:
+        clusters = json.loads(content)
+        names = [cluster["name"] for cluster in clusters]
+        found = [cluster["cluster"] for cluster in clusters]
+        "".join(names).encode()  # half of a surrogate pair cannot be written again
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        what = f"not a list of clusters, each with a name ({type(error).__name__}: {shortened(error)})"
+        raise damaged(path, what, "describe") from None
+    if found != list(range(k)) or any(isinstance(number, bool | float) for number in found):
+        what = f"it names {len(found)} clusters, expected 0 to {k - 1} in order, as train found them"
+        raise damaged(path, what, "describe")
+    return dict(enumerate(names))
+
+
+def refuse_unequal(path: Path, found: int, what: str, other: Path, expected: int, stage: str) -> None:
+    """Refuse a file or folder that holds not as many of something as another; `stage` makes what is out of date."""
+    if found != expected:
+        raise ValueError(
+            f"{path}: {found} {what}, but {other} has {expected}; expected as many, run `dvc repro {stage}`."
+        )
