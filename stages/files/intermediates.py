@@ -40,25 +40,27 @@ def read_tree(path: Path, n: int, reduced: Path) -> np.ndarray:
         raise damaged(path, f"{tree.shape[1]} columns, expected the 4 of a linkage matrix", "link")
     if len(tree) != n - 1:
         raise damaged(path, f"{len(tree)} merges, expected {n - 1} for the {n} rows of {reduced}", "link")
-    merged, heights, sizes = tree[:, :2], tree[:, 2], tree[:, 3]
+    first, second, heights, sizes = columns = tree.T.copy()  # each in one piece
+    made = n + np.arange(n - 1)  # the number of the cluster that each merge makes
 
     def refuse(bad: np.ndarray, what: str, expected: str) -> None:
         if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            first, second, height, size = tree[row].tolist()
-            found = what.format(first=first, second=second, height=height, size=size)
-            raise damaged(path, f"row {row} {found}, expected {expected.format(last=n + row - 1)}", "link")
+            row = int(bad.argmax())
+            a, b, height, size = columns[:, row].tolist()
+            found = what.format(a=a, b=b, height=height, size=size)
+            raise damaged(path, f"row {row} {found}, expected {expected.format(last=made[row] - 1)}", "link")
 
-    there = (n + np.arange(n - 1))[:, None]  # the number of the cluster that each merge makes, and no part of it has
-    whole = (merged >= 0) & (merged < there) & (merged == np.floor(merged))
-    refuse(~whole.all(axis=1), "merges {first:g} and {second:g}", "numbers of clusters from 0 to {last}")
-    numbers = merged.astype(np.int64)
-    again = np.bincount(numbers.ravel(), minlength=2 * n - 1)[numbers] > 1
-    refuse(again.any(axis=1), "merges {first:g} and {second:g}", "clusters that no other row merges")
+    for parts in (first, second):
+        bad = ~((parts >= 0) & (parts < made) & (parts == np.floor(parts)))
+        refuse(bad, "merges {a:g} and {b:g}", "numbers of clusters from 0 to {last}")
+    a, b = first.astype(np.int64), second.astype(np.int64)
+    merged = np.bincount(a, minlength=2 * n - 1) + np.bincount(b, minlength=2 * n - 1)
+    if merged.max() > 1:
+        refuse((merged[a] > 1) | (merged[b] > 1), "merges {a:g} and {b:g}", "clusters that no other row merges")
     refuse(~(np.isfinite(heights) & (heights >= 0)), "has height {height:g}", "a finite number of at least 0")
     refuse(np.diff(heights, prepend=0) < 0, "has height {height:g}", "at least that of the row before")
     all_sizes = np.concatenate([np.ones(n), sizes])
-    refuse(sizes != all_sizes[numbers].sum(axis=1), "counts {size:g} rows", "as many as its two parts together")
+    refuse(sizes != all_sizes[a] + all_sizes[b], "counts {size:g} rows", "as many as its two parts together")
     return tree
 
 
