@@ -18,14 +18,16 @@ import pytest
 import xxhash
 import yaml
 from conftest import ROOT
+from test_damage import flip, with_stamp
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.drift import Profile
 from stages.classify import classify, load_model
 from stages.files import predictions
 from stages.files.batches import open_batches
+from stages.files.predictions import KEY, read_predictions
 from stages.reduce import reduce
-from stages.runtime.files import PARTIAL
+from stages.runtime.files import PARTIAL, Run
 from stages.train import train
 
 LOCAL = {"backend": "local", "workers": 2, "scheduler": None}
@@ -78,7 +80,7 @@ def new_rows(n: int = 900) -> np.ndarray:
 
 def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile: float = 0.99) -> list[str]:
     """Classify; the names of the files that were written."""
-    before = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
+    before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
         novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
         predictions=Path(predictions),
@@ -418,3 +420,217 @@ def test_held_out_rows_are_novel_as_often_as_asked_and_unrelated_ones_always(fit
     assert abs(drift["b0.npy"]["novel_share"] - 0.05) < 3 * 0.0089
     assert drift["b0.npy"]["verdict"] == "like training"
     assert "noise.npy: foreign (novel rows" in caplog.text
+
+
+def damage_stamp(change) -> None:
+    """Write the predictions of b0 with another stamp, sealed as classify does it."""
+    table, content = pq.read_table("p/b0.parquet"), pq.read_metadata("p/b0.parquet").metadata[predictions.KEY]
+    Path("p/b0.parquet").write_bytes(with_stamp(table, change(json.loads(content)), seals=True))
+
+
+DAMAGED = {
+    "a bit of the body": lambda path: path.write_bytes(flip(0.2)(path.read_bytes())),
+    "a bit of a statistic": lambda path: path.write_bytes(flip(0.75)(path.read_bytes())),
+    "its stamp on another table": lambda path: restamp(path, json.loads(pq.read_metadata(path).metadata[KEY])),
+    "no JSON": lambda path: path.write_bytes(with_stamp(pq.read_table(path), b"{", seals=False)),
+    "a list": lambda path: path.write_bytes(with_stamp(pq.read_table(path), [], seals=False)),
+    "no profile": lambda path: damage_stamp(lambda stamp: {n: stamp[n] for n in ("model", "batch")}),
+    "a profile that is none": lambda path: damage_stamp(lambda stamp: stamp | {"profile": 7}),
+    "a profile of texts": lambda path: damage_stamp(lambda stamp: stamp | {"profile": ["a", "b", "c", "d"]}),
+    "a profile cut short": lambda path: damage_stamp(lambda stamp: stamp | {"profile": stamp["profile"][:2]}),
+    "fewer clusters": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [[900, 0], *stamp["profile"][1:]]}
+    ),
+    "lists of two lengths": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [[[1], [2, 3]], *stamp["profile"][1:]]}
+    ),
+    "counts of other rows": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [[1] * K, *stamp["profile"][1:]]}
+    ),
+    "a negative count": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [[901, -1, 0, 0, 0], *stamp["profile"][1:]]}
+    ),
+    "halves of rows": lambda path: damage_stamp(lambda stamp: stamp | {"profile": [*stamp["profile"][:3], 0.5]}),
+    "more novel rows than rows": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [*stamp["profile"][:3], 901]}
+    ),
+    "a number of 400 digits": lambda path: damage_stamp(
+        lambda stamp: stamp | {"profile": [*stamp["profile"][:3], 10**400]}
+    ),
+    "a number of 5,000 digits": lambda path: path.write_bytes(
+        with_stamp(pq.read_table(path), b'{"model": ' + b"9" * 5000 + b"}", seals=False)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_predictions_of_ours_that_are_damaged_are_made_anew_with_a_warning(fitted, caplog, damage):
+    write_batches(Path("new"), new_rows(), [])
+    run(fitted)
+    first = read_all(Path("p"))
+    DAMAGED[damage](Path("p/b0.parquet"))
+    assert read_all(Path("p")) != first
+    assert run(fitted) == ["b0.parquet"]
+    assert "p/b0.parquet: damaged (" in caplog.text
+    assert read_all(Path("p")) == first
+
+
+def test_any_bit_of_a_file_of_predictions_counts(fitted):
+    write_batches(Path("new"), new_rows(60), [])
+    run(fitted)
+    path = Path("p/b0.parquet")
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    read_predictions(Path("p"), Path("new"), K)
+    for at in rng.choice(len(content), 200, replace=False).tolist():
+        path.write_bytes(flip(at / len(content))(content))
+        with pytest.raises(ValueError, match=r"^p/b0.parquet: .+; run `dvc repro classify` to make it again\.$"):
+            read_predictions(Path("p"), Path("new"), K)
+
+
+def test_predictions_of_two_models_are_not_read_as_one(fitted):
+    write_batches(Path("new"), new_rows(), [300])
+    run(fitted)
+    run(fitted, predictions="q", quantile=0.9)
+    shutil.copy("q/b1.parquet", "p/b1.parquet")
+    with pytest.raises(ValueError, match=r"^p/b1.parquet: of another model than b0.parquet, expected one for all"):
+        read_predictions(Path("p"), Path("new"), K)
+    Path("p/b1.parquet").unlink()
+    with pytest.raises(ValueError, match=r"^p/b1.parquet: no such file; run `dvc repro classify`"):
+        read_predictions(Path("p"), Path("new"), K)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_has_the_name_of_predictions_but_is_no_file_is_refused_and_not_waited_for(fitted, make):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("p").mkdir()
+    make(Path("p/b0.parquet"))
+    make(Path("p/gone.parquet"))  # is nothing to it
+    with pytest.raises(ValueError, match=r"^p/b0.parquet: not written by classify"):
+        run(fitted)
+    assert sorted(os.listdir("p")) == ["b0.parquet", "gone.parquet"]
+
+
+def test_a_folder_of_predictions_may_be_a_link(fitted, tmp_path):
+    write_batches(Path("new"), new_rows(60), [])
+    (tmp_path / "elsewhere").mkdir()
+    Path("p").symlink_to(tmp_path / "elsewhere")
+    assert run(fitted) == ["b0.parquet"]
+    assert run(fitted) == []
+    assert (tmp_path / "elsewhere" / "b0.parquet").is_file()
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_removed(fitted):
+    write_batches(Path("new"), new_rows(60), [20])
+    run(fitted)
+    Path("new/b1.npy").unlink()
+    Path(os.fsdecode(b"p/\xff.parquet")).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"p/\\udcff.parquet': this name is not UTF-8; rename"):
+        run(fitted)
+    assert Path("p/b1.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "theirs", [b"", b"{}", b"mine", b'{"drift": {}}', b'{"drift": {"a": {"verdict": "ok"}}}', b"\xff\xfe", b"[" * 9999]
+)
+def test_a_report_that_is_not_ours_is_refused_before_any_work(fitted, theirs):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("p").mkdir()
+    Path("p/drift.json").write_bytes(theirs)
+    with pytest.raises(ValueError, match=r"^p/drift.json: not written by classify, and it would be replaced; move"):
+        run(fitted)
+    assert read_all(Path("p")) == {"drift.json": theirs}
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_a_report_that_is_no_file_is_refused(fitted, make):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("p").mkdir()
+    make(Path("p/drift.json"))
+    with pytest.raises(ValueError, match=r"^p/drift.json: not written by classify"):
+        run(fitted)
+    assert os.listdir("p") == ["drift.json"]
+
+
+def test_a_report_of_ours_that_is_cut_short_is_replaced(fitted):
+    write_batches(Path("new"), new_rows(60), [])
+    run(fitted)
+    report = Path("p/drift.json").read_bytes()
+    Path("p/drift.json").write_bytes(report[: len(report) // 2])
+    run(fitted)
+    assert Path("p/drift.json").read_bytes() == report
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ("new", "is the folder new"),
+        ("new/inside", "lies in the folder new"),
+        (".", "holds the folder new"),
+        ("link", "is the folder new"),
+        ("link/inside", "lies in the folder new"),
+        ("data/embeddings_clu", "is the folder data/embeddings_clu"),
+        ("data/embeddings_classf/x", "lies in the folder data/embeddings_classf"),
+        ("data", "holds the folder data/embeddings_clu"),
+        ("data/predictions/x", "lies in the folder data/predictions"),
+        ("data/model", "is the folder data/model"),
+        ("metrics/classify", "lies in the folder metrics"),
+        ("plots", "is the folder plots"),
+        ("stages/files", "lies in the folder stages"),
+    ],
+)
+def test_predictions_share_no_folder_with_embeddings_or_what_the_pipeline_reads_and_writes(fitted, chosen, words):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("link").symlink_to("new")
+    with pytest.raises(ValueError, match=rf"^--predictions {chosen} {words}; give a folder that is for predictions al"):
+        run(fitted, predictions=chosen)
+    assert sorted(os.listdir()) == ["link", "new"]
+    assert os.listdir("new") == ["b0.npy"]
+
+
+# Classifies, and waits in the middle of it until a file is there.
+SLOW = """
+import sys, time
+from pathlib import Path
+from stages import classify as stage
+from stages.runtime.files import Run
+
+write = stage.write_predictions
+
+def write_slowly(*arguments):
+    print("at work", flush=True)
+    while not Path("go on").exists():
+        time.sleep(0.01)
+    return write(*arguments)
+
+stage.write_predictions = write_slowly
+with Run():
+    stage.classify(
+        novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
+        model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
+    )
+"""
+
+
+def test_of_two_runs_into_one_folder_one_is_refused_at_once_and_the_folder_is_of_one_model(fitted, tmp_path):
+    write_batches(Path("new"), new_rows(), [300])
+    make_model(tmp_path / "other", seed=1)
+    run(fitted, predictions="expected")
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(fitted / "model"), "p"], stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == b"at work\n"
+        Path("same").symlink_to("p")
+        for name in ("p", "same"):
+            with pytest.raises(ValueError, match=rf"^{name}: another run is writing here, and two would mix"), Run():
+                run(tmp_path / "other", predictions=name)
+        with Run():
+            run(tmp_path / "other", predictions="q")
+        Path("go on").touch()
+        assert process.wait(60) == 0
+    left = read_all(Path("p"))
+    assert left.pop(".partial-lock") == b""
+    assert left == read_all(Path("expected"))
+    with Run():
+        run(tmp_path / "other")
+    assert read_all(Path("p"))["b0.parquet"] == read_all(Path("q"))["b0.parquet"]

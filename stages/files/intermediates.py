@@ -1,4 +1,4 @@
-"""What stages hand on beside models and predictions: reduced rows, tree, labels and names, each with its one reader.
+"""What stages hand on, each with its one reader: reduced rows, tree, labels, and the names of clusters.
 
 A reader refuses a file that the stage which makes it could not have written, in one line that names the file, what it
 holds, what is expected and how to make it again. What several files have to agree in is checked with the second.

@@ -1,4 +1,4 @@
-"""Both halves of a model, each with its one reader."""
+"""Both halves of a model, each with its one reader, and what they have to agree in."""
 
 from pathlib import Path
 

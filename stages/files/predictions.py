@@ -116,17 +116,21 @@ def _read_file(path: Path, file: BinaryIO) -> tuple[Stamp, dict[str, np.ndarray]
     """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes."""
     footer = _read_footer(file)
     try:
-        metadata = _metadata(footer)
-        stamp = _parse_stamp(metadata.metadata[KEY])
+        metadata = _read_metadata(footer)
+        stamp = _read_stamp(metadata)
+        if stamp is None:
+            raise ValueError("no stamp")
         _check_digest(file, footer)
         fields = [(field.name, field.type) for field in metadata.schema.to_arrow_schema()]
         if fields not in (FIELDS, [field for field in FIELDS if field[0] != "id"]):
             raise ValueError(f"columns {', '.join(f'{name} {kind}' for name, kind in fields)}")
-        table = pyarrow.parquet.ParquetFile(file, metadata=metadata).read(columns=["row", *Predictions._fields])
+        table = pyarrow.parquet.ParquetFile(file, metadata=metadata, pre_buffer=False).read(
+            ["row", *Predictions._fields], use_threads=False
+        )
         if empty := [name for name in table.column_names if table[name].null_count]:
             raise ValueError(f"{empty[0]} is null in {table[empty[0]].null_count} rows")
         return stamp, {name: table[name].to_numpy() for name in table.column_names}
-    except (ValueError, TypeError, KeyError, OSError, pyarrow.ArrowException) as error:
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
         # Not as classify wrote it: what is wrong may be said by Parquet's own words.
         raise damaged(path, f"not predictions of this pipeline, or damaged ({shortened(error)})", "classify") from None
 
@@ -221,7 +225,7 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
         with opened(path, "classify") as file:
             footer = _read_footer(file)
             try:
-                stamp = read_stamp(footer)
+                stamp = _read_stamp(_read_metadata(footer))
                 if stamp is not None:
                     if stamp.model != origin:
                         return None
@@ -237,22 +241,17 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
     )
 
 
-def read_stamp(footer: bytes) -> Stamp | None:
-    """The stamp in the footer of a file; None where classify did not write the file.
+def _read_stamp(metadata: pyarrow.parquet.FileMetaData | None) -> Stamp | None:
+    """The stamp in a file's metadata; None where classify did not write the file.
 
     Raises
     ------
     ValueError
         If it is not in the form of a stamp.
     """
-    try:
-        metadata = _metadata(footer).metadata or {}
-    except (pyarrow.ArrowException, OSError):
+    content = ((metadata and metadata.metadata) or {}).get(KEY)
+    if content is None:
         return None
-    return _parse_stamp(metadata[KEY]) if KEY in metadata else None
-
-
-def _parse_stamp(content: bytes) -> Stamp:
     try:
         entries = json.loads(content)
         stamp = Stamp(*(entries[name] for name in Stamp._fields))
@@ -291,8 +290,12 @@ def _read_footer(file: BinaryIO) -> bytes:
     return file.read(length)
 
 
-def _metadata(footer: bytes) -> pyarrow.parquet.FileMetaData:
-    return pyarrow.parquet.read_metadata(pyarrow.BufferReader(b"PAR1" + footer))
+def _read_metadata(footer: bytes) -> pyarrow.parquet.FileMetaData | None:
+    """What the footer says of the file; None where it says nothing that can be read."""
+    try:
+        return pyarrow.parquet.read_metadata(pyarrow.BufferReader(b"PAR1" + footer))
+    except (pyarrow.ArrowException, OSError):
+        return None
 
 
 def _check_digest(file: BinaryIO, footer: bytes) -> None:
@@ -353,16 +356,16 @@ def is_ours(path: Path) -> bool:
         return False
     with opened(path, "classify") as file:
         try:
-            return read_stamp(_read_footer(file)) is not None
+            return _read_stamp(_read_metadata(_read_footer(file))) is not None
         except ValueError:
             return True
 
 
 def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     """Remove our predictions of batches that are gone, and what a killed run left half written; nothing else."""
-    kept = {_path(folder, batch) for batch in batches}
     half_written = set(folder.glob(f"{PARTIAL}*.parquet"))
-    stale = [path for path in sorted(folder.glob("*.parquet")) if path not in kept | half_written and is_ours(path)]
+    spared = half_written | {_path(folder, batch) for batch in batches}
+    stale = [path for path in sorted(folder.glob("*.parquet")) if path not in spared and is_ours(path)]
     for path in half_written:
         if not path.is_dir():
             path.unlink()

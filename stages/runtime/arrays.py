@@ -1,4 +1,4 @@
-"""Arrays and models, .npy and .npz: read without running what they hold, written to the last byte."""
+"""Arrays and models, .npy and .npz: read without trusting what they say, written to the last byte."""
 
 import io
 import math
