@@ -38,7 +38,7 @@ SCORES = CutScores(
 )
 CANDIDATES = SimpleNamespace(k=np.array([2, 3]), scores=SCORES, extra={})
 SIDE = 4000  # pixels of a picture at most
-PAGE = 10_000  # bytes of clusters.md a cluster at most, with as many words and rows as params.yaml asks for
+PAGE = 15_000  # bytes of clusters.md a cluster at most, with as many words and rows as params.yaml asks for
 # One blob of rows begins like another; the number of the row comes last.
 UNBROKEN = {
     "letters": lambda row, blob: "W" * 3000 + f"x{blob}",
@@ -48,6 +48,7 @@ UNBROKEN = {
     "URL": lambda row, blob: f"https://example.com/{'a' * 2000}/{blob}?q={'%D0%B0' * 500}#{row}",
     "accents": lambda row, blob: "a" + "\u0301\u0323" * 1500 + str(blob),
     "wide": lambda row, blob: "\u2e3b\ufdfd\ufdfa" * 1000 + str(blob),
+    "emoji": lambda row, blob: "🚀" * 3000 + str(blob),
     "Markdown": lambda row, blob: "|*_[]<>`#" * 500 + str(blob),
 }
 LANGUAGES = {
