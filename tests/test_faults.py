@@ -150,7 +150,7 @@ FAULTS = [
     Fault("another file in the folder", "reduce", writes(f"{CLUSTERED}/b.csv", b"1"), "b.csv: not a batch"),
     Fault("texts without a batch", "reduce", writes(f"{CLUSTERED}/c.jsonl", b"{}"), "c.jsonl: texts without a batch"),
     Fault("k_min above k_max", "cluster", sets(k_min=9, k_max=5), "k_min 9 and k_max 5: expected k_min <= k_max"),
-    Fault("k_min below 2", "cluster", sets(k_min=1), "k_min is 1, expected a whole number at least 2"),
+    Fault("k_min below 2", "cluster", sets(k_min=1), "k_min is 1, expected a whole number from 2 to"),
     Fault("k_max not below the number of rows", "cluster", sets(k_max=300), "expected k_min <= k_max < 300"),
     Fault("threshold of zero", "reduce", sets(variance_threshold=0), "variance_threshold is 0, expected"),
     Fault("threshold above 1", "reduce", sets(variance_threshold=1.5), "variance_threshold is 1.5, expected"),

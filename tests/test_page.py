@@ -137,3 +137,22 @@ def test_the_page_and_the_pictures_have_the_same_colors():
 
     template = json.loads((ROOT / ".dvc" / "plots" / "map.json").read_text())
     assert template["spec"]["layer"][0]["encoding"]["color"]["scale"]["range"] == COLORS
+
+
+def test_the_page_holds_a_vega_without_known_faults():
+    # CVE-2025-66648 is in all of Vega 5, and in 6 before 6.2.0 (vega-functions 6.1.1).
+    template = (ROOT / ".dvc" / "page" / "template.html").read_text(encoding="utf-8")
+    versions = dict(re.findall(r"([\w-]+)@([\d.]+)", re.search("<!-- (.*)", template)[1]))
+    assert list(versions) == ["vega", "vega-lite", "vega-embed"]
+    assert all(f'"{version}"' in template for version in versions.values())
+    assert tuple(map(int, versions["vega"].split("."))) >= (6, 4, 0)
+    source = (ROOT / ".dvc" / "page" / "make_template.py").read_text(encoding="utf-8")
+    assert all(f'"{name}@{version}"' in source for name, version in versions.items())
+
+
+def test_the_page_is_made_of_the_source_beside_it():
+    folder = ROOT / ".dvc" / "page"
+    before, after = (folder / "page.html").read_text(encoding="utf-8").split("BUNDLE")
+    template = (folder / "template.html").read_text(encoding="utf-8")
+    assert template.startswith(before)
+    assert template.endswith(after)

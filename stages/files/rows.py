@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.files.batches import open_batches
+from stages.files.cutting import NAME_LENGTH, cut
 from stages.files.texts import one_line, read_texts
 
 
@@ -21,9 +22,8 @@ class Row(NamedTuple):
     def shown(self, length: int) -> str:
         """The text on one line, cut to `length` characters; the place in its batch where there is none."""
         if self.text is None:
-            return f"{self.batch}, row {self.row}"
-        text = one_line(self.text) or "(empty text)"
-        return text if len(text) <= length else f"{text[: length - 1]}…"
+            return f"{cut(self.batch, NAME_LENGTH)}, row {self.row}"
+        return cut(one_line(self.text), length) or "(empty text)"
 
 
 def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:

@@ -214,23 +214,13 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
     """The JSON Schema of params.yaml, from the signatures of all stages; imports every stage."""
     properties: dict[str, Schema] = {}
     for stage in load_stages(pipeline):
-        for name, hint in hints_of(getattr(import_module(f"stages.{stage}"), stage)).items():
-            schema = schema_of(hint)
-            properties[name] = _narrower(properties.get(name, schema), schema)
+        hints = hints_of(getattr(import_module(f"stages.{stage}"), stage))
+        properties |= {name: schema_of(hint) for name, hint in hints.items()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "params.yaml; written by python -m stages.runtime.parameters",
         **_group(properties),
     }
-
-
-def _narrower(one: Schema, other: Schema) -> Schema:
-    """The schema of a parameter that two stages read: it has to suit both, and they may differ in its range alone."""
-    both = one | other
-    for key, stricter in {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}.items():
-        if key in one and key in other:
-            both[key] = stricter(one[key], other[key])
-    return both
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class RunParameters(TypedDict):
     """The group `run` of params.yaml; no stage lists it, because it changes no result."""
 
     backend: Literal["local", "dask"]
-    workers: Annotated[int, Interval(ge=0)]
+    workers: Annotated[int, Interval(ge=0, le=1024)]
     scheduler: str | None
 
 
