@@ -224,9 +224,12 @@ def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
     _limit_threads()
     try:
         if fault := why_not_alike(here, environment()):
-            raise ValueError(f"worker {get_worker().address}: {fault}.")
+            return None, ValueError(f"worker {get_worker().address}: {fault}.")
         return pickle.loads(call)(), None
     except Exception as error:
+        for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
+            if isinstance(error, kind):
+                error = kind(f"{error} (Found by worker {get_worker().address}.)")
         error.add_note(traceback.format_exc())
         return None, error
 
