@@ -21,12 +21,19 @@ from stages.algorithms.prediction.drift import ALL, Drift, Edges, Profile, compa
 from stages.algorithms.prediction.model import Half, Trained, join_halves, why_not_of_one_model
 from stages.algorithms.prediction.prediction import Folded, classify_chunks
 from stages.algorithms.principal_components import Reduction
-from stages.files.batches import Batch, open_batches, read_centred, too_large
+from stages.files.batches import (
+    Batch,
+    digest_batch,
+    digested,
+    open_batches,
+    read_centred,
+    seen_otherwise,
+    too_large,
+)
 from stages.files.predictions import (
     Result,
     current_predictions,
     digest_origin,
-    digested,
     parts_of,
     remove_stale,
     write_predictions,
@@ -54,7 +61,11 @@ def classify(
     model: Path = Path("data/model"),
     predictions: Path = OWN_PREDICTIONS,
 ) -> None:
-    """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone."""
+    """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
+
+    On Dask this machine reads the batches too, once, while the workers classify: a result is used only if its worker
+    read the same rows.
+    """
     own = _same(predictions, OWN_PREDICTIONS)
     if own and not _same(embeddings, OWN_EMBEDDINGS):
         raise ValueError(
@@ -76,6 +87,8 @@ def classify(
     todo = [batch for batch in batches if batch not in counts]
     parts = parts_of(todo)
     results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for part in parts), run)
+    if run["backend"] == "dask":
+        results = _of_the_same_rows(results, parts)
     results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
     counts |= write_predictions(predictions, todo, origin, results)
 
@@ -109,6 +122,14 @@ def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
         raise too_large([part], overflowing[0])
     profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, len(folded.intercept), edges)
     return Result(found._asdict(), profile, digest.digest())
+
+
+def _of_the_same_rows(results: Iterator[Result], parts: list[Batch]) -> Iterator[Result]:
+    """Pass on results of workers that read the rows that this machine reads."""
+    for part, result in zip(parts, results, strict=True):
+        if result.digest != digest_batch(part):
+            raise seen_otherwise(part.path)
+        yield result
 
 
 def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:

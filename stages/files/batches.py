@@ -1,11 +1,12 @@
 """Folders of embedding batches: open them, check them, and read them a block of rows at a time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from stages.runtime.arrays import load_array
 from stages.runtime.files import PARTIAL, read
@@ -157,7 +158,28 @@ def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarr
             yield rows
 
 
-def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+def digested(chunks: Iterable[tuple[np.ndarray, ...]], digest: xxhash.xxh3_128) -> Iterator[tuple[np.ndarray, ...]]:
+    """Pass chunks of a batch on and update the digest with the first array of each: its rows as they are stored.
+
+    Whoever takes the chunks so gets the digest of the very bytes that were taken.
+    """
+    for rows, *others in chunks:
+        digest.update(rows.view(np.uint8))
+        yield rows, *others
+    digest.update(rows.dtype.str.encode())
+
+
+def digest_batch(batch: Batch) -> bytes:
+    """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
+    digest = xxhash.xxh3_128()
+    for _ in digested(zip(read_stored(batch)), digest):
+        pass
+    return digest.digest()
+
+
+def read_blocks(
+    batches: list[Batch], block_rows: int = BLOCK_ROWS, digests: list[bytes] | None = None
+) -> Iterator[np.ndarray]:
     """Read all rows in order and in double precision, in blocks of equal size that run across the borders of files.
 
     The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
@@ -168,6 +190,8 @@ def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[
     batches : list of Batch
     block_rows : int
         Rows a block; the last one may have fewer.
+    digests : list, optional
+        Takes the digest of each batch once it was read to its end, as `digest_batch` makes it.
 
     Yields
     ------
@@ -182,8 +206,8 @@ def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[
     block = np.empty((block_rows, batches[0].columns))
     filled = 0
     for batch in batches:
-        start = batch.start
-        for rows in read_stored(batch, block_rows):
+        start, digest = batch.start, xxhash.xxh3_128()
+        for (rows,) in digested(zip(read_stored(batch, block_rows)), digest):
             while len(rows):
                 taken = rows[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
@@ -194,6 +218,8 @@ def read_blocks(batches: list[Batch], block_rows: int = BLOCK_ROWS) -> Iterator[
                 if filled == block_rows:
                     yield block
                     filled = 0
+        if digests is not None:
+            digests.append(digest.digest())
     if filled:
         yield block[:filled]
 
@@ -275,6 +301,14 @@ def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
 def changed(path: Path, found: str) -> ValueError:
     """The refusal of a file that is no longer what it was when it was opened."""
     return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
+
+
+def seen_otherwise(path: Path) -> ValueError:
+    """The refusal of a file of which a worker read other rows than this machine."""
+    return ValueError(
+        f"{path}: a worker sees other rows under this name than this machine; let all machines see the same files "
+        "under the same path, and run again when whatever writes them is done."
+    )
 
 
 def largest_row(part: list[Batch]) -> int:

@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages.files.batches import Batch, changed, open_batches, read_stored, split_rows
+from stages.files.batches import Batch, changed, digest_batch, open_batches, split_rows
 from stages.files.texts import iterate_texts
 from stages.runtime.files import PARTIAL, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
@@ -48,7 +48,7 @@ class Result(NamedTuple):
 
     columns: dict[str, np.ndarray]  # those of FIELDS but row and id, an entry a row
     counts: Counts
-    digest: bytes  # of the rows, as `digested` makes it
+    digest: bytes  # of the rows, as `digest_batch` makes it
 
 
 class Stamp(NamedTuple):
@@ -89,7 +89,8 @@ def read_predictions(folder: Path, embeddings: Path) -> Predictions:
 def current_predictions(folder: Path, batches: list[Batch], origin: str, run: RunParameters) -> dict[Batch, Counts]:
     """The batches whose predictions are up to date, with the counts that are stored beside them.
 
-    Those are up to date that this very model and code made of this very content; rows and texts are digested anew.
+    Those are up to date that this very model and code made of this very content; rows and texts are digested anew, on
+    this machine always: workers elsewhere may still see the files of before.
 
     Parameters
     ----------
@@ -107,10 +108,10 @@ def current_predictions(folder: Path, batches: list[Batch], origin: str, run: Ru
     """
     stamps = {batch: read_stamp(_path(folder, batch), origin) for batch in batches}
     stamped = [batch for batch, stamp in stamps.items() if stamp]
-    digests = map_tasks(_digest_part, ((part,) for _, part in _parts(stamped)), run)
+    digests = map_tasks(digest_batch, ((part,) for _, part in _parts(stamped)), {**run, "backend": "local"})
     found = {}
     for batch, pairs in _by_batch(stamped, digests):
-        if _digest_batch((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
+        if _digest_whole((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
             found[batch] = stamps[batch].counts
     return found
 
@@ -222,25 +223,6 @@ def _digest_code() -> bytes:
     return xxhash.xxh3_128_digest("\0".join(source.read_text(encoding="utf-8") for source in sources).encode())
 
 
-def digested(chunks: Iterable[tuple[np.ndarray, ...]], digest: xxhash.xxh3_128) -> Iterator[tuple[np.ndarray, ...]]:
-    """Pass chunks of a part on and update the digest with the first array of each: its rows as they are stored.
-
-    Whoever classifies the chunks so gets the digest of the very bytes that were classified.
-    """
-    for rows, *others in chunks:
-        digest.update(rows.view(np.uint8))
-        yield rows, *others
-    digest.update(rows.dtype.str.encode())
-
-
-def _digest_part(part: Batch) -> bytes:
-    """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
-    digest = xxhash.xxh3_128()
-    for _ in digested(zip(read_stored(part)), digest):
-        pass
-    return digest.digest()
-
-
 def _digest_texts(batch: Batch) -> bytes:
     """Digest of the texts beside a batch; nothing where it has none."""
     if not batch.texts_path.exists():
@@ -249,7 +231,7 @@ def _digest_texts(batch: Batch) -> bytes:
         return hashlib.file_digest(file, xxhash.xxh3_128).digest()
 
 
-def _digest_batch(parts: Iterable[bytes], texts: bytes) -> str:
+def _digest_whole(parts: Iterable[bytes], texts: bytes) -> str:
     """Digest of a batch from those of its parts and of its texts."""
     return xxhash.xxh3_128_hexdigest(b"".join([*parts, texts]))
 
@@ -286,7 +268,7 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
         total = _add_counts(counts)
         content = {
             "model": origin,
-            "batch": _digest_batch(digests, texts),
+            "batch": _digest_whole(digests, texts),
             "profile": [np.asarray(each).tolist() for each in total],
         }
         writer.add_key_value_metadata({KEY: json.dumps(content)})
