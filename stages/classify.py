@@ -17,7 +17,16 @@ import xxhash
 from annotated_types import Interval
 from tqdm import tqdm
 
-from stages.algorithms.prediction.drift import ALL, Drift, Edges, Profile, compare_batches, count_rows, departures
+from stages.algorithms.prediction.drift import (
+    ALL,
+    Drift,
+    Edges,
+    Profile,
+    compare_batches,
+    count_rows,
+    departures,
+    furthest,
+)
 from stages.algorithms.prediction.model import Half, Trained, join_halves, why_not_of_one_model
 from stages.algorithms.prediction.prediction import Folded, classify_chunks
 from stages.algorithms.principal_components import Reduction
@@ -133,24 +142,29 @@ def _of_the_same_rows(results: Iterator[Result], parts: list[Batch]) -> Iterator
 
 
 def _report_drift(drifts: dict[str, Drift], folder: Path) -> None:
-    """Log what is not like training, and write the table."""
-    for name, drift in drifts.items():
+    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
+    shown = furthest(drifts)
+    for name, drift in shown.items():
         if drift.verdict != "like training":
             causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
             log.warning("%s: %s (%s)", name, drift.verdict, causes)
+    listed = {name: drift for name, drift in drifts.items() if name in shown or drift.verdict != "like training"}
+    if len(listed) > len(shown):
+        log.warning("%d more batches are not like training; drift.json lists them", len(listed) - len(shown))
     if drifts[ALL].verdict == "foreign":
         # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
         log.warning("check that these rows were embedded as those were that the model was made from")
     table = {
-        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
+        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
     }
-    record.write_json(folder / "drift.json", {"drift": table})
+    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
+    record.write_json(folder / "drift.json", {"drift": table} | left_out)
 
 
 def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
     return (
         {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
-        for name, drift in drifts.items()
+        for name, drift in furthest(drifts).items()
         for test, departure in departures(drift).items()
     )
 

@@ -262,6 +262,28 @@ def test_no_batch_has_the_name_of_the_total(fitted):
     assert len({(point["batch"], point["test"]) for point in points}) == len(points)
 
 
+def test_of_many_batches_drift_is_told_where_there_is_any(fitted, caplog):
+    rows = new_rows(900)
+    write_batches(Path("new"), np.tile(rows, (2, 1)), list(range(10, 1800, 10)))
+    np.save("new/odd.npy", np.random.default_rng(0).normal(size=(300, COLUMNS)))
+    run(fitted)
+    report = json.loads(Path("p/drift.json").read_text())
+    assert report["drift"]["odd.npy"]["verdict"] == "foreign"
+    assert len(report["drift"]) == 101
+    assert report["others_like_training"] == 181 - 100
+    assert "odd.npy: foreign" in caplog.text
+    # Where all of them have drifted, each is in the table, and the log stays short.
+    Path("new/odd.npy").unlink()
+    write_batches(Path("new"), np.random.default_rng(0).normal(size=(180 * 50, COLUMNS)), list(range(50, 9000, 50)))
+    caplog.clear()
+    run(fitted)
+    report = json.loads(Path("p/drift.json").read_text())
+    assert len(report["drift"]) == 181
+    assert set(report) == {"drift"}
+    assert len(caplog.records) < 110
+    assert "80 more batches are not like training; drift.json lists them" in caplog.text
+
+
 def test_stale_predictions_go_and_other_files_stay(fitted):
     write_batches(Path("new"), new_rows(), [300, 600])
     run(fitted)

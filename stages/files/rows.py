@@ -33,9 +33,9 @@ def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
     """
     first = 0
     for batch in open_batches(folder):
-        inside = np.arange(batch.rows) if wanted is None else wanted - first
-        inside = inside[(inside >= 0) & (inside < batch.rows)]
-        first += batch.rows
+        end = first + batch.rows
+        inside = np.arange(batch.rows) if wanted is None else wanted[slice(*wanted.searchsorted((first, end)))] - first
+        first = end
         if len(inside) == 0:
             continue
         texts = read_texts(batch)
