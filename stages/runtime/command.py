@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.runtime.parameters import hints_of, read_parameters
+from stages.runtime.streams import open_standard_streams
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def run(stage: Callable[..., None]) -> None:
     Warnings, of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
     of a refusal as well.
     """
+    open_standard_streams()
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
     for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
         logging.getLogger(talkative).setLevel(logging.WARNING)
