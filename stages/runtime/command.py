@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.parameters import hints_of, read_parameters
 from stages.runtime.streams import open_standard_streams
 
@@ -59,7 +60,7 @@ def run(stage: Callable[..., None]) -> None:
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("STAGE_TRACEBACK") == "1":
             raise
-        sys.exit(f"{stage.__name__}: {' '.join(str(error).split())}")
+        sys.exit(f"{stage.__name__}: {cut_middle(' '.join(str(error).split()), LINE_LENGTH)}")
 
 
 def _log_each_once() -> Callable[..., None]:
