@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,23 @@ def test_the_page_is_made_of_the_source_beside_it():
     template = (folder / "template.html").read_text(encoding="utf-8")
     assert template.startswith(before)
     assert template.endswith(after)
+
+
+def test_a_page_that_is_not_what_the_registry_has_is_found(tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(ROOT / ".dvc" / "page", tmp_path / "page")
+    template = folder / "template.html"
+    page = template.read_text(encoding="utf-8")
+    specification = spec_from_file_location("make_template", folder / "make_template.py")
+    specification.loader.exec_module(make_template := module_from_spec(specification))
+    # What npm would fetch.
+    scripts = dict(zip(make_template.PACKAGES, re.findall("<script>(.*?)</script>", page, flags=re.S), strict=False))
+    monkeypatch.setattr(make_template, "read_script", scripts.__getitem__)
+    monkeypatch.setattr(sys, "argv", ["make_template.py", "--check"])
+    make_template.main()
+    assert "as the registry has them" in capsys.readouterr().out
+    template.write_text(page.replace("vegaEmbed", "vegaembed", 1), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"not page\.html with vega@"):
+        make_template.main()
+    monkeypatch.setattr(sys, "argv", ["make_template.py"])
+    make_template.main()
+    assert template.read_text(encoding="utf-8") == page

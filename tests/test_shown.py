@@ -20,12 +20,12 @@ from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.partitions.cuts import CutScores, cut_tree
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.describe import describe
-from stages.files.cutting import cut_apart
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion, write_topics
 from stages.pictures.map import draw_map
 from stages.runtime.arrays import save_array, save_model
+from stages.runtime.cutting import cut_apart
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.files.batches import open_batches
-from stages.files.cutting import NAME_LENGTH, cut
 from stages.files.texts import one_line, read_texts
+from stages.runtime.cutting import NAME_LENGTH, cut
 
 
 class Row(NamedTuple):

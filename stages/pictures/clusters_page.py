@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from stages.algorithms.presentation.representatives import Memberships, lowest_of_clusters
-from stages.files.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
 from stages.files.predictions import Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
 from stages.runtime import record
+from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
 
 TEXT_LENGTH = 200
 NAME_WORDS = 3

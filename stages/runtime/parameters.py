@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ruamel.yaml import YAML
 
+from stages.runtime.cutting import cut
+
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
@@ -106,7 +108,7 @@ def shown(value: Any, length: int = 200) -> str:
         words = " ".join((str(value) if isinstance(value, Exception) else repr(value)).split())
     except (ValueError, RecursionError):  # a whole number of more digits than Python writes
         words = f"a very large {type(value).__name__}"
-    return words if len(words) <= length else f"{words[: length - 1]}…"
+    return cut(words, length)
 
 
 def hints_of(stage: Callable[..., None]) -> dict[str, Any]:

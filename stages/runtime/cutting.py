@@ -4,11 +4,17 @@ from collections.abc import Iterable
 
 WORD_LENGTH = 24
 NAME_LENGTH = 40  # of a cluster, a topic or a batch: a picture has room for this
+LINE_LENGTH = 4000  # of a refusal: all parameters of params.yaml may be wrong at once
 
 
 def cut(text: str, length: int) -> str:
     """The text itself, or its first `length` - 1 characters and an ellipsis."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def cut_middle(text: str, length: int) -> str:
+    """The text itself, or about `length` characters of its beginning and its end, where a refusal has its remedy."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 def cut_apart(texts: Iterable[str], length: int) -> dict[str, str]:
