@@ -29,9 +29,10 @@ OWN_CODE = digest_code([STAGES])
 @cache
 def environment() -> dict[str, str]:
     """All of it by name, for this process; equal where the same rows give the same bytes."""
-    kernels = {
-        pool.get("architecture", pool["internal_api"]) for pool in threadpool_info() if pool["user_api"] == "blas"
-    }
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    # NumPy mostly brings its own. SciPy's, which some processes load and others do not, no task calls.
+    of_numpy = [library for library in libraries if "numpy" in library["filepath"]] or libraries
+    kernels = {library.get("architecture", library["internal_api"]) for library in of_numpy}
     loops = {loop["current"] for loops in np.lib.introspect.opt_func_info().values() for loop in loops.values()}
     return {
         SOURCES: OWN_CODE,
