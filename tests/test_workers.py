@@ -287,19 +287,14 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
     try:
         other = rows.copy()
         other[-1] = -other[-1]  # the last row of the last part
-        for seen in (other, None):
-            if seen is None:
-                shutil.rmtree(there / "e")
-                (there / "reduced.npy").unlink()
-            else:
-                write(there, seen)
-            for stage, fault in (
-                (link_here, r"^reduced\.npy: a worker does not see the rows that are linked"),
-                (reduce_here, r"^e/2\.npy: a worker sees other rows|^e/0\.npy: .*Found by worker tcp://"),
-                (classify_here, r"^e/2\.npy: a worker sees other rows|^e/0\.npy: .*Found by worker tcp://"),
-            ):
+        none, differs = r"^e/0\.npy: .* No such file .* Found by worker tcp://", r"^e/2\.npy: a worker sees other rows"
+        not_linked = r"^reduced\.npy: a worker does not see the rows that are linked"
+        for fault in (none, differs):
+            if fault == differs:
+                write(there, other)
+            for stage, said in ((link_here, not_linked), (reduce_here, fault), (classify_here, fault)):
                 shutil.rmtree("refused", ignore_errors=True)
-                with pytest.raises(ValueError, match=fault):
+                with pytest.raises(ValueError, match=said):
                     stage(run, Path("refused"))
         # Predictions of what the workers still see are not up to date here.
         write(there, rows)
@@ -428,21 +423,22 @@ def test_an_address_where_no_scheduler_answers_is_refused(patience, cluster):
         send(signal.SIGCONT, cluster.scheduler)
 
 
-def test_a_scheduler_without_workers_is_refused_and_workers_that_come_are_used(patience, tmp_path):
+def test_workers_that_come_are_used_and_none_or_only_dying_ones_are_refused(patience, tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
     cluster = Cluster(tmp_path, workers=0)
     try:
         assert f"no worker of this Dask scheduler has been heard of for {patience} s" in outcome(cluster.run)
-        cluster.hire()
-        assert outcome(cluster.run) == RIGHT
-        victim = cluster.workers[0]
+        victim = cluster.hire()
 
         def replace() -> None:
-            send(signal.SIGKILL, victim)
+            victim.kill()
+            cluster.hire()
             cluster.hire()
 
         assert outcome(cluster.run, replace) == RIGHT
         assert victim.wait(10) == -signal.SIGKILL
-        assert "no worker of" in outcome(cluster.run, partial(send, signal.SIGKILL, cluster.workers[1]))
+        with pytest.raises(OSError, match=r"worker after worker died of the same task; give them more memory"):
+            list(map_tasks(eval, [("__import__('os')._exit(1)",)], cluster.run))
     finally:
         cluster.stop()
 
@@ -482,43 +478,10 @@ def test_a_scheduler_that_freezes_on_the_way_is_refused(patience, cluster):
         send(signal.SIGCONT, cluster.scheduler)
 
 
-def test_a_scheduler_that_dies_on_the_way_is_refused_and_used_when_it_is_there_again(tmp_path):
+def test_a_run_that_loses_its_scheduler_ends_in_one_line_and_runs_when_it_is_there_again(tmp_path):
     cluster = Cluster(tmp_path, workers=1)
     port = int(cluster.address.rpartition(":")[2])
-
-    def kill(again: bool) -> None:
-        cluster.scheduler.kill()
-        cluster.scheduler.wait()
-        if again:
-            cluster.start_scheduler(port)
-
-    try:
-        for again in (True, False):
-            run = cluster.run
-            said = outcome(run, partial(kill, again))
-            assert "the Dask scheduler went away during the run (the connection broke)" in said
-            if again:
-                cluster.workers[0].kill()
-                cluster.workers[0].wait()
-                cluster.hire()
-                assert outcome(cluster.run) == RIGHT
-    finally:
-        cluster.stop()
-
-
-def test_a_task_that_its_workers_die_of_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
-    cluster = Cluster(tmp_path, workers=2)
-    try:
-        with pytest.raises(OSError, match=r"worker after worker died of the same task; give them more memory"):
-            list(map_tasks(eval, [("__import__('os')._exit(1)",)], cluster.run))
-    finally:
-        cluster.stop()
-
-
-def test_a_run_that_loses_its_scheduler_ends_in_one_line(tmp_path):
-    # As a program: here Dask's own log and what its threads leave behind would be seen.
-    cluster = Cluster(tmp_path, workers=1)
+    # As a program: so Dask's own log would be seen, and what its threads leave behind.
     stage = """
 import os
 from pathlib import Path
@@ -531,19 +494,34 @@ def stage(*, run: workers.RunParameters, data: Path = Path()) -> None:
 command.read_parameters = lambda hints: {"run": {"backend": "dask", "workers": 0, "scheduler": os.environ["AT"]}}
 command.run(stage)
 """
-    run = cluster.run
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AT": cluster.run["scheduler"]}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def start_again() -> None:
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        cluster.start_scheduler(port)
+
+    def hire_again() -> None:
+        cluster.workers[-1].kill()
+        cluster.workers[-1].wait()
+        cluster.hire()
+
     try:
-        with subprocess.Popen(
-            [sys.executable, "-c", stage], env={**os.environ, "PYTHONPATH": str(ROOT), "AT": run["scheduler"]},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+        with subprocess.Popen([sys.executable, "-c", stage], env=environment, **streams) as process:
             assert process.stdout.readline() == "1\n"
             cluster.scheduler.kill()
-            _, said = process.communicate(timeout=60)
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+        gone = "the Dask scheduler went away during the run (the connection broke)"
+        assert re.fullmatch(rf"stage: tcp://127.0.0.1:{port}: {re.escape(gone)}; .*\n", said)
+        start_again()
+        hire_again()
+        assert gone in outcome(cluster.run, start_again)
+        hire_again()
+        assert outcome(cluster.run) == RIGHT
     finally:
         cluster.stop()
-    assert process.returncode == 1
-    assert re.fullmatch(r"stage: tcp://\S+: the Dask scheduler went away during the run .*\n", said)
 
 
 def other_kernel() -> str:

@@ -234,7 +234,7 @@ def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
     except Exception as error:
         for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
             if isinstance(error, kind):
-                error = kind(f"{error} (Found by worker {get_worker().address}.)")
+                error = kind(f"{error} Found by worker {get_worker().address}; are its files those of this machine?")
         error.add_note(traceback.format_exc())
         return None, error
 
