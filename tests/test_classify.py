@@ -25,6 +25,7 @@ from stages.files import predictions
 from stages.files.batches import open_batches
 from stages.files.predictions import read_stamp
 from stages.reduce import reduce
+from stages.runtime import environment
 from stages.runtime.files import PARTIAL
 from stages.train import train
 
@@ -168,7 +169,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
     # A comment is enough, in any file that predictions are made by.
     shutil.copytree(ROOT / "stages", tmp_path / "code")
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "files" / "predictions.py"))
+        patch.setattr(environment, "STAGES", tmp_path / "code")
         assert run(fitted) == []
         for name in ("algorithms/prediction/novelty.py", "files/predictions.py"):
             with (tmp_path / "code" / name).open("a") as file:

@@ -18,6 +18,7 @@ import xxhash
 
 from stages.files.batches import Batch, changed, digest_batch, open_batches, split_rows
 from stages.files.texts import iterate_texts
+from stages.runtime.environment import digest_code
 from stages.runtime.files import PARTIAL, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
@@ -212,15 +213,9 @@ def _path(folder: Path, batch: Batch) -> Path:
 def digest_origin(arrays: Iterable[np.ndarray], quantile: float) -> str:
     """Digest of all that predictions depend on beside their batch: the model's arrays, the quantile, and the code."""
     values = [np.asarray(array) for array in arrays]
+    code = digest_code(CODE)
     said = [repr((array.dtype.str, array.shape)).encode() + array.tobytes() for array in values]
-    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), _digest_code()]))
-
-
-def _digest_code() -> bytes:
-    """Digest of what makes predictions, whatever the line ends of a checkout."""
-    paths = [Path(__file__).parents[1] / name for name in CODE]
-    sources = [source for path in paths for source in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
-    return xxhash.xxh3_128_digest("\0".join(source.read_text(encoding="utf-8") for source in sources).encode())
+    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), code.encode()]))
 
 
 def _digest_texts(batch: Batch) -> bytes:

@@ -27,6 +27,7 @@ from stages.runtime.environment import environment, why_not_alike
 
 PATIENCE = 20  # seconds without a sign of life after which a scheduler, a worker, or all workers are given up
 LOOK_EVERY = 2  # seconds from one look at the cluster to the next
+SHOWN = "stages/algorithms/prediction/README.md"
 TALKATIVE = ("distributed", "distributed.client", "tornado.application", "asyncio")
 
 
@@ -64,15 +65,8 @@ class Cluster:
         Thread(target=self._loop.run_forever, daemon=True).start()
         self._client, self._tasks = None, 0
         try:
-            self._ask(self._connect())
-        except Exception as error:  # whatever Dask raises at an address that is none, or at what is no scheduler
-            self.close()
-            raise OSError(
-                f"run.scheduler: no Dask scheduler answers at {scheduler} ({_in_short(error)}); start one, or give the "
-                "address that `dask scheduler` prints."
-            ) from None
-        self._alive = time.monotonic()  # when there last was a worker
-        try:
+            self._connect()
+            self._alive = time.monotonic()  # when there last was a worker
             self._look()
         except BaseException:
             self.close()
@@ -107,11 +101,13 @@ class Cluster:
             result, error = submitted.result()
         except KilledWorker:
             raise OSError(
-                f"{self._address}: every worker that took one task died of it; give the workers more memory (the log "
-                "of `dask worker` tells), or run on this machine (run.backend: local)."
+                f"{self._address}: worker after worker died of the same task; give them more memory (their own log may "
+                "tell more), or work on this machine (run.backend: local)."
             ) from None
-        except (CancelledError, OSError, RuntimeError) as lost:
-            raise self._gone(lost) from None
+        except CancelledError:
+            raise self._gone("the connection broke") from None
+        except (OSError, RuntimeError) as error:
+            raise self._gone(_in_short(error)) from None
         except Exception as stranger:  # the task never began
             raise _cannot_import("worker", self._address, stranger) from None
         if error is not None:
@@ -135,9 +131,18 @@ class Cluster:
         wait([asyncio.run_coroutine_threadsafe(close(), self._loop)], timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _connect(self) -> None:
-        self._client = Client(self._address, asynchronous=True, set_as_default=False, timeout=PATIENCE)
-        await self._client
+    def _connect(self) -> None:
+        async def connect() -> None:
+            self._client = Client(self._address, asynchronous=True, set_as_default=False, timeout=PATIENCE)
+            await self._client
+
+        try:
+            self._ask(connect())
+        except Exception as error:  # whatever Dask raises at an address that is none, or at what is no scheduler
+            raise OSError(
+                f"params.yaml: run.scheduler: no Dask scheduler answers at {self._address} ({_in_short(error)}); start "
+                f"one as {SHOWN} shows, or give the address that it prints."
+            ) from None
 
     async def _compute(self, name: str, call: bytes) -> tuple[Any, Exception | None]:
         return await self._client.submit(pickle.loads, call, key=name)
@@ -162,7 +167,7 @@ class Cluster:
                 raise OSError("the connection broke")
             self.threads = self._ask(look())
         except OSError as error:
-            raise self._gone(error) from None
+            raise self._gone(_in_short(error)) from None
         except Exception as error:
             raise _cannot_import("scheduler", self._address, error) from None
         self._looked = time.monotonic()
@@ -170,14 +175,14 @@ class Cluster:
             self._alive = self._looked
         elif self._looked > self._alive + PATIENCE:
             raise OSError(
-                f"{self._address}: no worker of this Dask scheduler has been heard of for {PATIENCE} s; start some "
-                f"(`dask worker {self._address}`), and run again."
+                f"{self._address}: no worker of this Dask scheduler has been heard of for {PATIENCE} s; start some as "
+                f"{SHOWN} shows, and run again."
             )
 
-    def _gone(self, error: BaseException) -> OSError:
+    def _gone(self, how: str) -> OSError:
         return OSError(
-            f"{self._address}: the Dask scheduler went away during the run ({_in_short(error)}); start it and its "
-            "workers again, and run again."
+            f"{self._address}: the Dask scheduler went away during the run ({how}); start it and its workers again, "
+            "and run again."
         )
 
 
@@ -229,7 +234,7 @@ def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
     except Exception as error:
         for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
             if isinstance(error, kind):
-                error = kind(f"{error} (Found by worker {get_worker().address}.)")
+                error = kind(f"{error} Found by worker {get_worker().address}; are its files those of this machine?")
         error.add_note(traceback.format_exc())
         return None, error
 

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +15,39 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "threadpoolctl", "xxhash", "dask",
 SOURCES, KERNELS = "stages/", ("BLAS kernel", "NumPy kernels")
 
 
-def digest_code(paths: Iterable[Path]) -> str:
-    """Digest of modules and of all modules below folders, whatever the line ends of a checkout."""
+def digest_code(names: Iterable[str]) -> str:
+    """Digest of modules of the stages and of all modules below folders, whatever the line ends of a checkout."""
+    paths = [STAGES / name for name in names]
     sources = [source for path in paths for source in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     said = (f"{source.relative_to(STAGES).as_posix()}\0{source.read_text(encoding='utf-8')}\0" for source in sources)
     return xxhash.xxh3_128_hexdigest("".join(said).encode())
 
 
 # When a process begins, not when it is asked: code that is edited later is not the code that runs in it.
-OWN_CODE = digest_code([STAGES])
+OWN_CODE = digest_code(["."])
 
 
 @cache
 def environment() -> dict[str, str]:
     """All of it by name, for this process; equal where the same rows give the same bytes."""
-    kernels = {
-        pool.get("architecture", pool["internal_api"]) for pool in threadpool_info() if pool["user_api"] == "blas"
-    }
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    # NumPy mostly brings its own. SciPy's, which some processes load and others do not, no task calls.
+    of_numpy = [library for library in libraries if "numpy" in library["filepath"]] or libraries
+    kernels = {library.get("architecture", library["internal_api"]) for library in of_numpy}
     loops = {loop["current"] for loops in np.lib.introspect.opt_func_info().values() for loop in loops.values()}
     return {
         SOURCES: OWN_CODE,
         "Python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
         **dict(zip(KERNELS, (" ".join(sorted(kernels)), " ".join(sorted(loops))), strict=True)),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def why_not_alike(here: dict[str, str], there: dict[str, str]) -> str | None:
