@@ -18,16 +18,32 @@ import xxhash
 from annotated_types import Interval
 from tqdm import tqdm
 
-from stages.algorithms.prediction.drift import ALL, Drift, Edges, Profile, compare_batches, count_rows, departures
+from stages.algorithms.prediction.drift import (
+    ALL,
+    Drift,
+    Edges,
+    Profile,
+    compare_batches,
+    count_rows,
+    departures,
+    furthest,
+)
 from stages.algorithms.prediction.model import Trained, join_halves
 from stages.algorithms.prediction.prediction import Folded, classify_chunks
-from stages.files.batches import Batch, open_batches, read_centred, too_large
+from stages.files.batches import (
+    Batch,
+    digest_batch,
+    digested,
+    open_batches,
+    read_centred,
+    seen_otherwise,
+    too_large,
+)
 from stages.files.model import read_halves
 from stages.files.predictions import (
     Result,
     current_predictions,
     digest_origin,
-    digested,
     parts_of,
     refuse_unreadable_names,
     remove_stale,
@@ -61,7 +77,11 @@ def classify(
     model: Path = Path("data/model"),
     predictions: Path = OWN_PREDICTIONS,
 ) -> None:
-    """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone."""
+    """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
+
+    On Dask this machine reads the batches too, once, while the workers classify: a result is used only if its worker
+    read the same rows.
+    """
     own = predictions.resolve() == OWN_PREDICTIONS.resolve()
     if own and embeddings.resolve() != OWN_EMBEDDINGS.resolve():
         raise ValueError(
@@ -88,6 +108,8 @@ def classify(
     todo = [batch for batch in batches if batch not in counts]
     parts = parts_of(todo)
     results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for part in parts), run)
+    if run["backend"] == "dask":
+        results = _of_the_same_rows(results, parts)
     results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
     counts |= write_predictions(predictions, todo, origin, results)
 
@@ -144,25 +166,38 @@ def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
     return Result(found._asdict(), profile, digest.digest())
 
 
+def _of_the_same_rows(results: Iterator[Result], parts: list[Batch]) -> Iterator[Result]:
+    """Pass on results of workers that read the rows that this machine reads."""
+    for part, result in zip(parts, results, strict=True):
+        if result.digest != digest_batch(part):
+            raise seen_otherwise(part.path)
+        yield result
+
+
 def _report_drift(drifts: dict[str, Drift], path: Path) -> None:
-    """Log what is not like training, and write the table."""
-    for name, drift in drifts.items():
+    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
+    shown = furthest(drifts)
+    for name, drift in shown.items():
         if drift.verdict != "like training":
             causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
             log.warning("%s: %s (%s)", name, drift.verdict, causes)
+    listed = {name: drift for name, drift in drifts.items() if name in shown or drift.verdict != "like training"}
+    if len(listed) > len(shown):
+        log.warning("%d more batches are not like training; drift.json lists them", len(listed) - len(shown))
     if drifts[ALL].verdict == "foreign":
         # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
         log.warning("check that these rows were embedded as those were that the model was made from")
     table = {
-        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in drifts.items()
+        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
     }
-    record.write_json(path, {"drift": table})
+    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
+    record.write_json(path, {"drift": table} | left_out)
 
 
 def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
     return (
         {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
-        for name, drift in drifts.items()
+        for name, drift in furthest(drifts).items()
         for test, departure in departures(drift).items()
     )
 

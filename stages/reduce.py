@@ -5,6 +5,7 @@ data/embeddings_clu/*.npy
 """
 
 import logging
+from collections.abc import Iterator
 from functools import reduce as fold
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,18 @@ from stages.algorithms.principal_components import (
     overflows,
     reduce_blocks,
 )
-from stages.files.batches import Batch, largest_row, locate, open_batches, read_blocks, split_rows, too_large
+from stages.files.batches import (
+    Batch,
+    changed,
+    digest_batch,
+    largest_row,
+    locate,
+    open_batches,
+    read_blocks,
+    seen_otherwise,
+    split_rows,
+    too_large,
+)
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model, write_header
@@ -44,7 +56,11 @@ def reduce(
     reduced: Path = Path("data/reduced.npy"),
     model: Path = Path("data/model/reduction.npz"),
 ) -> None:
-    """Fit principal components on a folder of embeddings, and write the reduced embeddings and the map to them."""
+    """Fit principal components on a folder of embeddings, and write the reduced embeddings and the map to them.
+
+    Every batch is read twice, and has to hold the same rows both times. On Dask this machine reads the batches too,
+    once, while the workers sum moments: what they return is used only if they read the same rows.
+    """
     batches = open_batches(embeddings)
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
     hold(reduced)
@@ -52,7 +68,7 @@ def reduce(
 
     # How rows are cut into tasks depends on their number alone, so that neither files nor workers change a sum.
     parts = split_rows(batches, PART_ROWS)
-    moments = sum_moments(parts, run)
+    moments, digests = sum_moments(parts, run)
     # The axes are found in a task too: it runs on one thread, and on several the last digits would depend on how many.
     ((reduction, spectrum),) = map_tasks(fit_reduction, [(moments, variance_threshold, standardize)], run)
     d = len(reduction.components)
@@ -63,38 +79,63 @@ def reduce(
     with replacing(reduced) as file:
         # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
         write_header(file, np.dtype("<f4"), (n, d))
-        for rows in _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce"):
+        results = _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce")
+        for part, digest, (rows, again) in zip(parts, digests, results, strict=True):
+            _check_same(part, digest, again, run)
             file.write(rows.data)
     save_model(model, **reduction._asdict())
     write_explained_variance(Path("plots"), explained, variance_threshold)
     record.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 
-def sum_moments(parts: list[list[Batch]], run: RunParameters) -> Moments:
-    """The moments of all rows, about the mean of the first part's first block."""
+def sum_moments(parts: list[list[Batch]], run: RunParameters) -> tuple[Moments, list[list[bytes]]]:
+    """The moments of all rows, about the mean of the first part; the digests of what was read of each part."""
+    first, digests = [], []
+    (rows,) = read_blocks(parts[0], PART_ROWS, first)
     with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is refused with its part
-        origin = next(read_blocks(parts[0])).mean(axis=0)
+        origin = rows.mean(axis=0)
     sums = map_tasks(_sum_part, ((part, origin) for part in parts), run)
-    return fold(add_moments, _progress(sums, parts, "moments"))
+
+    def compared() -> Iterator[Moments]:
+        for part, (moments, digest) in zip(parts, _progress(sums, parts, "moments"), strict=True):
+            if not digests:
+                _check_same(part, first, digest, run)
+            elif run["backend"] == "dask":
+                _check_same(part, [digest_batch(batch) for batch in part], digest, run)
+            digests.append(digest)
+            yield moments
+
+    return fold(add_moments, compared()), digests
 
 
-def _sum_part(part: list[Batch], origin: np.ndarray) -> Moments:
+def _check_same(part: list[Batch], read: list[bytes], again: list[bytes], run: RunParameters) -> None:
+    """Refuse a part of which other rows were read at another time or on another machine."""
+    for batch, one, other in zip(part, read, again, strict=True):
+        if one != other and run["backend"] == "dask":
+            raise seen_otherwise(batch.path)
+        if one != other:
+            raise changed(batch.path, "its rows are no longer those that the components were found in")
+
+
+def _sum_part(part: list[Batch], origin: np.ndarray) -> tuple[Moments, list[bytes]]:
+    digests = []
     with np.errstate(over="ignore", invalid="ignore"):
-        moments = accumulate_moments(read_blocks(part), origin)
+        moments = accumulate_moments(read_blocks(part, digests=digests), origin)
     if overflows(moments):
         raise too_large(part, largest_row(part))
-    return moments
+    return moments, digests
 
 
-def _reduce_part(part: list[Batch], reduction: Reduction) -> np.ndarray:
-    reduced, without_direction = reduce_blocks(read_blocks(part), reduction)
+def _reduce_part(part: list[Batch], reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:
+    digests = []
+    reduced, without_direction = reduce_blocks(read_blocks(part, digests=digests), reduction)
     if len(without_direction):
         path, row = locate(part, without_direction[0])
         raise ValueError(
             f"{path}: row {row} is the mean of all rows, so that after reduction its cosine distance is undefined; "
             "remove it."
         )
-    return reduced
+    return reduced, digests
 
 
 def _progress(results, parts: list, what: str):

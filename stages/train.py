@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 class ClassifierParameters(TypedDict):
     """The group `classifier` of params.yaml."""
 
-    C: Annotated[float, Interval(gt=0)]
-    folds: Annotated[int, Interval(ge=2)]
+    C: Annotated[float, Interval(ge=1e-6, le=1_000_000)]
+    folds: Annotated[int, Interval(ge=2, le=100)]
 
 
 def train(
     *,
     classifier: ClassifierParameters,
-    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)],
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     embeddings: Path = Path("data/embeddings_clu"),

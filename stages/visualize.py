@@ -37,13 +37,13 @@ class MapParameters(TypedDict):
     """The group `tsne` of params.yaml."""
 
     perplexity: Annotated[float, Interval(ge=2, le=1000)]
-    max_rows: Annotated[int, Interval(ge=10)]
+    max_rows: Annotated[int, Interval(ge=10, le=100_000)]
 
 
 def visualize(
     *,
     tsne: MapParameters,
-    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)],
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     tree: Path = Path("data/tree.npy"),

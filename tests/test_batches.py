@@ -2,13 +2,26 @@
 
 import json
 import os
+import socket
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages.files.batches import open_batches, read_blocks, read_centred, read_stored, split_rows
+from stages.files import batches, texts
+from stages.files.batches import (
+    LONGEST_NAME,
+    open_batches,
+    open_input,
+    read_blocks,
+    read_centred,
+    read_stored,
+    split_rows,
+)
+from stages.files.rows import read_rows
 from stages.files.texts import iterate_texts, read_texts
+from stages.runtime.files import PARTIAL
 
 
 def write(folder: Path, **arrays: np.ndarray) -> Path:
@@ -58,42 +71,106 @@ def test_parts_of_a_file_are_read_whatever_its_order(tmp_path, order):
         np.testing.assert_array_equal(np.concatenate(stored), rows)
 
 
+READERS = [
+    lambda folder: read_stored(open_batches(folder)[0]),
+    lambda folder: read_blocks(open_batches(folder)),
+    lambda folder: read_centred(open_batches(folder)[0], np.zeros(5, np.float32)),
+]
+
+
 # Read through a memory map, these files would end the process by a signal.
+@pytest.mark.parametrize("read", READERS, ids=["stored", "blocks", "centred"])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("left", [0, 1000, -1])
-def test_a_file_cut_short_between_two_blocks_is_refused(tmp_path, order, left):
+def test_a_file_cut_short_between_two_blocks_is_refused(tmp_path, order, left, read):
     path = write(tmp_path / "e", b=np.asarray(random_rows(9000), order=order)) / "b.npy"
-    for blocks in (
-        read_stored(open_batches(path.parent)[0]),
-        read_blocks(open_batches(path.parent)),
-        read_centred(open_batches(path.parent)[0], np.zeros(5, np.float32)),
-    ):
-        content = path.read_bytes()
+    blocks = read(path.parent)
+    next(blocks)
+    os.truncate(path, left % path.stat().st_size)
+    with pytest.raises(ValueError, match=r"b.npy: changed while it was read: rows \d+ to \d+ are no longer all there"):
+        list(blocks)
+
+
+@pytest.mark.parametrize("read", READERS, ids=["stored", "blocks", "centred"])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("keeps_time", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_replaced_by_one_of_the_same_shape_is_refused(tmp_path, read, begun, keeps_time, in_place):
+    path = write(tmp_path / "e", b=random_rows(9000)) / "b.npy"
+    times = path.stat()
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns - 10**9))  # as if written a second ago
+    times = path.stat()
+    blocks = read(path.parent)
+    if begun:
         next(blocks)
-        os.truncate(path, left % len(content))
-        with pytest.raises(
-            ValueError, match=r"b.npy: changed while it was read: rows \d+ to \d+ are no longer all there"
-        ):
-            list(blocks)
-        path.write_bytes(content)
+    np.save(path if in_place else tmp_path / "other.npy", random_rows(9000, seed=1))
+    if not in_place:
+        os.replace(tmp_path / "other.npy", path)
+    if keeps_time:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it was written to or replaced; run again"):
+        list(blocks)
 
 
 def test_a_file_that_is_replaced_by_another_after_it_was_opened_is_refused(tmp_path):
     (batch,) = open_batches(write(tmp_path / "e", b=random_rows(9)))
     for other in (random_rows(8), random_rows(9, 6), random_rows(9)[0]):
         np.save(batch.path, other)
-        with pytest.raises(ValueError, match=r"b.npy: changed while it was read: its shape is \(.*\), expected 9 rows"):
+        with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it has \d+ bytes, expected 488"):
             list(read_stored(batch))
+    batch.path.unlink()
+    with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it is gone"):
+        list(read_stored(batch))
+    os.mkfifo(batch.path)  # nobody writes to it, so an open that waits would wait for ever
+    with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it is no longer a file"):
+        list(read_stored(batch))
 
 
-def test_texts_cut_short_while_they_are_read_are_refused(tmp_path):
+def test_another_process_holds_only_the_size_against_a_copy_of_the_file(tmp_path):
+    # A worker on another machine reads the same rows from a copy with an inode and times of its own.
+    (batch,) = open_batches(write(tmp_path / "e", b=random_rows(9)))
+    state = batch.stored.state._replace(process=-1)
+    elsewhere = batch._replace(stored=batch.stored._replace(state=state))
+    np.save(batch.path, random_rows(9, seed=1))
+    assert len(list(read_stored(elsewhere))) == 1
+    np.save(batch.path, random_rows(10))
+    with pytest.raises(ValueError, match="bytes, expected"):
+        list(read_stored(elsewhere))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_texts_that_change_while_they_are_read_are_refused(tmp_path, replaced):
     folder = write(tmp_path / "e", b=random_rows(5000))
-    (folder / "b.jsonl").write_bytes(b'{"text": "a text"}\n' * 5000)
+    path = folder / "b.jsonl"
+    path.write_bytes(b'{"text": "a text"}\n' * 5000)
     texts = iterate_texts(open_batches(folder)[0])
     next(texts)
-    os.truncate(folder / "b.jsonl", 19 * 4000)
-    with pytest.raises(ValueError, match=r"b.jsonl: row 4000 is not JSON"):
+    if replaced:
+        (tmp_path / "other").write_bytes(path.read_bytes())
+        os.replace(tmp_path / "other", path)
+    else:
+        os.truncate(path, 19 * 4000)
+    with pytest.raises(ValueError, match=r"b.jsonl: changed while it was read: it "):
         list(texts)
+
+
+def test_lines_without_a_row_are_refused_before_the_last_row_is_given(tmp_path):
+    folder = write(tmp_path / "e", b=random_rows(2))
+    (folder / "b.jsonl").write_bytes(b'{"text": "a text"}\n' * 3)
+    texts = iterate_texts(open_batches(folder)[0])
+    next(texts)  # whoever takes as many texts as there are rows asks for no more than one
+    with pytest.raises(ValueError, match=r"b.jsonl: 3 lines, but b.npy has 2 rows; expected one line a row: add or"):
+        next(texts)
+
+
+def test_texts_are_read_once(tmp_path, monkeypatch):
+    folder = write(tmp_path / "e", b=random_rows(3))
+    (folder / "b.jsonl").write_bytes(b'{"text": "a text"}\n' * 3)
+    (batch,) = open_batches(folder)
+    opened = []
+    monkeypatch.setattr(texts, "open_input", lambda path: opened.append(path) or open_input(path))
+    assert len(read_texts(batch)) == 3
+    assert opened == [folder / "b.jsonl"]
 
 
 def with_value(row: int, value: float) -> np.ndarray:
@@ -173,20 +250,75 @@ def test_objects_are_never_unpickled(tmp_path):
         open_batches(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'"])
-def test_what_is_no_array_is_refused(tmp_path, content):
+def header(shape: str, descr: str = "<f8", version: int = 1) -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "EOF"),
+        (b"hello", "EOF"),
+        (b"hello, I am not an array", "magic string is not correct"),
+        (b"\x93NUMPY", "EOF"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr'", "EOF"),
+        (header("(1, 2)", version=9) + bytes(16), r"version is \(9, 0\)"),
+        (header("(1, -2)") + bytes(16), "a length that no array has"),
+        (header(f"({'9' * 4000}, {'9' * 4000})"), "a length that no array has"),
+        (header(f"({'9' * 5000}, 1)"), "Cannot parse header"),
+        (header("(1, 2)", descr="nonsense") + bytes(16), "descr is not a valid dtype"),
+    ],
+)
+def test_what_is_no_array_is_refused(tmp_path, content, reason):
     folder = tmp_path / "e"
     folder.mkdir()
     (folder / "b.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array"):
+    with pytest.raises(
+        ValueError, match=rf"b.npy: not a readable .npy array \(.*{reason}.*\); .* numpy.save."
+    ) as refusal:
+        open_batches(folder)
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_named_npy_is_refused(tmp_path, save):
+    folder = tmp_path / "e"
+    folder.mkdir()
+    with (folder / "b.npy").open("wb") as file:
+        save(file, a=random_rows(2))
+    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array \(it is an .npz archive\)"):
         open_batches(folder)
 
 
 def test_a_truncated_file_is_refused(tmp_path):
     path = write(tmp_path / "e", b=random_rows(50)) / "b.npy"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"b.npy: not a readable .npy array"):
+    message = (
+        r"b.npy: not a readable .npy array \(it has 2120 bytes, too few for 50 rows x 5 columns, which take 2128\)"
+    )
+    with pytest.raises(ValueError, match=message):
         open_batches(path.parent)
+
+
+def test_rows_that_were_appended_to_a_file_are_not_lost_without_a_word(tmp_path):
+    folder = write(tmp_path / "e", b=random_rows(5))
+    with (folder / "b.npy").open("ab") as file:
+        np.save(file, random_rows(5))
+    with pytest.raises(ValueError, match=r"b.npy: 328 bytes after its 5 rows x 5 columns, expected none; save every"):
+        open_batches(folder)
+
+
+def test_a_header_of_any_version_or_of_python_2_is_read_without_a_warning(tmp_path):
+    folder, rows = tmp_path / "e", random_rows(2)
+    folder.mkdir()
+    (folder / "b0.npy").write_bytes(header("(2L, 5L)") + rows.tobytes())
+    for version in (1, 2, 3):
+        with (folder / f"b{version}.npy").open("wb") as file:
+            np.lib.format.write_array(file, rows, version=(version, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_all(folder), np.tile(rows, (4, 1)))
 
 
 def test_columns_have_to_agree(tmp_path):
@@ -202,8 +334,36 @@ def test_anything_else_in_the_folder_is_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=message):
             open_batches(folder)
         (folder / name).unlink()
-    (folder / "sub.npy").mkdir()
-    with pytest.raises(ValueError, match=r"sub.npy: not a batch"):
+
+
+def put_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)  # from within its folder: the names of sockets are short
+
+
+PUT = {
+    "a folder": Path.mkdir,
+    "a named pipe": os.mkfifo,
+    "a socket": put_socket,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a pipe": lambda path: os.mkfifo("pipe") or path.symlink_to(Path("pipe").resolve()),
+    "a link to nothing": lambda path: path.symlink_to("nowhere.npy"),
+    "a link in a circle": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("name", ["b.npy", "a.jsonl"])
+@pytest.mark.parametrize("kind", PUT)
+def test_what_is_no_file_is_refused_by_name_and_never_opened(tmp_path, monkeypatch, kind, name):
+    folder = write(tmp_path / "e", a=random_rows(2))
+    monkeypatch.chdir(folder if kind == "a socket" else tmp_path)
+    PUT[kind](folder / name)
+    says = {
+        "a link to a pipe": "a named pipe",
+        "a link to nothing": r"a link that cannot be followed \(No such file or directory\)",
+        "a link in a circle": r"a link that cannot be followed \(Too many levels of symbolic links\)",
+    }.get(kind, kind)
+    with pytest.raises(ValueError, match=rf"{name}: not a batch but {says}; this folder may hold only"):
         open_batches(folder)
 
 
@@ -212,28 +372,107 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path):
         open_batches(tmp_path / "e")
     with pytest.raises(ValueError, match="holds no"):
         open_batches(write(tmp_path / "e"))
+    with pytest.raises(ValueError, match=r"b.npy: not a folder"):
+        open_batches(write(tmp_path / "e", b=random_rows(2)) / "b.npy")
+
+
+@pytest.mark.parametrize("name", ["b.npy", "b.jsonl"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, name):
+    folder = write(tmp_path / "e", b=random_rows(2))
+    (folder / "b.jsonl").write_text('{"text": ""}\n' * 2)
+    opener = os.open
+
+    def forbid(path, *arguments):
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", path)  # as to anyone but root
+        return opener(path, *arguments)
+
+    monkeypatch.setattr(batches.os, "open", forbid)
+    with pytest.raises(OSError, match=rf"{name}: not read \(Permission denied\); mend its permissions"):
+        read_texts(open_batches(folder)[0])
+
+
+def test_a_disk_that_fails_names_the_file(tmp_path, monkeypatch):
+    folder = write(tmp_path / "e", b=random_rows(2))
+    found = open_batches(folder)
+    monkeypatch.setattr(batches, "_open_without_waiting", lambda *_: os.open("/proc/self/mem", os.O_RDONLY))
+    with pytest.raises(OSError, match=r"b.npy: not read \(Input/output error\)"), open_input(found[0].path) as file:
+        file.read(1)
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
+    ("content", "message"),
     [
+        (b"", "0 lines, but b.npy has 2 rows"),
+        (b"\xef\xbb\xbf\r\n \n", "0 lines, but b.npy has 2 rows"),
         (b'{"text": "a"}\n', "1 lines, but b.npy has 2 rows"),
+        (b'{"text": "a"}\r\n\r\n', "1 lines, but b.npy has 2 rows"),
+        (b'{"text": "a"}\r{"text": "b"}\r', "row 0 is not JSON .Extra data at character 14"),
+        (b'{"text": "a"}\n \r\n{"text": "b"}\n', "row 1 is blank"),
+        (b'{"text": "a"}\n\xef\xbb\xbf{"text": "b"}\n', "row 1 is not JSON .a byte order mark, which only the first"),
+        ('{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"), "not UTF-8 at byte 0"),
+        (b'\xef\xbb\xbf{"text": "\xff"}\n{"text": "b"}\n', "not UTF-8 at byte 13"),
+        (
+            b'{"text": "a"}\n{"text": "b", "n": ' + b"9" * 5000 + b"}\n",
+            "row 1 is not JSON that can be read .Exceeds the",
+        ),
+        (b'{"text": "a"}\n{"text": ' + b"9" * 4000 + b"}\n", r"row 1: text is 9+\.\.\.9+, not a string"),
+        (
+            b'{"text": "a"}\n{"text": ' + b"[" * 800 + b"]" * 800 + b"}\n",
+            r"row 1: text is \[.*\.\.\..*\], not a string",
+        ),
+        (b'{"text": "a"}\n{"text": NaN}\n', "row 1 is not JSON that can be read .NaN is no number of JSON"),
+        (b'{"text": "a", "n": -Infinity}\n{"text": "b"}\n', "row 0 is not JSON that can be read .-Infinity is no"),
+        (b'{"text": "a"}\n{"text": "b", "text": "c"}\n', "row 1 is not JSON that can be read .the key 'text' stands"),
+        (b'{"text": "a"}\n{"text": "b", "id": null}\n', "row 1: id is null, not a string"),
         (b'{"text": "a"}\n{"text": "b"}\n{"text": "c"}\n', "3 lines"),
         (b'{"text": "a"}\nnot json\n', "row 1 is not JSON"),
-        (b'{"text": "a"}\n' + b"[" * 100_000 + b"\n", "row 1 is not JSON"),
+        (b'{"text": "a"}\n' + b"[" * 100_000 + b"\n", "row 1 is nested too deeply"),
         (b'{"text": "a"}\n{"id": "b"}\n', "row 1 has no text"),
         (b'{"text": "a"}\n[]\n', "row 1 has no text"),
         (b'{"text": "a"}\n{"text": "b", "id": 7}\n', "row 1: id is 7, not a string"),
         (b'{"text": "a"}\n{"text": "\xff"}\n', "not UTF-8 at byte 24"),
         (b'{"text": "a"}\n{"text": "\\ud83d"}\n', "row 1: text holds half of a surrogate pair"),
         (b'{"text": "a"}\n{"text": "b", "id": "\\udc08"}\n', "row 1: id holds half of a surrogate pair"),
+        (b'{"text": "a"}\n{"text": "b", "\\uDC08": 1}\n', "row 1: a key or a value that is not used holds half"),
+        (b'{"text": "a"}\n{"text": "b", "n": {"m": ["\\ud83d"]}}\n', "row 1: a key or a value that is not used holds"),
     ],
 )
-def test_wrong_texts_are_refused_by_file_and_row(tmp_path, texts, message):
+def test_wrong_texts_are_refused_by_file_and_row(tmp_path, content, message):
     folder = write(tmp_path / "e", b=random_rows(2))
-    (folder / "b.jsonl").write_bytes(texts)
-    with pytest.raises(ValueError, match=f"b.jsonl: .*{message}"):
+    (folder / "b.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=f"b.jsonl: .*{message}") as refusal:
         read_texts(open_batches(folder)[0])
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("raised", [MemoryError, RecursionError])
+def test_a_line_that_is_too_much_for_the_machine_is_named(tmp_path, monkeypatch, raised):
+    folder = write(tmp_path / "e", b=random_rows(1))
+    (folder / "b.jsonl").write_text('{"text": "a"}')
+
+    def give_up(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(texts.json, "loads", give_up)
+    with pytest.raises(ValueError, match=r"b.jsonl: row 0 (takes more memory than there is|is nested too deeply)"):
+        read_texts(open_batches(folder)[0])
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n", "\r\n\r\n", "\n \t\n", "\n  "])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_blank_ends_and_a_byte_order_mark_are_no_part_of_the_texts(tmp_path, mark, line_end, end):
+    folder = write(tmp_path / "e", b=random_rows(2))
+    content = mark + '{"text": "\ufeffa"}' + line_end + ' {"text": "\\ud83d\\ude00"} ' + end
+    (folder / "b.jsonl").write_bytes(content.encode())
+    assert read_texts(open_batches(folder)[0]) == [{"text": "\ufeffa"}, {"text": "😀"}]
+
+
+def test_keys_that_nobody_uses_are_not_kept(tmp_path):
+    folder = write(tmp_path / "e", b=random_rows(1))
+    (folder / "b.jsonl").write_text('{"text": "a", "score": 1e400, "more": {"text": [null]}}')
+    assert read_texts(open_batches(folder)[0]) == [{"text": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +510,46 @@ def test_names_that_cannot_be_shown_or_are_never_kept_are_refused(tmp_path, name
         open_batches(folder)
     os.rename(os.fsencode(folder) + b"/" + name, folder / ".a | <b> ü.npy")
     assert len(open_batches(folder)) == 1
+
+
+def test_a_name_is_refused_before_any_file_is_opened(tmp_path, monkeypatch):
+    folder = write(tmp_path / "e", a=random_rows(2))
+    os.rename(folder / "a.npy", os.fsencode(folder) + b"/z\xff.npy")
+    (folder / "a.npy").write_bytes(b"no array")
+    monkeypatch.setattr(batches, "open_input", lambda path: pytest.fail(f"{path} was opened"))
+    with pytest.raises(ValueError, match="is not UTF-8; rename the file"):
+        open_batches(folder)
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "猫"])
+def test_names_leave_room_for_the_names_of_predictions(tmp_path, letter):
+    longest = letter * ((LONGEST_NAME - 4) // len(letter.encode()))
+    folder = write(tmp_path / "e", **{longest: random_rows(2)})
+    (folder / f"{longest}.jsonl").write_text('{"text": ""}\n' * 2)
+    (batch,) = open_batches(folder)
+    (tmp_path / f"{PARTIAL}{batch.path.stem}.parquet").touch()
+    (folder / f"{longest}.jsonl").unlink()
+    (folder / f"{longest}.npy").rename(folder / f"{longest}{letter}.npy")
+    with pytest.raises(ValueError, match=rf"a name of 2\d\d bytes, expected at most {LONGEST_NAME} with .npy"):
+        open_batches(folder)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "A"), ("é", "e\u0301"), ("É", "e\u0301"), ("straße", "STRASSE")])
+def test_names_that_some_systems_take_for_one_are_refused(tmp_path, one, other):
+    folder = write(tmp_path / "e", **{one: random_rows(2), other: random_rows(2)})
+    if len(list(folder.iterdir())) < 2:
+        pytest.skip("this file system is one of them")
+    with pytest.raises(ValueError, match=r"differs from .*.npy in nothing but case or the writing of accents"):
+        open_batches(folder)
+
+
+def test_chosen_rows_are_found_in_their_batches(tmp_path):
+    folder = write(tmp_path / "e", **{f"b{i}": random_rows(i + 1) for i in range(4)})
+    everyone = [(row.batch, row.row) for row in read_rows(folder)]
+    assert len(everyone) == 10
+    for wanted in ([], [0], [9], [1, 2, 3], [0, 4, 6, 9], list(range(10))):
+        rows = read_rows(folder, np.array(wanted, dtype=int))
+        assert [(row.batch, row.row) for row in rows] == [everyone[i] for i in wanted]
 
 
 def test_texts_keep_what_they_hold(tmp_path):

@@ -1,8 +1,11 @@
 """The regression is scikit-learn's, and its scores come from rows that the model has not seen."""
 
+import warnings
+
 import numpy as np
 import pytest
 from conftest import make_blobs
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -160,3 +163,14 @@ def test_calibration_error_by_hand():
     confident = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     # Both rows at 0.9 right, one of two at 0.6: bins of (0.9 - 1) and (0.6 - 0.5).
     assert expected_calibration_error(confident, np.array([0, 0, 0, 1]), bins=2) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("C", "remedy"), [(1e-300, "raise it"), (1e6, "lower it")])
+def test_a_fit_that_does_not_converge_says_which_way_to_turn(monkeypatch, C, remedy):
+    def fit(*_):
+        warnings.warn("no", ConvergenceWarning, stacklevel=1)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    rows, blobs = make_blobs(60, 10, 3)
+    with pytest.raises(RuntimeError, match=rf"did not converge at classifier\.C = .*; {remedy}\.$"):
+        fit_classifier(rows, blobs, C)

@@ -27,6 +27,7 @@ from stages.files import predictions
 from stages.files.batches import open_batches
 from stages.files.predictions import KEY, read_predictions
 from stages.reduce import reduce
+from stages.runtime import environment
 from stages.runtime.files import PARTIAL, Run
 from stages.train import train
 
@@ -170,7 +171,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
     # A comment is enough, in any file that predictions are made by.
     shutil.copytree(ROOT / "stages", tmp_path / "code")
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "__file__", str(tmp_path / "code" / "files" / "predictions.py"))
+        patch.setattr(environment, "STAGES", tmp_path / "code")
         assert run(fitted) == []
         for name in ("algorithms/prediction/novelty.py", "files/predictions.py"):
             with (tmp_path / "code" / name).open("a") as file:
@@ -262,6 +263,29 @@ def test_no_batch_has_the_name_of_the_total(fitted):
     points = json.loads(Path("plots/drift.json").read_text())
     assert {point["batch"] for point in points} == set(drift)
     assert len({(point["batch"], point["test"]) for point in points}) == len(points)
+
+
+def test_of_many_batches_drift_is_told_where_there_is_any(fitted, caplog):
+    rows = new_rows(900)
+    write_batches(Path("new"), np.tile(rows, (2, 1)), list(range(10, 1800, 10)))
+    np.save("new/odd.npy", np.random.default_rng(0).normal(size=(300, COLUMNS)))
+    run(fitted)
+    report = json.loads(Path("p/drift.json").read_text())
+    assert report["drift"]["odd.npy"]["verdict"] == "foreign"
+    assert len(report["drift"]) == 101
+    assert report["others_like_training"] == 181 - 100
+    assert "odd.npy: foreign" in caplog.text
+    # Where all of them have drifted, each is in the table, and the log stays short.
+    Path("new/odd.npy").unlink()
+    write_batches(Path("new"), np.random.default_rng(0).normal(size=(180 * 50, COLUMNS)), list(range(50, 9000, 50)))
+    caplog.clear()
+    run(fitted)
+    report = json.loads(Path("p/drift.json").read_text())
+    assert len(report["drift"]) == 181
+    assert set(report) == {"drift"}
+    assert len(caplog.records) < 110
+    assert "damaged" not in caplog.text
+    assert "80 more batches are not like training; drift.json lists them" in caplog.text
 
 
 def test_stale_predictions_go_and_other_files_stay(fitted):

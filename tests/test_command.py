@@ -1,12 +1,13 @@
 """A stage as a program: what it is refused with, and what its log shows."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, STAGES
 
 
 def test_a_refusal_is_one_line_and_a_traceback_only_if_asked_for():
@@ -96,3 +97,41 @@ def test_what_a_run_used_is_the_same_at_its_end_or_nothing_is_replaced(edit, sai
         assert done.stderr.endswith("No output was replaced.\n")
     else:
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes streams as a POSIX shell does")
+@pytest.mark.parametrize("closed", [">&- 2>&-", "2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_stage_runs_without_standard_streams(closed):
+    code = """
+import logging, os, sys, warnings
+from pathlib import Path
+from stages.algorithms.partitions.processes import run_each
+from stages.runtime import command
+from stages.runtime.progress import progress
+
+def sample():
+    logging.info("begin")
+    warnings.warn("a warning")
+    os.write(2, b"what a library prints")
+    with Path("out.txt").open("w") as file:
+        file.write(f"{run_each(divmod, [(7, 2)] * 3, workers=2, done=progress('divisions', 3))}")
+    print("end", flush=True)
+    raise ValueError("refused after all")
+
+if __name__ == "__main__":
+    command.run(sample)
+"""
+    Path("sample.py").write_text(code)
+    Path("params.yaml").write_text("{}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    done = subprocess.run(["sh", "-c", f'"$0" sample.py {closed}', sys.executable], env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1
+    assert Path("out.txt").read_text() == "[(3, 1), (3, 1), (3, 1)]"
+
+
+@pytest.mark.long
+def test_every_stage_runs_without_standard_streams(copy):
+    outputs = copy.digests()
+    for stage in STAGES:
+        copy.run("sh", "-c", f"python -m stages.{stage} <&- >&- 2>&-")
+    assert copy.digests() == outputs

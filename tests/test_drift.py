@@ -5,16 +5,21 @@ import pytest
 from scipy import stats
 
 from stages.algorithms.prediction.drift import (
+    ALL,
+    AT_ONCE,
+    LISTED,
     SIGNIFICANCE,
     Profile,
     Training,
     add_profiles,
     bin_edges,
+    compare_batches,
     compare_predictions,
     compare_profiles,
     count_rows,
     departures,
     exact_p,
+    furthest,
     merge_rare,
 )
 
@@ -119,7 +124,9 @@ def test_rare_clusters_are_merged_and_no_row_is_lost():
     rng = np.random.default_rng(0)
     for _ in range(200):
         counts = np.stack([rng.multinomial(n, rng.dirichlet(np.ones(12) * 0.3)) for n in rng.integers(1, 3000, 2)])
-        merged = merge_rare(counts)
+        merged, kept = merge_rare(counts)
+        assert not merged[:, ~kept].any()
+        merged = merged[:, kept]
         np.testing.assert_array_equal(merged.sum(axis=1), counts.sum(axis=1))
         expected = merged.sum(axis=0) * merged.sum(axis=1).min() / merged.sum()
         assert merged.shape[1] == 1 or expected.min() >= 5 - 1e-9
@@ -134,8 +141,8 @@ def test_the_tests_are_scipys(a, n, b, m):
     drift = compare_profiles(rows, population.training)
     interval = stats.binomtest(rows.novel, 700).proportion_ci(0.95)
     assert (drift.novel_low, drift.novel_high) == pytest.approx((interval.low, interval.high), rel=1e-6)
-    merged = merge_rare(np.stack([population.training.profile.clusters, rows.clusters]))
-    assert drift.clusters_p == pytest.approx(stats.chi2_contingency(merged, correction=False).pvalue)
+    merged, kept = merge_rare(np.stack([population.training.profile.clusters, rows.clusters]))
+    assert drift.clusters_p == pytest.approx(stats.chi2_contingency(merged[:, kept], correction=False).pvalue)
 
 
 def batch_of(novel: int, rows: int) -> Profile:
@@ -175,6 +182,45 @@ def test_shares_that_training_cannot_know_are_not_held_against_a_batch():
     assert compare_profiles(batch, Training(known, 0.01, tolerance, moved)).verdict == "like training"
     doubled = batch._replace(clusters=np.array([1500, 1500, 3000]))
     assert compare_profiles(doubled, Training(known, 0.01, tolerance, moved)).verdict == "shifted"
+
+
+def test_batches_are_judged_together_as_each_is_alone():
+    rng = np.random.default_rng(0)
+    for k in (1, 2, K, 40):
+        shares = rng.dirichlet(np.full(k, 0.5))
+        known = Profile(rng.multinomial(6000, shares), np.full(128, 20), np.full(128, 20), 25)
+        training = Training(known, 0.01, 0.02, rng.integers(5, size=k))
+        bins = np.full(128, 1 / 128)
+        profiles = {
+            f"{i}.npy": Profile(
+                rng.multinomial(m, shares if i % 2 else rng.dirichlet(np.ones(k))),
+                rng.multinomial(m, bins), rng.multinomial(m, bins), int(rng.integers(m + 1)),
+            )
+            for i, m in enumerate(rng.integers(1, 600, size=2 * AT_ONCE + 1).tolist())
+        }  # fmt: skip
+        drifts = compare_batches(profiles, training)
+        assert list(drifts) == [ALL, *profiles]
+        assert drifts[ALL].rows == sum(profile.rows for profile in profiles.values())
+        for name, profile in profiles.items():
+            assert drifts[name] == compare_profiles(profile, training)
+
+
+def test_of_many_batches_those_furthest_from_training_are_shown():
+    even = np.full(128, 16)
+    training = Training(Profile(np.full(4, 500), even, even, 20), 0.01, 0.0, np.zeros(4))
+    like, shifted, foreign = (
+        Profile(np.array(each), even, even, 20) for each in ([500] * 4, [800, 400] * 2, [500] * 4)
+    )
+    foreign = foreign._replace(novel=1900)
+    few = {f"{i}.npy": like for i in range(LISTED)}
+    assert list(furthest(compare_batches(few, training))) == [ALL, *few]
+    many = {f"{i}.npy": like for i in range(3 * LISTED)} | {f"{i}.npy": shifted for i in range(0, 3 * LISTED, 2)}
+    many |= {f"{i}.npy": foreign for i in range(1, 3 * LISTED, 10)}
+    shown = furthest(compare_batches(many, training))
+    assert len(shown) == LISTED + 1
+    assert list(shown) == [name for name in [ALL, *many] if name in shown]
+    verdicts = [drift.verdict for name, drift in shown.items() if name != ALL]
+    assert (verdicts.count("foreign"), verdicts.count("shifted")) == (30, LISTED - 30)
 
 
 def test_rounding_moves_no_copy_of_a_known_row_into_another_bin():

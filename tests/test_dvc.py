@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 import pytest
-from conftest import Project, at
+from conftest import ROOT, Project, at
 
 REBUILT = ["reduce", "link", "cluster", "train", "classify"]
 AFTER_LINK = ["cluster", "train", "classify", "describe", "visualize", "compare"]
@@ -229,3 +230,18 @@ def test_two_workers_run_two_queued_experiments_through_to_the_comparison(finish
     # What the workers made is what a run in the workspace makes.
     assert repro(copy, "--force", "--single-item", "cluster", "compare") == ["cluster", "compare"]
     assert copy.digests() == applied != finished.digests()
+
+
+def test_a_clone_with_other_line_ends_has_the_same_bytes(project, tmp_path):
+    # What Git for Windows is set to: with other line ends every dependency of every stage would be another file.
+    for name in ("plots", "metrics"):
+        shutil.copytree(ROOT / name, project.folder / name)
+    project.write_batch("embeddings_clu/a", np.frombuffer(b"\n\r\n\n" * 64, np.float32), [{"text": "one\r\ntwo\n"}])
+    (project.folder / "data" / "embeddings_clu" / "b.jsonl").write_bytes(b"{}\r\n{}\n")
+    project.commit()
+    clone = tmp_path / "clone"
+    project.run("git", "clone", "-q", "-c", "core.autocrlf=true", project.folder.as_uri(), str(clone))
+    names = project.run("git", "ls-files", "-z").stdout.strip("\0").split("\0")
+    assert len(names) > 100
+    assert [name for name in names if (clone / name).read_bytes() != (project.folder / name).read_bytes()] == []
+    assert at(clone).run("git", "status", "--porcelain").stdout == ""

@@ -150,7 +150,7 @@ FAULTS = [
     Fault("another file in the folder", "reduce", writes(f"{CLUSTERED}/b.csv", b"1"), "b.csv: not a batch"),
     Fault("texts without a batch", "reduce", writes(f"{CLUSTERED}/c.jsonl", b"{}"), "c.jsonl: texts without a batch"),
     Fault("k_min above k_max", "cluster", sets(k_min=9, k_max=5), "k_min 9 and k_max 5: expected k_min <= k_max"),
-    Fault("k_min below 2", "cluster", sets(k_min=1), "k_min is 1, expected a whole number at least 2"),
+    Fault("k_min below 2", "cluster", sets(k_min=1), "k_min is 1, expected a whole number from 2 to"),
     Fault("k_max not below the number of rows", "cluster", sets(k_max=300), "expected k_min <= k_max < 300"),
     Fault("threshold of zero", "reduce", sets(variance_threshold=0), "variance_threshold is 0, expected"),
     Fault("threshold above 1", "reduce", sets(variance_threshold=1.5), "variance_threshold is 1.5, expected"),
@@ -270,7 +270,7 @@ def test_at_any_limit_on_the_size_of_files_outputs_are_new_and_whole_or_as_they_
             assert copy.digests() == expected, (stage, limit)
 
 
-# Runs a stage of which another hand cuts a batch to a few bytes, as soon as the stage has read so many headers.
+# Runs a stage of which another hand cuts a batch to a few bytes, just before the stage opens so many files of batches.
 CUTTING = """
 import os, sys
 from importlib import import_module
@@ -278,16 +278,15 @@ from stages.files import batches
 from stages.runtime import command
 
 stage, batch, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
-headers, read_header = [], batches.stored_array
+opened, open_input = [], batches.open_input
 
 def cut(path):
-    array = read_header(path)
-    headers.append(path)
-    if len(headers) == times:
+    opened.append(path)
+    if len(opened) == times:
         os.truncate(batch, 200)
-    return array
+    return open_input(path)
 
-batches.stored_array = cut
+batches.open_input = cut
 sys.argv = [stage]
 command.run(getattr(import_module(f"stages.{stage}"), stage))
 """
@@ -297,13 +296,13 @@ command.run(getattr(import_module(f"stages.{stage}"), stage))
 def test_a_file_cut_short_while_it_is_read_is_named(copy, fault):
     shutil.rmtree(copy.folder / "data/predictions")  # or nothing has to be classified
     before = copy.digests()
-    # The header of every batch is read when the folder is opened, and that of the first again with its rows.
-    batch, headers = {"reduce": ("a.npy", 3), "classify": ("new.npy", 2)}[fault.stage]
+    # Every batch is opened with the folder, for its header, and the first again for its rows.
+    batch, times = {"reduce": ("a.npy", 3), "classify": ("new.npy", 2)}[fault.stage]
     path = f"{CLUSTERED if fault.stage == 'reduce' else NEW}/{batch}"
-    done = copy.run("python", "-c", CUTTING, fault.stage, path, str(headers), check=False)
+    done = copy.run("python", "-c", CUTTING, fault.stage, path, str(times), check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    assert f"{path}: {fault.message}: rows 0 to " in done.stdout.splitlines()[-1]
+    assert f"{path}: {fault.message}: it has 200 bytes" in done.stdout.splitlines()[-1]
     assert copy.digests() == before
 
 

@@ -89,7 +89,7 @@ def count_outcomes(folder: Path, name: str, make, count: int, seed: int) -> tupl
 def test_mutated_files_are_read_or_refused(tmp_path, name, make, count, seed):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read, refused = count_outcomes(tmp_path / "e", name, make, count, seed)
-    assert read > count / 100  # the mutations are not all absurd
+    assert read > count / 200  # the mutations are not all absurd: those of values are read
     assert refused > count / 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
 

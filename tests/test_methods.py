@@ -22,6 +22,7 @@ from stages.algorithms.tree import linkage
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.cluster import cluster
 from stages.compare import compare
+from stages.runtime.parameters import find_faults
 
 CRITERIA = get_args(Criterion)
 SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.annotation is not Path}
@@ -98,7 +99,6 @@ def test_every_method_finds_eight_blobs_by_every_criterion_it_can_have(method, c
     ("changes", "message"),
     [
         ({"method": "kmeans", "consolidate": True}, "consolidate is true, .* but method is kmeans"),
-        ({"dbscan": {"eps": 2.5}}, "dbscan.eps is 2.5, expected null .* or a cosine distance above 0 to 2"),
         ({"method": "gaussian_mixture", "gaussian_mixture": {"covariance_type": "full"}}, "possible: tied, diag"),
         ({"method": "dbscan", "dbscan": {"eps": 1.9}}, "dbscan: 1 to 1 clusters at the 1 eps tried, expected one with"),
         ({"k_max": 320}, "expected k_min <= k_max < 320"),
@@ -109,6 +109,36 @@ def test_what_does_not_go_together_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         cluster(**parameters(**changes))
     assert not Path("data/labels.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"k_min": 9, "k_max": 5},
+            "params.yaml: k_min 9 and k_max 5: expected k_min <= k_max < 40, the number of rows",
+        ),
+        ({"k_max": 40}, "k_min 2 and k_max 40: expected"),
+        ({"method": "kmeans", "consolidate": True}, "consolidate is true, .* but method is kmeans"),
+        ({"method": "dbscan", "criterion": "elbow"}, "with dbscan it can be davies_bouldin or silhouette"),
+    ],
+)
+def test_compare_refuses_what_cluster_refuses(changes, message):
+    put(make_blobs(40, 12, 4)[0])
+    np.save("data/labels.npy", np.arange(40, dtype=np.int32) % 4)
+    with pytest.raises(ValueError, match=message):
+        compare(**parameters(**changes))
+    assert not Path("metrics").exists()
+
+
+@pytest.mark.parametrize("eps", [0, -1, 2.5, "0", True])
+def test_an_eps_that_is_no_cosine_distance_is_refused_by_every_stage(eps):
+    schema = json.loads((ROOT / "params.schema.json").read_text())["properties"]["dbscan"]
+    group = yaml.safe_load((ROOT / "params.yaml").read_text())["dbscan"]
+    assert find_faults(group | {"eps": 2}, schema, "dbscan") == []
+    assert find_faults(group | {"eps": eps}, schema, "dbscan") == [
+        f"parameter dbscan.eps is {eps!r}, expected a number above 0 and at most 2 or null."
+    ]
 
 
 def test_k_max_may_be_one_less_than_the_rows():

@@ -3,9 +3,11 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from conftest import ROOT
 
 from stages.algorithms.partitions.cuts import CutScores
 from stages.algorithms.partitions.null_band import NullBand
+from stages.pictures import style
 from stages.pictures.comparison import DRAW
 from stages.pictures.curves import (
     draw_cluster_sizes,
@@ -133,8 +136,88 @@ def test_titles_and_axes_stand_in_one_place():
 
 
 def test_a_plot_without_a_title_is_refused():
-    with pytest.raises(ValueError, match=r"dvc\.yaml: plots/other\.json has no title, x_label, y_label; "):
+    with pytest.raises(
+        ValueError, match=r"dvc\.yaml: plots/other\.json has no title, x_label, y_label, expected texts"
+    ):
         captions("other")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds NoneType"),
+        (b"artifacts: {}\n", "has no stages"),
+        (b"stages:\n", "has no stages"),
+        (b"stages: {one: [2]}\n", "has no stages"),
+        (b"stages: {one: {plots: 3}}\n", "are no list"),
+        (b"- 1\n", "holds list"),
+        (b"stages: [\n", "not valid YAML"),
+        (b"stages: \xff\n", "not valid YAML"),
+        (None, "no such file"),
+        (b"stages: {one: {cmd: two}, three: {plots: [plots/tsne.json]}}\n", "plots/tsne.json has no title, x_label"),
+        (b"stages: {one: {plots: [{plots/tsne.json: null}]}}\n", "plots/tsne.json has no title, x_label"),
+        (b"stages: {one: {plots: [{plots/tsne.json: {title: a, x_label: b, y_label: 3}}]}}\n", "has no y_label"),
+    ],
+)
+def test_a_pipeline_file_that_says_nothing_of_plots_is_refused_in_its_name(monkeypatch, tmp_path, content, words):
+    monkeypatch.setattr(style, "PIPELINE", tmp_path / "dvc.yaml")
+    if content is not None:
+        style.PIPELINE.write_bytes(content)
+    style._entries.cache_clear()
+    with pytest.raises(ValueError, match=r"(?s)dvc\.yaml: .*(git restore|run from the root)") as refused:
+        captions("tsne")
+    style._entries.cache_clear()
+    assert words in str(refused.value)
+
+
+HOSTILE = """
+lines.linewidth: 9
+font.size: 30
+font.family: monospace
+axes.facecolor: red
+savefig.dpi: 300
+savefig.transparent: True
+savefig.pad_inches: 3
+text.antialiased: False
+image.cmap: jet
+figure.constrained_layout.use: True
+path.effects: withStroke
+backend: nosuch
+interactive: True
+no setting at all
+"""
+
+
+@pytest.mark.parametrize("place", ["folder", "home", "variable"])
+def test_settings_of_matplotlib_from_outside_change_no_picture(tmp_path, place):
+    code = (
+        "from pathlib import Path; from stages.pictures.style import save_picture, pyplot\n"
+        "figure, axes = pyplot().subplots(); axes.plot([1, 3, 2]); axes.set_title('title')\n"
+        "save_picture(figure, Path('drawn.png'))"
+    )
+    pictures = []
+    for settings in ("", HOSTILE):
+        folder = tmp_path / f"of {len(settings)} letters"
+        home = folder / "home" / ".config" / "matplotlib"
+        home.mkdir(parents=True)
+        file = {"folder": folder, "home": home, "variable": home.parent}[place] / "matplotlibrc"
+        file.write_text(settings)
+        environment = {"PYTHONPATH": str(ROOT), "HOME": str(folder / "home")}
+        if settings and place == "variable":
+            environment |= {"MATPLOTLIBRC": str(file), "MPLBACKEND": "nosuch"}
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True)
+        pictures.append((folder / "drawn.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_settings_of_matplotlib_that_are_no_text_are_refused_by_name(tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"font.size: \xff\n")
+    code = "from stages.pictures.style import pyplot\ntry: pyplot()\nexcept ValueError as error: print(error)"
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("matplotlibrc, in this folder or matplotlib's of your home: not UTF-8 (")
 
 
 def test_data_and_picture_are_written_both_or_neither():
@@ -159,3 +242,42 @@ def test_a_stage_starts_without_matplotlib():
     stages = "reduce, link, cluster, train, classify, describe, visualize"
     code = f"import sys\nfrom stages import {stages}\nassert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_the_page_holds_a_vega_without_known_faults():
+    # CVE-2025-66648 is in all of Vega 5, and in 6 before 6.2.0 (vega-functions 6.1.1).
+    template = (ROOT / ".dvc" / "page" / "template.html").read_text(encoding="utf-8")
+    versions = dict(re.findall(r"([\w-]+)@([\d.]+)", re.search("<!-- (.*)", template)[1]))
+    assert list(versions) == ["vega", "vega-lite", "vega-embed"]
+    assert all(f'"{version}"' in template for version in versions.values())
+    assert tuple(map(int, versions["vega"].split("."))) >= (6, 4, 0)
+    source = (ROOT / ".dvc" / "page" / "make_template.py").read_text(encoding="utf-8")
+    assert all(f'"{name}@{version}"' in source for name, version in versions.items())
+
+
+def test_the_page_is_made_of_the_source_beside_it():
+    folder = ROOT / ".dvc" / "page"
+    before, after = (folder / "page.html").read_text(encoding="utf-8").split("BUNDLE")
+    template = (folder / "template.html").read_text(encoding="utf-8")
+    assert template.startswith(before)
+    assert template.endswith(after)
+
+
+def test_a_page_that_is_not_what_the_registry_has_is_found(tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(ROOT / ".dvc" / "page", tmp_path / "page")
+    template = folder / "template.html"
+    page = template.read_text(encoding="utf-8")
+    specification = spec_from_file_location("make_template", folder / "make_template.py")
+    specification.loader.exec_module(make_template := module_from_spec(specification))
+    # What npm would fetch.
+    scripts = dict(zip(make_template.PACKAGES, re.findall("<script>(.*?)</script>", page, flags=re.S), strict=False))
+    monkeypatch.setattr(make_template, "read_script", scripts.__getitem__)
+    monkeypatch.setattr(sys, "argv", ["make_template.py", "--check"])
+    make_template.main()
+    assert "as the registry has them" in capsys.readouterr().out
+    template.write_text(page.replace("vegaEmbed", "vegaembed", 1), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"not page\.html with vega@"):
+        make_template.main()
+    monkeypatch.setattr(sys, "argv", ["make_template.py"])
+    make_template.main()
+    assert template.read_text(encoding="utf-8") == page

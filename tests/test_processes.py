@@ -1,11 +1,13 @@
 """Calls spread over processes: the order of results, refusals, and the memory that they share."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -49,6 +51,72 @@ def test_an_attempt_gives_the_result_or_the_reason_in_one_line():
     assert attempt(fail, MemoryError()) == Refusal("out of memory")
     with pytest.raises(KeyError):
         attempt(fail, KeyError("a mistake in the code"))
+
+
+def signal_itself(number: int, folder: Path, name: str, times: int) -> int:
+    """Send a signal to this process in the first calls with the number 3."""
+    before = len(list(folder.iterdir()))
+    if number == 3 and before < times:
+        (folder / str(before)).touch()
+        os.kill(os.getpid(), getattr(signal, name))
+    return number
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_what_a_killed_or_frozen_worker_had_in_hand_is_done_again(monkeypatch, tmp_path, caplog, name):
+    monkeypatch.setattr(processes, "PATIENCE", 2)
+    told = []
+    tasks = [(i, tmp_path, name, 1) for i in range(8)]
+    assert run_each(signal_itself, tasks, workers=2, done=told.append) == list(range(8))
+    assert told == [1] * 8
+    assert "a worker process was killed from outside; what it had in hand is done again" in caplog.messages
+    assert ("a worker process has been stopped for 2 seconds: it is killed" in caplog.messages) is (name == "SIGSTOP")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+def test_workers_that_are_killed_again_and_again_end_in_one_line(tmp_path):
+    tasks = [(i, tmp_path, "SIGKILL", 99) for i in range(8)]
+    with pytest.raises(RuntimeError, match=r"killed from outside twice .*; close other programs") as refused:
+        run_each(signal_itself, tasks, workers=2)
+    assert "\n" not in str(refused.value)
+    assert run_each(signal_itself, [(i, tmp_path, "SIGKILL", 0) for i in range(8)], workers=2) == list(range(8))
+
+
+def say_and_sleep(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows gives no orphan another parent")
+def test_workers_end_with_the_process_that_started_them_however_it_ends(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from stages.algorithms.partitions.processes import run_each\n"
+        "from test_processes import say_and_sleep; run_each(say_and_sleep, [(Path(sys.argv[1]),)] * 2, workers=2)"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": path})
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers = [psutil.Process(int(path.name)) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 9  # idle ones would end by themselves after ten seconds
+    while any(map(runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [worker for worker in workers if runs(worker)]
+    for worker in left:
+        worker.kill()
+    assert left == []
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE  # nobody may be there to fetch what an orphan returned
+    except psutil.NoSuchProcess:
+        return False
 
 
 LIMITED = """

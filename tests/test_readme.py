@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,19 @@ def test_every_plot_of_the_pipeline_is_explained():
     drawn = [Path(name).name for name in entries if name.endswith(".json")]
     explained = re.findall(r"^\| `(\w+\.json)` \| .{20,} \|$", PLOTS.read_text(encoding="utf-8"), flags=re.M)
     assert sorted(explained) == sorted(drawn)
+
+
+def test_packages_with_copyleft_licences_are_named():
+    pinned = "\n".join(path.read_text() for path in [*ROOT.glob("requirements*.txt"), ROOT / "constraints.txt"])
+    names = set(re.findall(r"^([\w.-]+)", pinned, flags=re.M))
+    copyleft = set()
+    for package in distributions():
+        about = package.metadata
+        licences = [about["License-Expression"] or "", *about.get_all("Classifier", []), (about["License"] or "")[:80]]
+        if about["Name"] in names and re.search(r"GPL|GNU|MPL|EPL|Mozilla|Eclipse", " ".join(licences)):
+            copyleft.add(about["Name"])
+    assert {"pygit2", "grandalf", "tqdm"} <= copyleft
+    assert copyleft <= set(re.findall(r"[\w-]+", README.partition("copyleft licences")[2]))
 
 
 def test_pictures_are_shown():

@@ -1,10 +1,12 @@
-"""Reduction is the same bytes however rows are cut into files."""
+"""Reduction is the same bytes however rows are cut into files, and of one state of them."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_blobs
 
+from stages import reduce as reduce_stage
 from stages.files.batches import open_batches, split_rows
 from stages.reduce import reduce
 
@@ -61,3 +63,27 @@ def test_parts_hold_all_rows_in_order(rows_of_part):
     assert [sum(run.rows for run in part) for part in parts[:-1]] == [rows_of_part] * (len(parts) - 1)
     rows = [(run.path.stem, row) for part in parts for run in part for row in range(run.start, run.start + run.rows)]
     assert rows == [(f"b{i}", row) for i, n in enumerate((3, 1, 10, 2)) for row in range(n)]
+
+
+@pytest.mark.parametrize("after", ["the first rows", "the moments"])
+def test_a_batch_replaced_between_two_reads_is_refused_by_name(after, monkeypatch):
+    # By one of the same name and shape, whose rows would be put on axes of the old ones.
+    Path("e").mkdir()
+    for i in range(3):
+        np.save(f"e/b{i}.npy", make_blobs(60, 8, 3, i)[0])
+
+    def replace_then(function):
+        def replaced(*arguments):
+            np.save("e/b1.npy", make_blobs(60, 8, 3, 9)[0])
+            return function(*arguments)
+
+        return replaced
+
+    name = "accumulate_moments" if after == "the first rows" else "fit_reduction"
+    monkeypatch.setattr(reduce_stage, name, replace_then(getattr(reduce_stage, name)))
+    with pytest.raises(ValueError, match=r"^e/b1\.npy: changed while it was read: .*; run again when whatever"):
+        reduce_stage.reduce(
+            variance_threshold=0.95, standardize=True, run=ONE_WORKER, embeddings=Path("e"),
+            reduced=Path("r.npy"), model=Path("m.npz"),
+        )  # fmt: skip
+    assert sorted(path.name for path in Path().iterdir()) == ["e"]

@@ -1,5 +1,6 @@
 """What people look at holds for other data: any language, no texts, two clusters, a thousand, noise, many rows."""
 
+import base64
 import json
 import re
 from collections import Counter
@@ -24,9 +25,10 @@ from stages.files.batches import open_batches
 from stages.files.predictions import Result, write_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
-from stages.pictures.heat_maps import write_confusion
+from stages.pictures.heat_maps import write_confusion, write_topics
 from stages.pictures.map import draw_map
 from stages.runtime.arrays import save_array, save_model
+from stages.runtime.cutting import cut_apart
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
@@ -38,6 +40,20 @@ SCORES = CutScores(
     *np.array([[2, 3], [2.0, 1.5], [1.0, 0.9], [7.0, 6.0], [0.1, 0.2]]), [np.array([9]), np.array([8, 1])]
 )
 CANDIDATES = SimpleNamespace(k=np.array([2, 3]), scores=SCORES, extra={})
+SIDE = 4000  # pixels of a picture at most
+PAGE = 15_000  # bytes of clusters.md a cluster at most, with as many words and rows as params.yaml asks for
+# One blob of rows begins like another; the number of the row comes last.
+UNBROKEN = {
+    "letters": lambda row, blob: "W" * 3000 + f"x{blob}",
+    "a page of letters": lambda row, blob: "w" * (500_000 if row < 2 else 50) + f"x{blob}",
+    "DNA": lambda row, blob: "".join("ACGT"[(blob + 1) * i * i % 7 % 4] for i in range(3000)),
+    "base64": lambda row, blob: base64.b64encode(bytes((blob + 3) * i % 256 for i in range(3000))).decode(),
+    "URL": lambda row, blob: f"https://example.com/{'a' * 2000}/{blob}?q={'%D0%B0' * 500}#{row}",
+    "accents": lambda row, blob: "a" + "\u0301\u0323" * 1500 + str(blob),
+    "wide": lambda row, blob: "\u2e3b\ufdfd\ufdfa" * 1000 + str(blob),
+    "emoji": lambda row, blob: "🚀" * 3000 + str(blob),
+    "Markdown": lambda row, blob: "|*_[]<>`#" * 500 + str(blob),
+}
 LANGUAGES = {
     "Russian": "{} и ещё кошка номер {}: пушистый зверь",
     "Chinese": "{}这是第{}个关于机器学习的句子",
@@ -211,6 +227,61 @@ def test_control_characters_in_texts_and_names_leave_the_page_whole():
     assert len(re.findall("^#", page, flags=re.M)) == 4
     assert {point["topic"] for point in plots["topics"]} == {f"t| # {cluster}" for cluster in range(3)}
     assert plots["tsne"][0]["text"] == "a | b [31m 0"
+
+
+@pytest.mark.parametrize("kind", UNBROKEN)
+def test_what_has_no_spaces_is_cut_where_it_is_shown(kind, caplog):
+    rows, blobs = make_blobs(140, 10, 3)
+    numbered = list(enumerate(blobs.tolist()))
+    texts = [{"text": UNBROKEN[kind](i, blob), "topic": UNBROKEN[kind](9, blob) + str(blob)} for i, blob in numbered]
+    write_state(rows, blobs, texts)
+    with caplog.at_level("INFO"):
+        plots = show(rows[:120], blobs[:120])
+    for name in PLOTS:
+        assert max(plt.imread(f"plots/{name}.png").shape) < SIDE
+    assert len(Path("metrics/describe/clusters.md").read_bytes()) < 3 * PAGE
+    assert max(map(len, caplog.text.splitlines())) < 400
+    found = clusters()
+    assert max((len(word) for cluster in found for word in cluster["words"]), default=0) <= 24
+    assert max(len(cluster["name"]) for cluster in found) <= 40
+    # As many topics as there are blobs, however they begin.
+    topics = {point["topic"].replace("\u2060", ""): point["rows"] for point in plots["topics"]}
+    assert max(map(len, topics)) <= 40
+    assert sorted(topics.values()) == sorted(np.bincount(blobs[:120]))
+    assert {topic for cluster in found for topic in cluster["topics"]} == topics.keys()
+    assert json.loads(Path("metrics/describe/metrics.json").read_text())["known_topics"] == 3
+
+
+def test_a_long_batch_name_is_cut_and_the_row_is_not():
+    rows, blobs = make_blobs(140, 10, 3)
+    write_state(rows, blobs, None)
+    for name in ("embeddings_clu/batch.npy", "embeddings_classf/batch.npy", "predictions/batch.parquet"):
+        path = Path("data", name)
+        path.rename(path.with_stem("b" * 200))
+    plots = show(rows[:120], blobs[:120])
+    assert plots["tsne"][5]["text"] == "b" * 39 + "…, row 5"
+    assert clusters()[0]["nearest"][0]["batch"] == "b" * 200
+    assert len(Path("metrics/describe/clusters.md").read_bytes()) < 3 * PAGE
+
+
+def test_texts_that_begin_alike_are_cut_apart():
+    long = [f"{'a' * 50}{i}" for i in range(1200)]
+    texts = ["a" * 9 + "…", *long, "b", "a" * 3 + "… (2)"]
+    shown = cut_apart(texts, 10)
+    assert shown.keys() == set(texts)
+    assert len(set(shown.values())) == len(texts)
+    assert max(map(len, shown.values())) == 10
+    assert [shown[text] for text in ("b", "a" * 9 + "…", "aaa… (2)")] == ["b", "a" * 9 + "…", "aaa… (2)"]
+    assert cut_apart(reversed(texts), 10) == shown
+    assert cut_apart(long[:2], 10) == {long[0]: "a" * 9 + "…", long[1]: "aaaaa… (2)"}
+
+
+def test_a_topic_named_like_the_rest_of_the_topics_is_not_one_of_them():
+    topics = {f"t{i:02}": 9 - i // 9 for i in range(45)} | {"(other topics)": 20}
+    write_topics(Path("plots"), [{"cluster": 0, "name": "", "rows": 300, "topics": topics}])
+    points = {point["topic"]: point["rows"] for point in json.loads(Path("plots/topics.json").read_text())}
+    assert points["(other topics)"] == 20
+    assert points["((other topics))"] == sum(sorted(topics.values())[:6])
 
 
 def test_two_clusters():

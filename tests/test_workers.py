@@ -1,16 +1,26 @@
-"""Where tasks run changes no byte: threads here, processes of a Dask cluster, and one that dies on the way."""
+"""Where tasks run changes no byte: threads here, or processes of a Dask cluster, of which any part may fail.
 
+The patience with a part that says nothing is seconds here; `--long` waits as long as a run does.
+"""
+
+import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, make_blobs
@@ -22,6 +32,8 @@ from stages.algorithms.tree import first_search
 from stages.algorithms.tree.linkage import LINKAGES
 from stages.classify import classify
 from stages.reduce import reduce
+from stages.runtime import dask_cluster
+from stages.runtime.environment import digest_code, environment
 from stages.runtime.workers import map_tasks
 from stages.train import train
 
@@ -39,40 +51,45 @@ class Cluster:
         self._lacking = lacking  # the command that does not find the stages
         self._file = folder / "scheduler.json"
         self.workers = []
-        self._processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
-        while not self._file.exists():
-            assert self._processes[0].poll() is None
-            time.sleep(0.05)
+        self.start_scheduler(port=0)
         for _ in range(workers):
             self.hire()
 
-    def hire(self) -> subprocess.Popen:
+    def start_scheduler(self, port: int) -> None:
+        self._file.unlink(missing_ok=True)
+        self.scheduler = self._start("scheduler", "--port", str(port))
+        while not self._file.exists() or not self._file.read_text().rstrip().endswith("}"):
+            assert self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address = json.loads(self._file.read_text())["address"]
+
+    def hire(self, **environment: str) -> subprocess.Popen:
         """One more worker."""
-        worker = self._start("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+        worker = self._start("worker", "--nthreads", "1", "--no-nanny", **environment)
         self.workers.append(worker)
-        self._processes.append(worker)
         return worker
 
-    def _start(self, *command: str) -> subprocess.Popen:
+    def _start(self, command: str, *options: str, **environment: str) -> subprocess.Popen:
+        path = "" if command == self._lacking else str(ROOT)
         return subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:], "--scheduler-file", self._file],
-            env={**os.environ, "PYTHONPATH": "" if command[0] == self._lacking else str(ROOT)}, cwd=self._runs_in,
+            [sys.executable, "-m", "distributed.cli.dask_" + command, "--host", "127.0.0.1", *options,
+             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", self._file],
+            env={**os.environ, "PYTHONPATH": path, **environment}, cwd=self._runs_in,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     @property
     def run(self) -> dict:
-        import json
-
+        """As in params.yaml, once all workers that live are there."""
         from distributed import Client
 
-        address = json.loads(self._file.read_text())["address"]
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(sum(worker.poll() is None for worker in self.workers), timeout=60)
-        return {"backend": "dask", "workers": 0, "scheduler": address}
+        if living := sum(worker.poll() is None for worker in self.workers):
+            with Client(self.address, set_as_default=False) as client:
+                client.wait_for_workers(living, timeout=60)
+        return {"backend": "dask", "workers": 0, "scheduler": self.address}
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
+        for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
 
@@ -231,21 +248,62 @@ def test_a_worker_killed_while_it_searches_changes_no_tree(linkage, cluster, sma
     assert left[0] > 5
 
 
-def test_a_worker_that_sees_other_rows_is_refused_until_it_sees_the_same(tmp_path, small_tiles):
-    other = tmp_path / "other"
-    other.mkdir()
-    np.save("reduced.npy", make_rows())
-    expected = link("average", ONE_WORKER, "tree.npy")
-    cluster = Cluster(other, workers=2)
+def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, tmp_path, small_tiles):
+    # Of the same names and shapes: nothing but what was read can tell.
+    there = tmp_path / "there"
+    there.mkdir()
+    rows = np.concatenate([np.load(path) for path in sorted((data / "clu").iterdir())])[:1500]
+    cluster = Cluster(there, workers=2)
+    run = cluster.run
+
+    def write(folder: Path, rows: np.ndarray) -> None:
+        (folder / "e").mkdir(exist_ok=True)
+        np.save(folder / "reduced.npy", rows)
+        for i, part in enumerate(np.array_split(rows, 3)):
+            np.save(folder / f"e/{i}.npy", part)
+
+    def stages(run: dict) -> dict[str, bytes]:
+        out = Path("out")
+        shutil.rmtree(out, ignore_errors=True)
+        for stage in (link_here, reduce_here, classify_here):
+            stage(run, out)
+        return read_bytes(out)
+
+    def link_here(run: dict, out: Path) -> None:
+        link_stage.link(linkage="average", run=run, reduced=Path("reduced.npy"), tree=out / "tree.npy")
+
+    def reduce_here(run: dict, out: Path) -> None:
+        reduce(
+            variance_threshold=0.95, standardize=True, run=run, embeddings=Path("e"), reduced=out / "reduced.npy",
+            model=out / "reduction.npz",
+        )  # fmt: skip
+
+    def classify_here(run: dict, out: Path) -> None:
+        classify(
+            novelty=NOVELTY, run=run, embeddings=Path("e"), model=data / "one/model", predictions=out / "predictions"
+        )  # fmt: skip
+
+    write(Path(), rows)
+    expected = stages(ONE_WORKER)
     try:
-        for rows in (None, make_rows(seed=1), make_rows()[:1400]):
-            if rows is not None:
-                np.save(other / "reduced.npy", rows)
-            with pytest.raises(ValueError, match=r"^reduced\.npy: a worker does not see the rows that are linked"):
-                link("average", cluster.run, "refused.npy", Path("reduced.npy"))
-            assert not Path("refused.npy").exists()
-        shutil.copy("reduced.npy", other)
-        assert link("average", cluster.run, "mended.npy", Path("reduced.npy")) == expected
+        other = rows.copy()
+        other[-1] = -other[-1]  # the last row of the last part
+        none, differs = r"^e/0\.npy: .* No such file .* Found by worker tcp://", r"^e/2\.npy: a worker sees other rows"
+        not_linked = r"^reduced\.npy: a worker does not see the rows that are linked"
+        for fault in (none, differs):
+            if fault == differs:
+                write(there, other)
+            for stage, said in ((link_here, not_linked), (reduce_here, fault), (classify_here, fault)):
+                shutil.rmtree("refused", ignore_errors=True)
+                with pytest.raises(ValueError, match=said):
+                    stage(run, Path("refused"))
+        # Predictions of what the workers still see are not up to date here.
+        write(there, rows)
+        write(Path(), other)
+        with pytest.raises(ValueError, match=r"^e/2\.npy: a worker sees other rows"):
+            classify_here(run, Path("out"))
+        write(Path(), rows)
+        assert stages(run) == expected
     finally:
         cluster.stop()
 
@@ -296,7 +354,255 @@ def test_a_scheduler_or_workers_that_cannot_import_the_stages_are_refused(tmp_pa
         folder.mkdir()
         cluster = Cluster(folder, workers=1, lacking=process)
         try:
-            with pytest.raises(ValueError, match=rf"a {process} of .* cannot import stages"):
-                list(map_tasks(len, [("a",), ("b",)], cluster.run))
+            assert re.search(rf"a {process} of .* cannot import stages", outcome(cluster.run))
         finally:
             cluster.stop()
+
+
+def outcome(run: dict, fault: Callable[[], object] = bool, tasks: int = 20) -> list[int] | str:
+    """What a map of numbers gives, or the refusal, within a minute; the fault comes when some results are there."""
+    ended = []
+
+    def compute() -> None:
+        results = map_tasks(eval, [(f"__import__('time').sleep(0.05) or {i}",) for i in range(tasks)], run)
+        found = []
+        try:
+            for i, result in enumerate(results):
+                found.append(result)
+                if i == 3:
+                    fault()
+            ended.append(found)
+        except (ValueError, OSError) as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended
+    assert "\n" not in ended[0]
+    return ended[0]
+
+
+RIGHT = list(range(20))
+
+
+@pytest.fixture(params=[2, pytest.param(dask_cluster.PATIENCE, marks=pytest.mark.long)])
+def patience(request, monkeypatch) -> int:
+    monkeypatch.setattr(dask_cluster, "PATIENCE", request.param)
+    monkeypatch.setattr(dask_cluster, "LOOK_EVERY", request.param / 10)
+    return request.param
+
+
+def send(number: int, *processes: subprocess.Popen) -> None:
+    for process in processes:
+        process.send_signal(number)
+
+
+def test_an_address_where_no_scheduler_answers_is_refused(patience, cluster):
+    # Some refuse, some say nothing, some say what is no Dask, some are none. All at once, for they wait.
+    def babble() -> None:
+        while True:
+            babbling.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
+
+    run = cluster.run
+    send(signal.SIGSTOP, cluster.scheduler)
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as silent,
+            socket.create_server(("127.0.0.1", 0)) as babbling,
+            ThreadPoolExecutor(20) as pool,
+        ):
+            threading.Thread(target=babble, daemon=True).start()
+            answering = [f"tcp://127.0.0.1:{server.getsockname()[1]}" for server in (silent, babbling)]
+            none = ["tcp://127.0.0.1:1", "127.0.0.1", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:x", "x://127.0.0.1:1"]
+            none += ["tls://127.0.0.1:1", "inproc://x", " "]
+            addresses = [run["scheduler"], *answering, *none]
+            refusals = pool.map(outcome, [{**run, "scheduler": address} for address in addresses])
+            for address, said in zip(addresses, refusals, strict=True):
+                assert said.startswith(f"params.yaml: run.scheduler: no Dask scheduler answers at {address} (")
+    finally:
+        send(signal.SIGCONT, cluster.scheduler)
+
+
+def test_workers_that_come_are_used_and_none_or_only_dying_ones_are_refused(patience, tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+    cluster = Cluster(tmp_path, workers=0)
+    try:
+        assert f"no worker of this Dask scheduler has been heard of for {patience} s" in outcome(cluster.run)
+        victim = cluster.hire()
+
+        def replace() -> None:
+            victim.kill()
+            cluster.hire()
+            cluster.hire()
+
+        assert outcome(cluster.run, replace) == RIGHT
+        assert victim.wait(10) == -signal.SIGKILL
+        with pytest.raises(OSError, match=r"worker after worker died of the same task; give them more memory"):
+            list(map_tasks(eval, [("__import__('os')._exit(1)",)], cluster.run))
+    finally:
+        cluster.stop()
+
+
+def test_frozen_workers_are_waited_for_given_up_or_missed(patience, cluster):
+    victim = cluster.hire()
+    assert outcome(cluster.run, partial(send, signal.SIGSTOP, victim)) == RIGHT  # others take its tasks
+    victim.kill()
+    victim.wait()
+    workers = [worker for worker in cluster.workers if worker.poll() is None]
+    run = cluster.run
+
+    def freeze(seconds: float) -> None:
+        send(signal.SIGSTOP, *workers)
+        threading.Timer(seconds, send, (signal.SIGCONT, *workers)).start()
+
+    assert outcome(run, partial(freeze, 1.2 * patience)) == RIGHT
+    try:
+        assert "no worker of" in outcome(run, partial(send, signal.SIGSTOP, *workers))
+    finally:
+        send(signal.SIGCONT, *workers)
+    assert outcome(run) == RIGHT
+
+
+def test_a_scheduler_that_freezes_on_the_way_is_refused(patience, cluster):
+    run = cluster.run
+
+    def freeze(seconds: float) -> None:
+        send(signal.SIGSTOP, cluster.scheduler)
+        threading.Timer(seconds, send, (signal.SIGCONT, cluster.scheduler)).start()
+
+    assert outcome(run, partial(freeze, 0.5)) == RIGHT
+    try:
+        said = outcome(run, partial(send, signal.SIGSTOP, cluster.scheduler))
+        assert re.search(f"the Dask scheduler went away during the run .no answer for {patience} s", said)
+    finally:
+        send(signal.SIGCONT, cluster.scheduler)
+
+
+def test_a_run_that_loses_its_scheduler_ends_in_one_line_and_runs_when_it_is_there_again(tmp_path):
+    cluster = Cluster(tmp_path, workers=1)
+    port = int(cluster.address.rpartition(":")[2])
+    # As a program: so Dask's own log would be seen, and what its threads leave behind.
+    stage = """
+import os
+from pathlib import Path
+from stages.runtime import command, workers
+
+def stage(*, run: workers.RunParameters, data: Path = Path()) -> None:
+    for result in workers.map_tasks(eval, [("__import__('time').sleep(0.05) or 1",)] * 500, run):
+        print(result, flush=True)
+
+command.read_parameters = lambda hints: {"run": {"backend": "dask", "workers": 0, "scheduler": os.environ["AT"]}}
+command.run(stage)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AT": cluster.run["scheduler"]}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def start_again() -> None:
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        cluster.start_scheduler(port)
+
+    def hire_again() -> None:
+        cluster.workers[-1].kill()
+        cluster.workers[-1].wait()
+        cluster.hire()
+
+    try:
+        with subprocess.Popen([sys.executable, "-c", stage], env=environment, **streams) as process:
+            assert process.stdout.readline() == "1\n"
+            cluster.scheduler.kill()
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1
+        gone = "the Dask scheduler went away during the run (the connection broke)"
+        assert re.fullmatch(rf"stage: tcp://127.0.0.1:{port}: {re.escape(gone)}; .*\n", said)
+        start_again()
+        hire_again()
+        assert gone in outcome(cluster.run, start_again)
+        hire_again()
+        assert outcome(cluster.run) == RIGHT
+    finally:
+        cluster.stop()
+
+
+def other_kernel() -> str:
+    """A kernel of OpenBLAS that is not the one in use, and that every processor of this kind has."""
+    return next(each for each in ("Nehalem", "Sandybridge") if each not in environment()["BLAS kernel"])
+
+
+@pytest.mark.parametrize("differs", ["code", "version", "kernel"])
+def test_a_worker_with_other_code_packages_or_kernels_is_refused_also_when_it_joins_late(differs, cluster, tmp_path):
+    there = tmp_path / "there"
+    if differs == "code":
+        shutil.copytree(ROOT / "stages", there / "stages")
+        with (there / "stages/algorithms/memory.py").open("a") as file:
+            file.write("# another line\n")
+        changes = {"PYTHONPATH": str(there)}
+        expected = r"it runs other code of stages/ \(digest \w{8}, here \w{8}\); let it see this checkout, and start it"
+    elif differs == "version":
+        (there / "numpy-1.0.dist-info").mkdir(parents=True)
+        (there / "numpy-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
+        changes = {"PYTHONPATH": f"{there}{os.pathsep}{ROOT}"}
+        expected = rf"its numpy is 1\.0, here {np.__version__}; install requirements-distributed\.txt"
+    else:
+        changes = {"OPENBLAS_CORETYPE": other_kernel()}
+        expected = rf"its BLAS kernel is {other_kernel()}, here \w+, .* set OPENBLAS_CORETYPE"
+    run, joined = cluster.run, []
+    try:
+        said = outcome(run, lambda: joined.append(cluster.hire(**changes)), tasks=400)
+        assert re.search(rf"^worker tcp://127.0.0.1:\d+: {expected}", said), said
+    finally:
+        joined[0].kill()
+        joined[0].wait()
+    assert outcome(run) == RIGHT
+
+
+def test_line_ends_of_a_checkout_are_not_other_code(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    expected = environment()["stages/"]
+    monkeypatch.setattr("stages.runtime.environment.STAGES", tmp_path / "stages")
+    for path in (tmp_path / "stages").rglob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert digest_code(["."]) == expected
+
+
+def listening(process: psutil.Process) -> dict[psutil.Process, set[str]]:
+    """The addresses that a process and all that it started listen on."""
+    return {
+        each: {str(at.laddr.ip) for at in each.net_connections("inet") if at.status == psutil.CONN_LISTEN}
+        for each in (process, *process.children(recursive=True))
+    }
+
+
+def test_the_commands_of_the_readme_listen_on_this_machine_only():
+    readme = (ROOT / "stages/algorithms/prediction/README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^PYTHONPATH=\. (dask \w+ .*)$", readme, re.M)
+    assert [command.split()[1] for command in commands] == ["scheduler", "worker"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": ".",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    started = []
+    try:
+        for command in commands:
+            # The README's ports may be taken here: those of a scheduler and of a dashboard.
+            command = command.replace(":8786", f":{port}").replace(":8787", ":0")
+            command += f" --port {port}" if "dask scheduler" in command else ""
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            started.append(psutil.Popen(command.split(), env=environment, cwd=ROOT, **quiet))
+        run = {"backend": "dask", "workers": 0, "scheduler": f"tcp://127.0.0.1:{port}"}
+        own = listening(psutil.Process())[psutil.Process()]
+        seen = []
+        assert outcome(run, lambda: seen.append([listening(each) for each in (*started, psutil.Process())])) == RIGHT
+        scheduler, workers, here = seen[0]
+        assert [len(scheduler), len([each for each in workers if workers[each]])] == [1, 3]  # a nanny, two workers
+        assert set().union(*scheduler.values(), *workers.values()) == {"127.0.0.1"}
+        assert here[psutil.Process()] == own
+    finally:
+        for each in started:
+            for process in (*each.children(recursive=True), each):
+                process.kill()
+            each.wait()

@@ -106,7 +106,8 @@ def fit_classifier(rows: np.ndarray, labels: np.ndarray, C: float) -> Classifier
             center = distances.mean(axis=0)
             regression.fit(distances - center, labels)
         except ConvergenceWarning:
-            raise RuntimeError(f"the regression did not converge at classifier.C = {C:g}; lower it.") from None
+            remedy = "lower it" if C >= 1 else "raise it"  # nearly separable rows, or a penalty that leaves nothing
+            raise RuntimeError(f"the regression did not converge at classifier.C = {C:g}; {remedy}.") from None
     coef, intercept = regression.coef_, regression.intercept_ - regression.coef_ @ center
     if k == 2:  # scikit-learn keeps one row, for the difference between the two classes
         coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2

@@ -20,9 +20,10 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages.files.batches import Batch, changed, is_utf8, open_batches, read_stored, split_rows
+from stages.files.batches import Batch, changed, digest_batch, is_utf8, open_batches, split_rows
 from stages.files.texts import iterate_texts
 from stages.runtime.arrays import damaged, opened, shortened
+from stages.runtime.environment import digest_code
 from stages.runtime.files import PARTIAL, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
@@ -56,7 +57,7 @@ class Result(NamedTuple):
 
     columns: dict[str, np.ndarray]  # those of FIELDS but row and id, an entry a row
     counts: Counts
-    digest: bytes  # of the rows, as `digested` makes it
+    digest: bytes  # of the rows, as `digest_batch` makes it
 
 
 class Stamp(NamedTuple):
@@ -140,7 +141,8 @@ def current_predictions(
 ) -> dict[Batch, Counts]:
     """The batches whose predictions are up to date, with the counts that are stored beside them.
 
-    Those are up to date that this very model and code made of this very content; rows and texts are digested anew.
+    Those are up to date that this very model and code made of this very content; rows and texts are digested anew, on
+    this machine always: workers elsewhere may still see the files of before.
     One of ours that is damaged is not, and a warning says so.
 
     Parameters
@@ -161,10 +163,10 @@ def current_predictions(
     """
     stamps = {batch: _current_stamp(_path(folder, batch), batch.rows, origin, shapes) for batch in batches}
     stamped = [batch for batch, stamp in stamps.items() if stamp]
-    digests = map_tasks(_digest_part, ((part,) for _, part in _parts(stamped)), run)
+    digests = map_tasks(digest_batch, ((part,) for _, part in _parts(stamped)), {**run, "backend": "local"})
     found = {}
     for batch, pairs in _by_batch(stamped, digests):
-        if _digest_batch((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
+        if _digest_whole((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
             found[batch] = _counts(stamps[batch])
     return found
 
@@ -211,7 +213,7 @@ def _by_batch(batches: list[Batch], values: Iterable) -> Iterator[tuple[Batch, I
 
 
 def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, ...]]) -> Stamp | None:
-    """The stamp of a file that this model and this code made; None where there is none, another's, or a damaged one.
+    """The stamp of a file that this model and this code made of so many rows; None if there is none or it is damaged.
 
     Raises
     ------
@@ -225,9 +227,10 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
         with opened(path, "classify") as file:
             footer = _read_footer(file)
             try:
-                stamp = _read_stamp(_read_metadata(footer))
+                metadata = _read_metadata(footer)
+                stamp = _read_stamp(metadata)
                 if stamp is not None:
-                    if stamp.model != origin:
+                    if stamp.model != origin or metadata.num_rows != rows:
                         return None
                     _check_digest(file, footer)
                     _check_counts(stamp, rows, shapes)
@@ -381,34 +384,9 @@ def _path(folder: Path, batch: Batch) -> Path:
 def digest_origin(arrays: Iterable[np.ndarray], quantile: float) -> str:
     """Digest of all that predictions depend on beside their batch: the model's arrays, the quantile, and the code."""
     values = [np.asarray(array) for array in arrays]
+    code = digest_code(CODE)
     said = [repr((array.dtype.str, array.shape)).encode() + array.tobytes() for array in values]
-    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), _digest_code()]))
-
-
-def _digest_code() -> bytes:
-    """Digest of what makes predictions, whatever the line ends of a checkout."""
-    paths = [Path(__file__).parents[1] / name for name in CODE]
-    sources = [source for path in paths for source in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
-    return xxhash.xxh3_128_digest("\0".join(source.read_text(encoding="utf-8") for source in sources).encode())
-
-
-def digested(chunks: Iterable[tuple[np.ndarray, ...]], digest: xxhash.xxh3_128) -> Iterator[tuple[np.ndarray, ...]]:
-    """Pass chunks of a part on and update the digest with the first array of each: its rows as they are stored.
-
-    Whoever classifies the chunks so gets the digest of the very bytes that were classified.
-    """
-    for rows, *others in chunks:
-        digest.update(rows.view(np.uint8))
-        yield rows, *others
-    digest.update(rows.dtype.str.encode())
-
-
-def _digest_part(part: Batch) -> bytes:
-    """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
-    digest = xxhash.xxh3_128()
-    for _ in digested(zip(read_stored(part)), digest):
-        pass
-    return digest.digest()
+    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), code.encode()]))
 
 
 def _digest_texts(batch: Batch) -> bytes:
@@ -419,7 +397,7 @@ def _digest_texts(batch: Batch) -> bytes:
         return hashlib.file_digest(file, xxhash.xxh3_128).digest()
 
 
-def _digest_batch(parts: Iterable[bytes], texts: bytes) -> str:
+def _digest_whole(parts: Iterable[bytes], texts: bytes) -> str:
     """Digest of a batch from those of its parts and of its texts."""
     return xxhash.xxh3_128_hexdigest(b"".join([*parts, texts]))
 
@@ -455,7 +433,7 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
             total = _add_counts(counts)
             content = {
                 "model": origin,
-                "batch": _digest_batch(digests, texts),
+                "batch": _digest_whole(digests, texts),
                 "profile": [np.asarray(each).tolist() for each in total],
                 "digest": UNKNOWN.decode(),
             }

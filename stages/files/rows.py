@@ -8,6 +8,7 @@ import numpy as np
 
 from stages.files.batches import open_batches
 from stages.files.texts import one_line, read_texts
+from stages.runtime.cutting import NAME_LENGTH, cut
 
 
 class Row(NamedTuple):
@@ -21,9 +22,8 @@ class Row(NamedTuple):
     def shown(self, length: int) -> str:
         """The text on one line, cut to `length` characters; the place in its batch where there is none."""
         if self.text is None:
-            return f"{self.batch}, row {self.row}"
-        text = one_line(self.text) or "(empty text)"
-        return text if len(text) <= length else f"{text[: length - 1]}…"
+            return f"{cut(self.batch, NAME_LENGTH)}, row {self.row}"
+        return cut(one_line(self.text), length) or "(empty text)"
 
 
 def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
@@ -33,9 +33,9 @@ def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
     """
     first = 0
     for batch in open_batches(folder):
-        inside = np.arange(batch.rows) if wanted is None else wanted - first
-        inside = inside[(inside >= 0) & (inside < batch.rows)]
-        first += batch.rows
+        end = first + batch.rows
+        inside = np.arange(batch.rows) if wanted is None else wanted[slice(*wanted.searchsorted((first, end)))] - first
+        first = end
         if len(inside) == 0:
             continue
         texts = read_texts(batch)

@@ -1,10 +1,13 @@
 """The texts beside a batch: one JSON object a line, one line a row."""
 
 import json
+import reprlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
-from stages.files.batches import CONTROL, Batch, is_utf8
+from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed, state_of_open
 
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 
@@ -23,48 +26,101 @@ def read_texts(batch: Batch) -> list[dict] | None:
     ValueError
         If the file is not UTF-8, a line is not such an object, holds half of a surrogate pair, or their number is not
         that of the rows. The message names file and row.
+
+    Notes
+    -----
+    A line is JSON as RFC 8259 has it: without NaN, and without a key twice, of which one value would be lost. Lines end
+    in a line feed, with or without a carriage return; blank ones after the last row and a byte order mark before the
+    first are no part of the texts.
     """
-    return list(iterate_texts(batch)) if batch.texts_path.exists() else None
+    return list(iterate_texts(batch)) if batch.has_texts else None
 
 
 def iterate_texts(batch: Batch) -> Iterator[dict]:
-    """Read the texts beside a batch, which has some, a line at a time; else as `read_texts`."""
-    path = batch.texts_path
-    with path.open("rb") as file:
-        lines = 1 + max((number for number, line in enumerate(file) if line != b"\n"), default=0)
-        if lines != batch.rows:
-            raise ValueError(
-                f"{path}: {lines} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row."
-            )
-        file.seek(0)
-        position = 0
-        for row in range(lines):
-            line = file.readline()  # nothing, and so no JSON, where the file was cut short after it was counted
-            try:
-                yield _parse_text(line.decode("utf-8"), path, row)
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
-            position += len(line)
+    """Read the texts beside a batch, which has some, a line at a time and once; else as `read_texts`.
+
+    Before the last row is given, the rest of the file is looked at, and whether another hand has written to it.
+    """
+    path, row, position, blank = batch.texts_path, 0, 0, False
+    with open_input(path) as file:
+        state = state_of_open(file)
+        try:
+            for line in file:
+                start, position = position, position + len(line)
+                if start == 0 and line.startswith(BOM_UTF8):
+                    start, line = len(BOM_UTF8), line.removeprefix(BOM_UTF8)
+                if not line.strip():
+                    blank = True
+                    continue
+                if blank:
+                    raise ValueError(f"{path}: row {row} is blank; write its text there, or remove the line.")
+                text = _parse_text(line, path, row, start)
+                row += 1
+                if row == batch.rows:
+                    _refuse_lines(batch, row + sum(1 for line in file if line.strip()))
+                    refuse_changed(path, file, state)
+                yield text
+            _refuse_lines(batch, row)
+        except (ValueError, MemoryError) as error:
+            refuse_changed(path, file, state)  # what is wrong may be what another hand has half written
+            if isinstance(error, MemoryError):
+                raise ValueError(
+                    f"{path}: row {row} takes more memory than there is; expected one text a line: shorten it."
+                ) from None
+            raise
 
 
-def _parse_text(line: str, path: Path, row: int) -> dict:
+def _refuse_lines(batch: Batch, lines: int) -> None:
+    """Refuse texts of another number of lines than the batch has rows."""
+    if lines != batch.rows:
+        raise ValueError(
+            f"{batch.texts_path}: {lines} lines, but {batch.path.name} has {batch.rows} rows; expected one line a row: "
+            "add or remove lines, or remove the file."
+        )
+
+
+def _parse_text(line: bytes, path: Path, row: int, position: int) -> dict:
+    """The object of a line that starts at a byte of the file; of its other keys nothing is kept."""
     expected = (
         'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'
     )
     try:
-        entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError(f"{path}: row {row} is not JSON; {expected}.") from None
+        entry = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
+        # Only an escape can spell half of a surrogate pair.
+        halved = rb"\u" in line and not is_utf8(json.dumps(entry, ensure_ascii=False))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        reason = "a byte order mark, which only the first row may have" if line.startswith(BOM_UTF8) else error.msg
+        raise ValueError(f"{path}: row {row} is not JSON ({reason} at character {error.pos}); {expected}.") from None
+    except RecursionError:
+        raise ValueError(f"{path}: row {row} is nested too deeply to be read; {expected}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: row {row} is not JSON that can be read ({error}); {expected}.") from None
     if not isinstance(entry, dict) or "text" not in entry:
         raise ValueError(f"{path}: row {row} has no text; {expected}.")
-    for key in ("text", "id", "topic"):
-        value = entry.get(key, "")
+    read = {key: entry[key] for key in ("text", "id", "topic") if key in entry}
+    for key, value in read.items():
         if not isinstance(value, str):
-            raise ValueError(f"{path}: row {row}: {key} is {value!r}, not a string; {expected}.")
-        if not is_utf8(value):
-            raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
-    topic = one_line(entry.pop("topic", ""))
-    return entry if topic in ("", NO_TOPIC) else entry | {"topic": topic}
+            shown = "null" if value is None else reprlib.repr(value)
+            raise ValueError(f"{path}: row {row}: {key} is {shown}, not a string; {expected}.")
+    if halved:
+        key = next((key for key, value in read.items() if not is_utf8(value)), "a key or a value that is not used")
+        raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
+    topic = one_line(read.pop("topic", ""))
+    return read if topic in ("", NO_TOPIC) else read | {"topic": topic}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!a} stands there twice")
+    return found
 
 
 def one_line(text: str) -> str:

@@ -11,6 +11,7 @@ from stages.files.predictions import Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
 from stages.runtime import record
+from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
 
 TEXT_LENGTH = 200
 NAME_WORDS = 3
@@ -19,22 +20,32 @@ NAME_WORDS = 3
 def count_clusters(
     rows: list[Row], found: np.ndarray, predicted: Predictions, words: list[list[str]]
 ) -> list[dict[str, Any]]:
-    """The name, the words and the counts of each cluster, of which there are as many as lists of words."""
+    """The name, the words and the counts of each cluster, of which there are as many as lists of words.
+
+    Words, names and topics are cut to what there is room for. Topics are counted by all of their letters, and two that
+    begin alike stay two.
+    """
+    shown_word = cut_apart((word for own_words in words for word in own_words), WORD_LENGTH)
+    shown_topic = cut_apart((row.topic or NO_TOPIC for row in rows), NAME_LENGTH)
     clusters = []
     for cluster, own_words in enumerate(words):
         members, put_there = np.flatnonzero(found == cluster), predicted.cluster == cluster
         topics = Counter(rows[row].topic or NO_TOPIC for row in members.tolist())
+        shown_words = [shown_word[word] for word in own_words]
         clusters.append(
             {
                 "cluster": cluster,
-                "name": ", ".join(own_words[:NAME_WORDS]),
-                "words": own_words,
+                "name": cut(", ".join(shown_words[:NAME_WORDS]), NAME_LENGTH),
+                "words": shown_words,
                 "rows": len(members),
                 "share": record.rounded(len(members) / len(found)),
                 "new_rows": int(put_there.sum()),
                 "novel_rows": int((put_there & predicted.novel).sum()),
                 # Most first, ties in alphabetical order.
-                "topics": dict(sorted(topics.items(), key=lambda item: (-item[1], item[0]))),
+                "topics": {
+                    shown_topic[topic]: count
+                    for topic, count in sorted(topics.items(), key=lambda item: (-item[1], item[0]))
+                },
             }
         )
     return clusters

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOPICS_SHOWN = 40
+OTHER_TOPICS = "(other topics)"
 
 
 def write_confusion(plots: Path, found: np.ndarray, predicted: np.ndarray, k: int) -> None:
@@ -61,11 +62,14 @@ def write_topics(plots: Path, clusters: list[dict[str, Any]]) -> None:
     for cluster in clusters:
         totals.update(cluster["topics"])
     shown = set(sorted(totals, key=lambda topic: (-totals[topic], topic))[:TOPICS_SHOWN])
+    other = OTHER_TOPICS
+    while other in totals:  # a topic of the data has this name
+        other = f"({other})"
     points = []
     for cluster in clusters:
         kept = Counter()
         for topic, count in cluster["topics"].items():
-            kept[topic if topic in shown else "(other topics)"] += count
+            kept[topic if topic in shown else other] += count
         points += [
             {
                 "topic": topic,

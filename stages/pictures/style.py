@@ -1,5 +1,6 @@
 """What every picture has in common: how a plot is written, its titles, colours and letters."""
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from stages.runtime import record
 from stages.runtime.files import replacing
+from stages.runtime.parameters import load_stages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,10 +69,21 @@ def save_picture(figure: "Figure", file: BinaryIO) -> None:
 
 @cache
 def pyplot():
-    """matplotlib's pyplot in the style of these pictures; the first picture imports it, not the start of a stage."""
-    import matplotlib
+    """matplotlib's pyplot in the style of these pictures; the first picture imports it, not the start of a stage.
+
+    A matplotlibrc of this folder or of the user, and MPLBACKEND, change nothing.
+    """
+    os.environ["MPLBACKEND"] = "Agg"  # or one that is not installed would stop the import
+    try:
+        import matplotlib
+    except ValueError as error:  # all else that is wrong with the file matplotlib itself warns of
+        raise ValueError(
+            f"matplotlibrc, in this folder or matplotlib's of your home: not UTF-8 ({error}); save it as UTF-8 or "
+            "remove it: the pictures need none."
+        ) from None
 
     matplotlib.use("Agg")
+    matplotlib.rcdefaults()
     from matplotlib import font_manager
     from matplotlib import pyplot as plt
 
@@ -87,19 +100,25 @@ def captions(name: str, **other: str) -> dict[str, str]:
     """
     entry = _entries().get(f"plots/{name}.json", {})
     keys = {"title": "title", "xlabel": "x_label", "ylabel": "y_label"}
-    missing = [key for key in keys.values() if key not in entry]
+    missing = [key for key in keys.values() if not isinstance(entry.get(key), str)]
     if missing:
-        raise ValueError(f"{PIPELINE.name}: plots/{name}.json has no {', '.join(missing)}; the picture needs them too.")
+        raise ValueError(
+            f"{PIPELINE.name}: plots/{name}.json has no {', '.join(missing)}, expected texts, which the picture shows "
+            "too; add them to that plot of its stage, or `git restore dvc.yaml`."
+        )
     return {argument: entry[key] for argument, key in keys.items()} | other
 
 
 @cache
 def _entries() -> dict[str, dict[str, Any]]:
     """What dvc.yaml says of each plot, by its path."""
-    import yaml
-
-    stages = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["stages"].values()
-    return {path: entry for stage in stages for plot in stage.get("plots", []) for path, entry in plot.items()}
+    try:
+        plots = [plot for stage in load_stages(PIPELINE).values() for plot in stage.get("plots") or []]
+        return {path: entry or {} for plot in plots if isinstance(plot, dict) for path, entry in plot.items()}
+    except (TypeError, AttributeError):
+        raise ValueError(
+            f"{PIPELINE}: the plots of a stage are no list of names and settings; `git restore dvc.yaml`."
+        ) from None
 
 
 def ticks(k: int) -> np.ndarray:

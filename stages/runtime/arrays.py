@@ -3,17 +3,16 @@
 import io
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from stages.runtime.files import read, replacing
-
-READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class Field(NamedTuple):
@@ -54,20 +53,8 @@ def read_array(path: Path, stage: str, dtype: str, dimensions: int) -> np.ndarra
             return _parse(file, os.fstat(file.fileno()).st_size, dtype, dimensions)
         except (MemoryError, OSError):
             raise
-        except Exception as error:
-            # The header is a Python literal, so a broken one can raise whatever the tokenizer or the parser raise.
+        except Exception as error:  # whatever a broken header raises
             raise damaged(path, f"not a readable .npy array ({shortened(error)})", stage) from None
-
-
-def load_array(path: Path, remedy: str, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """Load any `.npy` file; the refusal of one that is not an array of plain numbers ends in `remedy`."""
-    try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except Exception as error:
-        # The header is a Python literal, so a broken one can raise whatever the tokenizer, the parser or mmap raise.
-        # Their own words tell a truncated file from one that was never an array or holds objects.
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"{path}: not a readable .npy array ({reason}); {remedy}.") from None
 
 
 def read_model(
@@ -141,12 +128,27 @@ def shortened(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
 
 
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a `.npy` file, as numpy.load reads them; then the file is at its first value.
+
+    A broken header is a broken Python literal, and raises whatever the tokenizer or the parser raises.
+    """
+    if file.read(4) == b"PK\x03\x04":
+        raise ValueError("it is an .npz archive")
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its version is {version}")
+    # Version 3 is 2 with field names in UTF-8: an array that has any is refused anyway.
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Python 2 wrote the header says nothing against the values
+        return read(file)
+
+
 def _parse(file: BinaryIO, size: int, dtype: str, dimensions: int) -> np.ndarray:
     """Read the array of a `.npy` file of so many bytes; where it is not as expected, say so without naming the file."""
-    version = np.lib.format.read_magic(file)
-    if version not in READ_HEADER:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format, expected 1.0")
-    shape, fortran_order, stored = READ_HEADER[version](file)
+    shape, fortran_order, stored = read_header(file)
     expected = np.dtype(dtype)
     if stored.newbyteorder("=") != expected:
         raise ValueError(f"dtype {stored}, expected {expected}")

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.files import Run, check_unchanged, state_of
 from stages.runtime.parameters import PARAMETERS, hints_of, read_parameters, shown
 
@@ -34,6 +35,7 @@ def run(stage: Callable[..., None]) -> None:
     of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
     of a refusal as well.
     """
+    _open_standard_streams()
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
     for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
         logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -71,7 +73,7 @@ def run(stage: Callable[..., None]) -> None:
         said = " ".join(str(error).split())
         if isinstance(error, MemoryError) and ";" not in said:  # NumPy's own, or Python's, which has no words
             said = f"out of memory{f' ({said})' if said else ''}; end other programs, or give fewer rows."
-        sys.exit(f"{stage.__name__}: {said} {outputs.account()}")
+        sys.exit(f"{stage.__name__}: {cut_middle(said, LINE_LENGTH)} {outputs.account()}")
 
 
 def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
@@ -82,6 +84,19 @@ def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
             f"{PARAMETERS}: {name} is {shown(now[name])}, but was {shown(used[name])} when the run began and was used "
             "so; run again."
         )
+
+
+def _open_standard_streams() -> None:
+    """Put the null device in the place of a standard stream that is closed (`>&- 2>&-`).
+
+    Or the next file to be opened would have its number, and would get what libraries print; others fail without it.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _log_each_once() -> Callable[..., None]:

@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from ruamel.yaml import YAML
 
+from stages.runtime.cutting import cut
+
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
@@ -106,7 +108,7 @@ def shown(value: Any, length: int = 200) -> str:
         words = " ".join((str(value) if isinstance(value, Exception) else repr(value)).split())
     except (ValueError, RecursionError):  # a whole number of more digits than Python writes
         words = f"a very large {type(value).__name__}"
-    return words if len(words) <= length else f"{words[: length - 1]}…"
+    return cut(words, length)
 
 
 def hints_of(stage: Callable[..., None]) -> dict[str, Any]:
@@ -214,23 +216,13 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
     """The JSON Schema of params.yaml, from the signatures of all stages; imports every stage."""
     properties: dict[str, Schema] = {}
     for stage in load_stages(pipeline):
-        for name, hint in hints_of(getattr(import_module(f"stages.{stage}"), stage)).items():
-            schema = schema_of(hint)
-            properties[name] = _narrower(properties.get(name, schema), schema)
+        hints = hints_of(getattr(import_module(f"stages.{stage}"), stage))
+        properties |= {name: schema_of(hint) for name, hint in hints.items()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "params.yaml; written by python -m stages.runtime.parameters",
         **_group(properties),
     }
-
-
-def _narrower(one: Schema, other: Schema) -> Schema:
-    """The schema of a parameter that two stages read: it has to suit both, and they may differ in its range alone."""
-    both = one | other
-    for key, stricter in {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}.items():
-        if key in one and key in other:
-            both[key] = stricter(one[key], other[key])
-    return both
 
 
 if __name__ == "__main__":

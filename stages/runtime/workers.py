@@ -5,8 +5,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -14,13 +12,14 @@ from annotated_types import Interval
 from threadpoolctl import threadpool_limits
 
 AHEAD = 2  # tasks for each local worker that may be begun or done before their results are taken: one may wait
+AHEAD_THERE = 4  # for each thread of a Dask worker: tasks and results are on the way as well
 
 
 class RunParameters(TypedDict):
     """The group `run` of params.yaml; no stage lists it, because it changes no result."""
 
     backend: Literal["local", "dask"]
-    workers: Annotated[int, Interval(ge=0)]
+    workers: Annotated[int, Interval(ge=0, le=1024)]
     scheduler: str | None
 
 
@@ -33,16 +32,16 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
         Pure: a task whose worker dies is computed again elsewhere. For Dask, importable by scheduler and workers.
     tasks : iterable of tuple
         Cut by the caller without regard to the number of workers, so that every sum has the same parts in the same
-        order. Taken a few ahead of the results; on Dask, as fast as the workers are.
+        order. Taken a few ahead of the results.
     run : RunParameters
 
     Raises
     ------
     ValueError
-        If Dask is asked for without the address of a scheduler, is not installed, or its scheduler or a worker cannot
-        import the stages.
+        If Dask is asked for without the address of a scheduler, is not installed, its scheduler or a worker cannot
+        import the stages, or a worker has other code, packages or kernels than this process.
     OSError
-        If no scheduler answers there.
+        If no scheduler answers there, it stops answering, or it has no worker, all within a minute.
 
     Notes
     -----
@@ -51,15 +50,14 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     take no start-up, no second copy of the libraries and no copies of arrays. On Dask, constants travel inside every
     task. Scattered once to the cluster, they would be lost with the worker that holds them. Work that holds the lock of
     the interpreter goes to processes instead, by `algorithms.partitions.processes`.
+
+    Dask's workers read files themselves. Whether theirs are those of this machine is for the caller to compare, by a
+    digest that its task returns.
     """
     if run["backend"] == "local":
         yield from _map_here(function, tasks, run["workers"] or _cores())
-        return
-    from joblib import Parallel, delayed
-
-    with _cluster(run["scheduler"]):
-        calls = (delayed(partial(_call_on_one_thread, _importable(function), *task))() for task in tasks)
-        yield from Parallel(n_jobs=run["workers"] or -1, batch_size=1, return_as="generator")(calls)
+    else:
+        yield from _map_there(_importable(function), tasks, run["scheduler"])
 
 
 def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
@@ -82,34 +80,28 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def _cluster(scheduler: str | None) -> Iterator[None]:
-    """Tell joblib to run on Dask."""
-    from joblib import parallel_config
-
+def _map_there(function: Callable[..., Any], tasks: Iterable[tuple], scheduler: str | None) -> Iterator[Any]:
     if not scheduler:
         raise ValueError(
             "params.yaml: run.scheduler is null, but run.backend is dask; give the address that `dask scheduler` "
-            "prints, such as tcp://10.0.0.1:8786."
+            "prints, such as tcp://127.0.0.1:8786."
         )
     try:
-        from distributed import Client
+        from stages.runtime.dask_cluster import Cluster
     except ImportError:
         raise ValueError(
             "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
         ) from None
-    with Client(scheduler, set_as_default=False) as client, parallel_config(backend="dask", client=client):
-        for process, ask in (("scheduler", client.run_on_scheduler), ("worker", client.run)):
-            try:
-                ask(_limit_threads)
-            except OSError:  # a worker that dies just now: its tasks go elsewhere
-                continue
-            except Exception as error:  # whatever Dask raises here; without this check a task would wait for ever
-                raise ValueError(
-                    f"a {process} of {scheduler} cannot import stages ({error}); start scheduler and workers in "
-                    "the root of this repository, with PYTHONPATH=. and the same packages."
-                ) from None
-        yield
+    cluster, waiting = Cluster(scheduler), deque()
+    try:
+        for task in tasks:
+            if len(waiting) >= AHEAD_THERE * max(1, cluster.threads):
+                yield cluster.result(waiting.popleft())
+            waiting.append(cluster.submit(function, task))
+        while waiting:
+            yield cluster.result(waiting.popleft())
+    finally:
+        cluster.close()
 
 
 def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,14 +110,3 @@ def _importable(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__module__ != "__main__" or program is None:
         return function
     return getattr(import_module(program.name), function.__name__)
-
-
-def _call_on_one_thread(function: Callable[..., Any], *task: Any) -> Any:
-    _limit_threads()
-    return function(*task)
-
-
-@cache
-def _limit_threads() -> None:
-    """Once, for the rest of a Dask worker's life."""
-    threadpool_limits(1)

@@ -41,7 +41,7 @@ def fit(folder: Path, workers: int):
         batches = open_batches(folder)
         parts = split_rows(batches, PART_ROWS)
         local = {**LOCAL, "workers": workers}
-        moments = sum_moments(parts, local)
+        moments, _ = sum_moments(parts, local)
         list(map_tasks(fit_reduction, [(moments, 0.95, True)], local))
 
     return run

@@ -20,7 +20,14 @@ from stages.algorithms.comparison.variants import CURVES, Curve, Fits, Variant, 
 from stages.algorithms.partitions.criteria import lowest
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.density import EpsSearch
-from stages.algorithms.partitions.methods import LINKAGES, METHODS, ClusteringParameters, CompareParameters
+from stages.algorithms.partitions.methods import (
+    LINKAGES,
+    METHODS,
+    ClusteringParameters,
+    CompareParameters,
+    refuse,
+    refuse_range,
+)
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, log_seconds, run_timed, silent
 from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
@@ -115,8 +122,10 @@ def compare_methods(
         If the method in use cannot be fitted again. Any other that the rows or the memory do not allow is left out,
         with the reason.
     ValueError
-        If the labels are not those that the parameters give.
+        If the parameters do not go together or with the rows, or the labels are not those that they give.
     """
+    refuse(parameters)
+    refuse_range(parameters, len(rows))
     case = _Case(rows, merges, in_use, parameters, compared, progress)
     count = max(compared["subsamples"], compared["refits"])
     parts = [subsample_rows(len(rows), compared["subsample_share"], parameters["seed"] + 1 + i) for i in range(count)]

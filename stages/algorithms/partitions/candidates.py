@@ -69,9 +69,6 @@ class Method:
                 "set consolidate: false, or method: agglomerative."
             )
 
-    def refuse_group(self, group: dict[str, Any]) -> None:
-        """Raise ValueError where a value of the method's own group is not to be had, in use or not."""
-
     def bytes_needed(self, rows: np.ndarray, options: dict[str, Any]) -> int:
         """Memory that finding clusters in the rows takes, where it is much, or 0."""
         return 0
@@ -175,13 +172,6 @@ class Estimator(Method):
 class Dbscan(Method):
     """DBSCAN, which is given eps and finds k."""
 
-    def refuse_group(self, group: dict[str, Any]) -> None:
-        """Raise ValueError where eps is no cosine distance."""
-        if group["eps"] is not None and not 0 < group["eps"] <= 2:
-            raise ValueError(
-                f"dbscan.eps is {group['eps']:g}, expected null for a search or a cosine distance above 0 to 2."
-            )
-
     def options(self, parameters: Parameters) -> dict[str, Any]:
         """The two that DBSCAN itself has."""
         return {name: parameters[self.name][name] for name in ("eps", "min_samples")}
@@ -197,7 +187,8 @@ class Dbscan(Method):
     def search(self, rows: np.ndarray, parameters: Parameters) -> EpsSearch:
         """DBSCAN at the eps of params.yaml, or at those that a search tries."""
         group = parameters[self.name]
-        return search_eps(rows, group["min_samples"], group["eps"] and [group["eps"]], group["eps_steps"])
+        given = None if group["eps"] is None else [group["eps"]]
+        return search_eps(rows, group["min_samples"], given, group["eps_steps"])
 
     def candidates(
         self, rows: np.ndarray, merges: np.ndarray, parameters: Parameters, progress: Progress

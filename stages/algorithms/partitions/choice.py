@@ -10,7 +10,7 @@ from stages.algorithms.partitions.candidates import Candidates, Method
 from stages.algorithms.partitions.criteria import choose, evenness
 from stages.algorithms.partitions.cuts import score_labels
 from stages.algorithms.partitions.estimators import membership_entropy
-from stages.algorithms.partitions.methods import METHODS, ClusteringParameters
+from stages.algorithms.partitions.methods import METHODS, ClusteringParameters, refuse_range
 from stages.algorithms.partitions.null_band import NullBand, null_band
 from stages.algorithms.partitions.processes import Progress, silent
 
@@ -61,8 +61,7 @@ def choose_clusters(
     """
     method, criterion = METHODS[parameters["method"]], parameters["criterion"]
     k_min, k_max = parameters["k_min"], parameters["k_max"]
-    if not k_min <= k_max < len(rows):
-        raise ValueError(f"k_min {k_min} and k_max {k_max}: expected k_min <= k_max < {len(rows)}, the number of rows.")
+    refuse_range(parameters, len(rows))
     candidates = method.candidates(rows, merges, parameters, progress)
     band = None
     if criterion == "davies_bouldin_gap":

@@ -4,7 +4,7 @@ A new method of scikit-learn is a `TypedDict` of its parameters and a row of `ME
 the stages take and what stands in the comparison follow from these.
 """
 
-from typing import Annotated, Literal, TypedDict, get_type_hints
+from typing import Annotated, Literal, TypedDict
 
 from annotated_types import Interval
 
@@ -18,21 +18,21 @@ class KMeansParameters(TypedDict):
     """The group `kmeans` of params.yaml."""
 
     init: Literal["k-means++", "random"]
-    n_init: Annotated[int, Interval(ge=1)]
+    n_init: Annotated[int, Interval(ge=1, le=1000)]
 
 
 class MiniBatchKMeansParameters(TypedDict):
     """The group `minibatch_kmeans` of params.yaml."""
 
-    batch_size: Annotated[int, Interval(ge=1)]
-    n_init: Annotated[int, Interval(ge=1)]
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)]
+    n_init: Annotated[int, Interval(ge=1, le=1000)]
 
 
 class BisectingKMeansParameters(TypedDict):
     """The group `bisecting_kmeans` of params.yaml."""
 
     init: Literal["k-means++", "random"]
-    n_init: Annotated[int, Interval(ge=1)]
+    n_init: Annotated[int, Interval(ge=1, le=1000)]
     bisecting_strategy: Literal["biggest_inertia", "largest_cluster"]
 
 
@@ -40,14 +40,14 @@ class GaussianMixtureParameters(TypedDict):
     """The group `gaussian_mixture` of params.yaml."""
 
     covariance_type: Literal["full", "tied", "diag", "spherical"]
-    max_iter: Annotated[int, Interval(ge=1)]
+    max_iter: Annotated[int, Interval(ge=1, le=10_000)]
 
 
 class DbscanParameters(TypedDict):
     """The group `dbscan` of params.yaml."""
 
-    min_samples: Annotated[int, Interval(ge=2)]
-    eps: float | None
+    min_samples: Annotated[int, Interval(ge=2, le=10_000)]
+    eps: Annotated[float, Interval(gt=0, le=2)] | None
     eps_steps: Annotated[int, Interval(ge=1, le=1000)]
     max_noise: Annotated[float, Interval(ge=0, le=1)]
 
@@ -55,11 +55,11 @@ class DbscanParameters(TypedDict):
 class CompareParameters(TypedDict):
     """The group `compare` of params.yaml."""
 
-    null_references: Annotated[int, Interval(ge=2)]
-    k_steps: Annotated[int, Interval(ge=3)]
-    subsamples: Annotated[int, Interval(ge=2)]
+    null_references: Annotated[int, Interval(ge=2, le=10_000)]
+    k_steps: Annotated[int, Interval(ge=3, le=1000)]
+    subsamples: Annotated[int, Interval(ge=2, le=1000)]
     subsample_share: Annotated[float, Interval(ge=0.1, le=0.99)]
-    refits: Annotated[int, Interval(ge=2)]
+    refits: Annotated[int, Interval(ge=2, le=1000)]
     borderline_share: Annotated[float, Interval(gt=0, le=1)]
 
 
@@ -99,15 +99,22 @@ class ClusteringParameters(Groups):
     method: MethodName
     criterion: Criterion
     linkage: Linkage
-    k_min: Annotated[int, Interval(ge=2)]
-    k_max: Annotated[int, Interval(ge=2)]
+    k_min: Annotated[int, Interval(ge=2, le=10_000)]
+    k_max: Annotated[int, Interval(ge=2, le=10_000)]
     consolidate: bool
-    min_cluster_size: Annotated[int, Interval(ge=1)]
-    seed: Annotated[int, Interval(ge=0, le=2**31)]
+    min_cluster_size: Annotated[int, Interval(ge=1, le=1_000_000)]
+    seed: Annotated[int, Interval(ge=0, le=2**31 - 1)]
 
 
 def refuse(parameters: ClusteringParameters) -> None:
     """Raise ValueError where parameters do not go together."""
     METHODS[parameters["method"]].refuse(parameters)
-    for name in get_type_hints(Groups):
-        METHODS[name].refuse_group(parameters[name])
+
+
+def refuse_range(parameters: ClusteringParameters, n: int) -> None:
+    """Raise ValueError where n rows do not allow the numbers of clusters."""
+    k_min, k_max = parameters["k_min"], parameters["k_max"]
+    if not k_min <= k_max < n:
+        raise ValueError(
+            f"params.yaml: k_min {k_min} and k_max {k_max}: expected k_min <= k_max < {n}, the number of rows."
+        )

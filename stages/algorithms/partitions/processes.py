@@ -1,15 +1,24 @@
 """Independent calls spread over processes, with results that do not depend on how many there are."""
 
 import logging
+import os
 import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
+
+import psutil
 
 from stages.algorithms.memory import free_memory
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 10
 
 Result = TypeVar("Result")
 # Given what is done and the number of tasks; returns what is told of each number of tasks done.
@@ -38,7 +47,8 @@ def run_each(
 
     Every call has one thread of BLAS and OpenMP, in this process as in another: sums split over threads round
     otherwise, so only a fixed number gives the same bytes with any number of workers. Large arrays among the arguments
-    reach the workers as one memory-mapped copy on disk, read-only. Warnings of the calls are given here.
+    reach the workers as one memory-mapped copy on disk, read-only. Warnings of the calls are given here. What a worker
+    that is killed, or stopped for long, had in hand is done again.
 
     Parameters
     ----------
@@ -53,6 +63,11 @@ def run_each(
         Bytes that each task takes where it takes much, or 0. Where as many of the largest as there are workers do not
         fit in what is free, tasks with a need run first, as many at a time as fit, at least one. Whether that one fits
         is for the function to say: what a task gives does not depend on how many run beside it.
+
+    Raises
+    ------
+    RuntimeError
+        If workers are killed twice without a result in between.
     """
     from joblib import effective_n_jobs
 
@@ -80,25 +95,78 @@ def attempt(function: Callable[..., Result], *arguments: Any) -> Result | Refusa
 
 
 def _run_group(function: Callable[..., Result], tasks: list[tuple], workers: int, done: Callable) -> list[Result]:
+    _watch_workers()
+    results: list[Result] = []
+    broken_at = None  # how many results there were when workers were last killed
+    while len(results) < len(tasks):
+        try:
+            for result in _call_each(function, tasks[len(results) :], workers):
+                results.append(result)
+                done(1)
+        except BrokenProcessPool:
+            if broken_at == len(results):
+                raise RuntimeError(
+                    "worker processes were killed from outside twice on the same tasks, as systems do that run out of "
+                    "memory; close other programs, or set LOKY_MAX_CPU_COUNT=1 for one task at a time, and run again."
+                ) from None
+            broken_at = len(results)
+            log.warning("a worker process was killed from outside; what it had in hand is done again")
+    return results
+
+
+def _call_each(function: Callable[..., Result], tasks: list[tuple], workers: int) -> Iterator[Result]:
     from joblib import Parallel, delayed, parallel_config
 
-    results = []
-    # Ctrl-C reaches workers too: leave it to this process to stop them. Those of a process that was killed wait a while
-    # for more to do, by default five minutes.
-    with warnings.catch_warnings(), parallel_config("loky", initializer=_ignore_interrupts, idle_worker_timeout=10):
+    # Workers that have nothing to do end after so many seconds.
+    with warnings.catch_warnings(), parallel_config("loky", initializer=_begin_work, idle_worker_timeout=10):
         # One that has waited too long when more comes: joblib starts another, and no result is lost.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         calls = (delayed(_call_with_one_thread)(function, *task) for task in tasks)
         for result, caught in Parallel(n_jobs=workers, return_as="generator")(calls):
             for message, category in caught:
-                warnings.warn(message, category, stacklevel=3)
-            results.append(result)
-            done(1)
-    return results
+                warnings.warn(message, category, stacklevel=4)
+            yield result
 
 
-def _ignore_interrupts() -> None:
+def _begin_work() -> None:
+    """Make this process, a worker, leave Ctrl-C to the one that started it, and end within a second of that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # in the middle of a task: nobody waits for its result
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@cache
+def _watch_workers() -> None:
+    """From now on kill workers that are stopped (by SIGSTOP) for PATIENCE seconds: they would be waited for for ever.
+
+    Seconds in which this process runs itself: Ctrl-Z, which stops all of them, is no reason.
+    """
+
+    def watch() -> None:
+        seconds: dict[psutil.Process, int] = {}
+        while True:
+            time.sleep(1)
+            seconds = {child: seconds.get(child, 0) + 1 for child in psutil.Process().children() if _is_stopped(child)}
+            for child in [child for child, stopped in seconds.items() if stopped >= PATIENCE]:
+                log.warning("a worker process has been stopped for %d seconds: it is killed", PATIENCE)
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_stopped(child: psutil.Process) -> bool:
+    """Whether a child is stopped, and one of those that joblib starts."""
+    try:
+        return child.status() == psutil.STATUS_STOPPED and "loky" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _call_with_one_thread(

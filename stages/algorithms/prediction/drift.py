@@ -1,10 +1,12 @@
 """Whether a batch of classified rows looks like training, from counts that add up over chunks and batches."""
 
 from functools import reduce
+from itertools import chain
+from math import log
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov, logsumexp
+from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov
 
 BINS = 128  # of distances and of residuals: with 8,192 rows held out, 64 in each
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
@@ -12,6 +14,8 @@ ALL = "all batches"
 FOREIGN = 10  # up to so many times the novel rows expected are a shift; more are foreign
 EXPECTED = 5  # rows expected in a cluster; with fewer it is merged with others, as is usual for chi-square
 MOST = 10.0  # departures are cut off here
+LISTED = 100  # batches that are shown one by one, where there are more
+AT_ONCE = 256  # batches tested together: what is made of them on the way stays small
 
 
 class Profile(NamedTuple):
@@ -120,7 +124,8 @@ def compare_predictions(seen: np.ndarray, unseen: np.ndarray, k: int) -> tuple[f
         As in `Training`.
     """
     counts = np.stack([np.bincount(clusters, minlength=k) for clusters in (seen, unseen)])
-    shares = merge_rare(counts) / len(seen)
+    merged, kept = merge_rare(counts)
+    shares = merged[:, kept] / len(seen)
     differs = seen != unseen
     moved = np.bincount(seen[differs], minlength=k) + np.bincount(unseen[differs], minlength=k)
     return float(np.sqrt((np.square(shares[0] - shares[1]) / shares.mean(axis=0)).sum())), moved
@@ -150,56 +155,93 @@ def compare_profiles(batch: Profile, training: Training) -> Drift:
     allows. The stability index of two samples of one population is distributed as (1/n + 1/m) chi-square with one
     degree of freedom less than clusters (Yurdakul 2018); its usual limits of 0.1 and 0.25 know nothing of n and m.
     """
-    known, m = training.profile, batch.rows
-    level = SIGNIFICANCE / 5
-    *counts, moved = merge_rare(np.stack([known.clusters, batch.clusters, training.moved]))
-    counts = np.stack(counts)
-    groups, pooled = counts.shape[1], counts.sum(axis=0) / counts.sum()
-    sampling = 1 / known.rows + 1 / m
-    known_shares, shares = counts / counts.sum(axis=1, keepdims=True)
-    tolerance = training.share_tolerance * pooled + 2 * np.sqrt(moved) / known.rows
-    beyond = np.maximum(np.abs(shares - known_shares) - tolerance, 0)
-    cells = beyond**2 / (pooled * sampling)  # their sum is chi-square of the table of counts
-    alone = (cells / (1 - pooled)).max() if groups > 1 else 0.0  # one cluster against the rest
-    p, q = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)  # half a row more: no logarithm of 0
-    held_out = int(known.distances.sum())
-    distance_ks, distance_p = _kolmogorov_smirnov(batch.distances, known.distances)
-    residual_ks, residual_p = _kolmogorov_smirnov(batch.residuals, known.residuals)
-    psi_by_chance = chdtri(groups - 1, level) * sampling if groups > 1 else 0.0
-    drift = Drift(
-        verdict="like training",
-        rows=m,
-        novel_share=batch.novel / m,
-        novel_low=float(betaincinv(batch.novel, m - batch.novel + 1, 0.025)) if batch.novel else 0.0,
-        novel_high=float(betaincinv(batch.novel + 1, m - batch.novel, 0.975)) if batch.novel < m else 1.0,
-        novel_p=exact_p(known.novel, held_out, batch.novel, m),
-        clusters_p=float(chdtrc(groups - 1, cells.sum())) if groups > 1 else 1.0,
-        one_cluster_p=float(min(1.0, groups * chdtrc(1, alone))),
-        clusters_psi=float(((q - p) * np.log(q / p)).sum()),
-        clusters_psi_limit=float((np.sqrt(psi_by_chance) + np.sqrt((tolerance**2 / pooled).sum())) ** 2),
-        distance_ks=distance_ks,
-        distance_p=distance_p,
-        residual_ks=residual_ks,
-        residual_p=residual_p,
-    )
-    expected = training.novel_share
-    many = drift.novel_low > min(FOREIGN * expected, (1 + expected) / 2)
-    if many and batch.novel > 1 and drift.novel_p < level:
-        return drift._replace(verdict="foreign")
-    return drift._replace(verdict="shifted") if max(departures(drift).values()) > 1 else drift
+    return _compare([batch], training)[0]
 
 
 def compare_batches(profiles: dict[str, Profile], training: Training) -> dict[str, Drift]:
     """Test `ALL` batches together, and then each, by the names of their files: with its suffix none is `ALL`."""
-    total = reduce(add_profiles, profiles.values())
-    return {name: compare_profiles(profile, training) for name, profile in ({ALL: total} | profiles).items()}
+    named = {ALL: reduce(add_profiles, profiles.values())} | profiles
+    every = list(named.values())
+    parts = (_compare(every[start : start + AT_ONCE], training) for start in range(0, len(every), AT_ONCE))
+    return dict(zip(named, chain.from_iterable(parts), strict=True))
+
+
+def furthest(drifts: dict[str, Drift]) -> dict[str, Drift]:
+    """`ALL` and the `LISTED` batches furthest from training, as they come; foreign ones before others."""
+
+    def nearness(name: str) -> tuple[bool, float]:
+        return drifts[name].verdict != "foreign", -max(departures(drifts[name]).values())
+
+    chosen = {ALL, *sorted(drifts.keys() - {ALL}, key=nearness)[:LISTED]}
+    return {name: drift for name, drift in drifts.items() if name in chosen}
+
+
+def _compare(batches: list[Profile], training: Training) -> list[Drift]:
+    """Test batches together, an array operation for all of them: 20,000 take a second."""
+    known, level = training.profile, SIGNIFICANCE / 5
+    clusters, distances, residuals, novel = map(np.stack, zip(*batches, strict=True))
+    m = clusters.sum(axis=1)
+    counts = np.stack(np.broadcast_arrays(known.clusters, clusters, training.moved), axis=1)  # (batches, 3, k)
+    counts, kept = merge_rare(counts)
+    counts, moved, groups = counts[:, :2], counts[:, 2], kept.sum(axis=1)
+    pooled = counts.sum(axis=1) / counts.sum(axis=(1, 2))[:, None]
+    sampling = 1 / known.rows + 1 / m
+    shares = counts / counts.sum(axis=2, keepdims=True)
+    tolerance = training.share_tolerance * pooled + 2 * np.sqrt(moved) / known.rows
+    beyond = np.maximum(np.abs(shares[:, 1] - shares[:, 0]) - tolerance, 0)
+    # Their sum is chi-square of the table of counts.
+    cells = _divide(beyond**2, pooled * sampling[:, None], kept)
+    several, freedom = groups > 1, np.maximum(groups - 1, 1)
+    alone = _divide(cells, 1 - pooled, kept & several[:, None]).max(axis=1)  # one cluster against the rest
+    halves = (counts + 0.5) * kept[:, None]  # half a row more: no logarithm of 0
+    p, q = np.moveaxis(halves / halves.sum(axis=2, keepdims=True), 1, 0)
+    psi_by_chance = np.where(several, chdtri(freedom, level) * sampling, 0.0)
+    psi_tolerated = _divide(tolerance**2, pooled, kept).sum(axis=1)
+    held_out = int(known.distances.sum())
+    exact = {pair: exact_p(known.novel, held_out, *pair) for pair in set(zip(novel.tolist(), m.tolist(), strict=True))}
+    distance_ks, distance_p = _kolmogorov_smirnov(distances, known.distances)
+    residual_ks, residual_p = _kolmogorov_smirnov(residuals, known.residuals)
+    found = {
+        "rows": m,
+        "novel_share": novel / m,
+        "novel_low": np.where(novel > 0, betaincinv(np.maximum(novel, 1), m - novel + 1, 0.025), 0.0),
+        "novel_high": np.where(novel < m, betaincinv(novel + 1, np.maximum(m - novel, 1), 0.975), 1.0),
+        "novel_p": np.array([exact[pair] for pair in zip(novel.tolist(), m.tolist(), strict=True)]),
+        "clusters_p": np.where(several, chdtrc(freedom, cells.sum(axis=1)), 1.0),
+        "one_cluster_p": np.minimum(1.0, groups * chdtrc(1, alone)),
+        "clusters_psi": ((q - p) * np.log(_divide(q, p, kept, 1.0))).sum(axis=1),
+        "clusters_psi_limit": (np.sqrt(psi_by_chance) + np.sqrt(psi_tolerated)) ** 2,
+        "distance_ks": distance_ks,
+        "distance_p": distance_p,
+        "residual_ks": residual_ks,
+        "residual_p": residual_p,
+    }
+    drifts = (
+        Drift("like training", **dict(zip(found, values, strict=True)))
+        for values in zip(*(values.tolist() for values in found.values()), strict=True)
+    )
+    return [
+        drift._replace(verdict=_judge(drift, count, training.novel_share))
+        for drift, count in zip(drifts, novel.tolist(), strict=True)
+    ]
+
+
+def _judge(drift: Drift, novel: int, expected: float) -> str:
+    many = drift.novel_low > min(FOREIGN * expected, (1 + expected) / 2)
+    if many and novel > 1 and drift.novel_p < SIGNIFICANCE / 5:
+        return "foreign"
+    return "shifted" if max(departures(drift).values()) > 1 else "like training"
+
+
+def _divide(a: np.ndarray, b: np.ndarray, where: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+    return np.divide(a, b, where=where, out=np.full(where.shape, otherwise))
 
 
 def departures(drift: Drift) -> dict[str, float]:
     """By test, how far a batch is from training in units of what the test allows: 1 is the limit, 10 or more is 10."""
 
     def evidence(p: float) -> float:
-        return float(np.log(max(p, 1e-300)) / np.log(SIGNIFICANCE / 5))
+        return log(max(p, 1e-300)) / log(SIGNIFICANCE / 5)
 
     found = {
         "novel rows": evidence(drift.novel_p),
@@ -220,25 +262,44 @@ def exact_p(a: int, n: int, b: int, m: int) -> float:
     taken = np.arange(max(0, a + b - n), min(a + b, m) + 1)
     logarithms = log_binomial(m, taken) + log_binomial(n, a + b - taken)
     at = b - taken[0]
-    tails = logsumexp(logarithms[: at + 1]), logsumexp(logarithms[at:])
-    return float(min(1.0, 2 * np.exp(min(tails) - logsumexp(logarithms))))
+    weights = np.exp(logarithms - logarithms.max())
+    return float(min(1.0, 2 * min(weights[: at + 1].sum(), weights[at:].sum()) / weights.sum()))
 
 
-def merge_rare(counts: np.ndarray) -> np.ndarray:
-    """Merge columns, the rarest first, until `EXPECTED` rows are expected in each cell of a table's first two rows."""
-    samples = counts[:2]
-    expected = samples.sum(axis=0) * samples.sum(axis=1).min() / samples.sum()
-    order = np.argsort(expected, kind="stable")
-    rare = int((expected < EXPECTED).sum())
-    while 0 < rare < len(order) and expected[order[:rare]].sum() < EXPECTED:
-        rare += 1
-    if rare == 0:
-        return counts
-    return np.column_stack([counts[:, order[rare:]], counts[:, order[:rare]].sum(axis=1)])
+def merge_rare(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge columns, the rarest first, until `EXPECTED` rows are expected in each cell of a table's first two rows.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (..., samples, k)
+        A table, or many.
+
+    Returns
+    -------
+    merged : ndarray of shape (..., samples, k)
+        The columns by rising size. The last of those merged holds them all; before it are zeros.
+    kept : ndarray of shape (..., k), bool
+        Which columns still count.
+    """
+    samples, k = counts[..., :2, :], counts.shape[-1]
+    sizes = samples.sum(axis=-1)
+    both = samples.sum(axis=-2)
+    order = np.argsort(both, axis=-1, kind="stable")
+    expected = np.take_along_axis(both, order, axis=-1) * sizes.min(axis=-1, keepdims=True)  # times all rows
+    enough = EXPECTED * sizes.sum(axis=-1, keepdims=True)
+    rare = (expected < enough).sum(axis=-1)
+    together = (np.cumsum(expected, axis=-1) < enough).sum(axis=-1) + 1  # so many rare columns suffice for one
+    last = np.where(rare > 0, np.minimum(np.maximum(rare, together), k) - 1, 0)[..., None]
+    kept = np.arange(k) >= last
+    counts = np.take_along_axis(counts, order[..., None, :], axis=-1)
+    merged = np.where(kept[..., None, :], counts, 0)
+    sums = np.take_along_axis(np.cumsum(counts, axis=-1), last[..., None, :], axis=-1)
+    np.put_along_axis(merged, last[..., None, :], sums, axis=-1)
+    return merged, kept
 
 
-def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Statistic of two histograms over the same bins, and its p-value."""
-    n, m = a.sum(), b.sum()
-    statistic = float(np.abs(np.cumsum(a) / n - np.cumsum(b) / m).max())
-    return statistic, float(kolmogorov(statistic * np.sqrt(n * m / (n + m))))
+def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Statistics of histograms, a row each, against another over the same bins, and their p-values."""
+    n, m = a.sum(axis=1), b.sum()
+    statistics = np.abs(np.cumsum(a, axis=1) / n[:, None] - np.cumsum(b) / m).max(axis=1)
+    return statistics, kolmogorov(statistics * np.sqrt(n * m / (n + m)))

@@ -1,0 +1,256 @@
+"""Tasks on a Dask cluster, of which any part may die, freeze, be started again or be another than is expected.
+
+Dask itself waits for ever in some of these cases, and tells others in pages of its log. Here whoever waits for a result
+looks every few seconds whether scheduler and workers still answer, and every failure is one refusal.
+"""
+
+import asyncio
+import logging
+import pickle
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, wait
+from functools import cache, partial
+from threading import Thread
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import dask
+from distributed import Client, KilledWorker, get_worker
+from distributed.protocol.pickle import dumps
+from distributed.versions import VersionMismatchWarning
+from threadpoolctl import threadpool_limits
+
+from stages.runtime.environment import environment, why_not_alike
+
+PATIENCE = 20  # seconds without a sign of life after which a scheduler, a worker, or all workers are given up
+LOOK_EVERY = 2  # seconds from one look at the cluster to the next
+SHOWN = "stages/algorithms/prediction/README.md"
+TALKATIVE = ("distributed", "distributed.client", "tornado.application", "asyncio")
+
+
+class Cluster:
+    """A connection to a scheduler that never outlives the cluster by more than a minute.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address.
+
+    Raises
+    ------
+    OSError
+        If no scheduler answers there.
+    ValueError
+        If it cannot import the stages.
+
+    Notes
+    -----
+    Dask's client runs on a loop of its own in a daemon thread, and is asked from outside with a limit of time: neither
+    an address that says nothing nor a frozen scheduler can hold this process, not even when it ends.
+    """
+
+    def __init__(self, scheduler: str):
+        self._address = scheduler
+        self._ours = f"stages-{uuid4().hex}"  # how the names of our tasks begin
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        # The versions that matter are compared with each task; that a task is large is no news.
+        warnings.filterwarnings("ignore", category=VersionMismatchWarning)
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"})
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)  # of what is broken off
+        Thread(target=self._loop.run_forever, daemon=True).start()
+        self._client, self._tasks = None, 0
+        try:
+            self._connect()
+            self._alive = time.monotonic()  # when there last was a worker
+            self._look()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, function: Callable[..., Any], task: tuple) -> Future:
+        """Have a worker call `function(*task)`; `result` waits for what comes of it."""
+        self._tasks += 1
+        call = pickle.dumps(_Task(environment(), dumps(partial(function, *task))))
+        return asyncio.run_coroutine_threadsafe(self._compute(f"{self._ours}-{self._tasks}", call), self._loop)
+
+    def result(self, submitted: Future) -> Any:
+        """What a task returned.
+
+        Raises
+        ------
+        OSError
+            If the scheduler went away or froze, or there is no worker.
+        ValueError
+            If a worker cannot import the stages, or is not like this machine.
+        Exception
+            What the task raised.
+        """
+        while True:
+            wait([submitted], timeout=max(0, self._looked + LOOK_EVERY - time.monotonic()))
+            if submitted.done():
+                break
+            self._look()
+        if time.monotonic() > self._looked + LOOK_EVERY:
+            self._look()
+        try:
+            result, error = submitted.result()
+        except KilledWorker:
+            raise OSError(
+                f"{self._address}: worker after worker died of the same task; give them more memory (their own log may "
+                "tell more), or work on this machine (run.backend: local)."
+            ) from None
+        except CancelledError:
+            raise self._gone("the connection broke") from None
+        except (OSError, RuntimeError) as error:
+            raise self._gone(_in_short(error)) from None
+        except Exception as stranger:  # the task never began
+            raise _cannot_import("worker", self._address, stranger) from None
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        """Let go of the cluster; tasks that have not begun are dropped."""
+
+        async def close() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if self._client is not None:
+                with_client = asyncio.ensure_future(self._client._close(fast=True))
+                await asyncio.wait([with_client], timeout=1)
+                self._client.status = "closed"  # or it would try again when it is collected
+            for each in others:
+                each.cancel()
+            if others:
+                await asyncio.wait(others, timeout=1)
+
+        wait([asyncio.run_coroutine_threadsafe(close(), self._loop)], timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _connect(self) -> None:
+        async def connect() -> None:
+            self._client = Client(self._address, asynchronous=True, set_as_default=False, timeout=PATIENCE)
+            await self._client
+
+        try:
+            self._ask(connect())
+        except Exception as error:  # whatever Dask raises at an address that is none, or at what is no scheduler
+            raise OSError(
+                f"params.yaml: run.scheduler: no Dask scheduler answers at {self._address} ({_in_short(error)}); start "
+                f"one as {SHOWN} shows, or give the address that it prints."
+            ) from None
+
+    async def _compute(self, name: str, call: bytes) -> tuple[Any, Exception | None]:
+        return await self._client.submit(pickle.loads, call, key=name)
+
+    def _ask(self, question: Any) -> Any:
+        """The answer of the scheduler, within the limit of time."""
+        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        try:
+            return asked.result(PATIENCE)
+        except TimeoutError:
+            asked.cancel()
+            raise TimeoutError(f"no answer for {PATIENCE} s") from None
+
+    def _look(self) -> None:
+        """See how many threads of workers there are, and whether there is anything to wait for."""
+
+        async def look() -> int:
+            return await self._client.run_on_scheduler(_tend, self._ours, PATIENCE)
+
+        try:
+            if self._client.status != "running":
+                raise OSError("the connection broke")
+            self.threads = self._ask(look())
+        except OSError as error:
+            raise self._gone(_in_short(error)) from None
+        except Exception as error:
+            raise _cannot_import("scheduler", self._address, error) from None
+        self._looked = time.monotonic()
+        if self.threads:
+            self._alive = self._looked
+        elif self._looked > self._alive + PATIENCE:
+            raise OSError(
+                f"{self._address}: no worker of this Dask scheduler has been heard of for {PATIENCE} s; start some as "
+                f"{SHOWN} shows, and run again."
+            )
+
+    def _gone(self, how: str) -> OSError:
+        return OSError(
+            f"{self._address}: the Dask scheduler went away during the run ({how}); start it and its workers again, "
+            "and run again."
+        )
+
+
+async def _tend(ours: str, patience: float, dask_scheduler: Any = None) -> int:
+    """Count the threads of the workers that are heard of, and give up silent ones; runs in the scheduler.
+
+    Dask gives a silent worker up after five minutes; a frozen one that holds tasks of ours is so after `patience`
+    seconds. Its nanny starts it again if it has one. If not, it is left where it is the last: it may yet thaw.
+    """
+    now = time.time()
+    silent = [each for each in dask_scheduler.workers.values() if now - each.last_seen > patience]
+    heard = [each for each in dask_scheduler.running if each not in silent]
+    lost = [
+        each.address
+        for each in silent
+        if (each.nanny or heard) and any(str(task.key).startswith(ours) for task in (*each.processing, *each.has_what))
+    ]
+    if lost:
+        await dask_scheduler.restart_workers(
+            lost, timeout=patience / 4, wait_for_workers=False, on_error="return", stimulus_id=f"{ours}-silent"
+        )
+    return sum(each.nthreads for each in heard)
+
+
+class _Task(NamedTuple):
+    """A call of `_call`, made where it is unpickled.
+
+    To Dask a task is so the unpickling of some bytes. A worker that cannot import the stages fails in it as in any
+    task; as a function of the stages it would break the worker's connection, and be waited for in vain.
+    """
+
+    here: dict[str, str]
+    call: bytes
+
+    def __reduce__(self) -> tuple:
+        return _call, tuple(self)
+
+
+def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
+    """What a task returns and what it raises; runs in a worker.
+
+    Each task brings what its worker has to be like, so that one which joins late is compared too.
+    """
+    _limit_threads()
+    try:
+        if fault := why_not_alike(here, environment()):
+            return None, ValueError(f"worker {get_worker().address}: {fault}.")
+        return pickle.loads(call)(), None
+    except Exception as error:
+        for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
+            if isinstance(error, kind):
+                error = kind(f"{error} Found by worker {get_worker().address}; are its files those of this machine?")
+        error.add_note(traceback.format_exc())
+        return None, error
+
+
+@cache
+def _limit_threads() -> None:
+    """Once, for the rest of a worker's life."""
+    threadpool_limits(1)
+
+
+def _cannot_import(process: str, scheduler: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"a {process} of {scheduler} cannot import stages ({_in_short(error)}); start scheduler and workers in the "
+        "root of this repository, with PYTHONPATH=. and the same packages."
+    )
+
+
+def _in_short(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
