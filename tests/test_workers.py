@@ -288,7 +288,7 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
     try:
         other = rows.copy()
         other[-1] = -other[-1]  # the last row of the last part
-        none, differs = r"^e/0\.npy: .* No such file .* Found by worker tcp://", r"^e/2\.npy: a worker sees other rows"
+        none, differs = r"^e/0\.npy: .* it is gone; .* Found by worker tcp://", r"^e/2\.npy: a worker sees other rows"
         not_linked = r"^reduced\.npy: a worker does not see the rows that are linked"
         for fault in (none, differs):
             if fault == differs:
