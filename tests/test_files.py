@@ -18,7 +18,10 @@ from stages.pictures.style import write_plot
 from stages.runtime import arrays, record
 from stages.runtime.files import Run, hold, read, removing, replacing
 
-RNG = np.random.default_rng(0)
+
+def rng() -> np.random.Generator:
+    """The same numbers every time, so that a file has one size."""
+    return np.random.default_rng(0)
 
 
 def write_rows_in_parts(path: Path) -> None:
@@ -26,7 +29,7 @@ def write_rows_in_parts(path: Path) -> None:
     with replacing(path) as file:
         arrays.write_header(file, np.dtype("<f4"), (64, 16))
         for _ in range(8):
-            file.write(RNG.normal(size=(8, 16)).astype(np.float32).data)
+            file.write(rng().normal(size=(8, 16)).astype(np.float32).data)
 
 
 def write_a_picture(path: Path) -> None:
@@ -37,7 +40,7 @@ def write_a_picture(path: Path) -> None:
         axes.plot([point["x"] for point in points])
         return figure
 
-    write_plot(path.parent, path.stem, [{"x": value} for value in RNG.normal(size=50).tolist()], draw)
+    write_plot(path.parent, path.stem, [{"x": value} for value in rng().normal(size=50).tolist()], draw)
 
 
 def write_some_predictions(path: Path) -> None:
@@ -45,19 +48,19 @@ def write_some_predictions(path: Path) -> None:
         Path("new").mkdir()
         np.save("new/predicted.npy", np.ones((300, 4), np.float32))
     (batch,) = open_batches(Path("new"))
-    columns = {name: RNG.random(300).astype(np.float32) for name in ("probability", "margin", "distance")}
+    columns = {name: rng().random(300).astype(np.float32) for name in ("probability", "margin", "distance")}
     columns |= {"cluster": np.zeros(300, np.int32), "novel": np.zeros(300, bool)}
     write_predictions(path.parent, [batch], "origin", [Result(columns, (np.zeros(3, int),), b"digest")])
 
 
 # Every kind of file that a stage writes, by the function that it is written with.
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "array.npy": lambda path: arrays.save_array(path, RNG.integers(9, size=1000).astype(np.int32)),
+    "array.npy": lambda path: arrays.save_array(path, rng().integers(9, size=1000).astype(np.int32)),
     "parts.npy": write_rows_in_parts,
-    "model.npz": lambda path: arrays.save_model(path, one=RNG.normal(size=(20, 20)), two=RNG.normal(size=7)),
+    "model.npz": lambda path: arrays.save_model(path, one=rng().normal(size=(20, 20)), two=rng().normal(size=7)),
     "metrics/sample/metrics.json": lambda path: record.log_metrics("sample", **{f"m{i}": i / 7 for i in range(300)}),
-    "some.json": lambda path: record.write_json(path, {"some": RNG.normal(size=300).tolist()}),
-    "plot.json": lambda path: record.write_plot(path, [{"x": x} for x in RNG.normal(size=300)]),
+    "some.json": lambda path: record.write_json(path, {"some": rng().normal(size=300).tolist()}),
+    "plot.json": lambda path: record.write_plot(path, [{"x": x} for x in rng().normal(size=300)]),
     "page.md": lambda path: record.write_text(path, "word " * 2000),
     "picture.png": write_a_picture,
     "predicted.parquet": write_some_predictions,
