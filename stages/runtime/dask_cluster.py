@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster, of which any part may die, freeze, be started again or be another than is expected.
+"""Tasks on a Dask cluster, of which any part may die, freeze, or be another than is expected.
 
 Dask itself waits for ever in some of these cases, and tells others in pages of its log. Here whoever waits for a result
 looks every few seconds whether scheduler and workers still answer, and every failure is one refusal.
@@ -10,7 +10,7 @@ import pickle
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
 from functools import cache, partial
 from threading import Thread
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import dask
+import numpy as np
 from distributed import Client, KilledWorker, get_worker
 from distributed.protocol.pickle import dumps
 from distributed.versions import VersionMismatchWarning
@@ -32,7 +33,7 @@ TALKATIVE = ("distributed", "distributed.client", "tornado.application", "asynci
 
 
 class Cluster:
-    """A connection to a scheduler that never outlives the cluster by more than a minute.
+    """A connection to a scheduler, which ends within a minute after the scheduler or its last worker.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ class Cluster:
     def submit(self, function: Callable[..., Any], task: tuple) -> Future:
         """Have a worker call `function(*task)`; `result` waits for what comes of it."""
         self._tasks += 1
-        call = pickle.dumps(_Task(environment(), dumps(partial(function, *task))))
+        # Dask copies bytes at every step of the way, but not arrays.
+        call = np.frombuffer(pickle.dumps(_Task(environment(), dumps(partial(function, *task)))), np.uint8)
         return asyncio.run_coroutine_threadsafe(self._compute(f"{self._ours}-{self._tasks}", call), self._loop)
 
     def result(self, submitted: Future) -> Any:
@@ -118,15 +120,14 @@ class Cluster:
         """Let go of the cluster; tasks that have not begun are dropped."""
 
         async def close() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
             if self._client is not None:
-                with_client = asyncio.ensure_future(self._client._close(fast=True))
-                await asyncio.wait([with_client], timeout=1)
+                await asyncio.wait([asyncio.ensure_future(self._client.close())], timeout=1)
                 self._client.status = "closed"  # or it would try again when it is collected
-            for each in others:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for each in left:
                 each.cancel()
-            if others:
-                await asyncio.wait(others, timeout=1)
+            if left:
+                await asyncio.wait(left, timeout=1)
 
         wait([asyncio.run_coroutine_threadsafe(close(), self._loop)], timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -144,10 +145,10 @@ class Cluster:
                 f"one as {SHOWN} shows, or give the address that it prints."
             ) from None
 
-    async def _compute(self, name: str, call: bytes) -> tuple[Any, Exception | None]:
+    async def _compute(self, name: str, call: np.ndarray) -> tuple[Any, Exception | None]:
         return await self._client.submit(pickle.loads, call, key=name)
 
-    def _ask(self, question: Any) -> Any:
+    def _ask(self, question: Coroutine) -> Any:
         """The answer of the scheduler, within the limit of time."""
         asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         try:

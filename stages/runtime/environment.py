@@ -1,4 +1,4 @@
-"""What results depend on beside parameters and data: the code, the packages beneath it, and the processor's kernels."""
+"""What results depend on beside parameters and data: the code, its packages, and the kernels of the processor."""
 
 import platform
 from collections.abc import Iterable
