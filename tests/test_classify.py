@@ -314,25 +314,30 @@ def test_a_file_that_is_not_ours_is_never_replaced(fitted, theirs):
     assert read_all(Path("p")) == {"b0.parquet": theirs}
 
 
-def test_a_killed_run_leaves_whole_files_only_and_the_next_one_ends_it(fitted):
+def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, monkeypatch):
     write_batches(Path("new"), np.tile(new_rows(4000), (10, 1)), list(range(1000, 40_000, 1000)))
     run(fitted, predictions="expected")
     code = (
-        "from pathlib import Path\nfrom stages.classify import classify\n"
-        "classify(novelty={'quantile': 0.99}, run={'backend': 'local', 'workers': 1, 'scheduler': None},"
+        "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
+        "with Run(): classify(novelty={'quantile': 0.99}, run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
-    while len(list(Path("p").glob("[!.]*.parquet"))) < 3 and process.poll() is None:
+    while len(list(Path("p").glob(f"{PARTIAL}*.parquet"))) < 4 and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL  # it had not ended
-    left = {path.name: path.read_bytes() for path in Path("p").glob("[!.]*.parquet")}
     expected = read_all(Path("expected"))
-    assert left.items() <= expected.items()
-    assert 3 <= len(left) < 40
-    assert len(run(fitted)) == 40 - len(left)
-    assert read_all(Path("p")) == expected
+    left = read_all(Path("p"))
+    assert all(name.startswith(PARTIAL) for name in left)
+    complete = {name.removeprefix(PARTIAL): content for name, content in left.items()}.items() & expected.items()
+    assert len(left) - 2 <= len(complete) < 40  # the lock, and one that was being written
+    write, written = predictions._write_batch, []
+    monkeypatch.setattr(predictions, "_write_batch", lambda *given: written.append(given) or write(*given))
+    with Run():
+        run(fitted)
+    assert len(written) == 40 - len(complete)
+    assert {name: content for name, content in read_all(Path("p")).items() if PARTIAL not in name} == expected
 
 
 def test_the_pipelines_own_predictions_and_metrics_are_not_touched(fitted):

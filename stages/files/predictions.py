@@ -24,7 +24,7 @@ from stages.files.batches import Batch, changed, digest_batch, is_utf8, open_bat
 from stages.files.texts import iterate_texts
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.environment import digest_code
-from stages.runtime.files import PARTIAL, removing, replacing
+from stages.runtime.files import PARTIAL, adopt, partial_of, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def current_predictions(
 
     Those are up to date that this very model and code made of this very content; rows and texts are digested anew, on
     this machine always: workers elsewhere may still see the files of before.
-    One of ours that is damaged is not, and a warning says so.
+    One of ours that is damaged is not, and a warning says so. What a killed run has left complete is taken over.
 
     Parameters
     ----------
@@ -162,12 +162,20 @@ def current_predictions(
         If a file where predictions belong is not one of ours.
     """
     stamps = {batch: _current_stamp(_path(folder, batch), batch.rows, origin, shapes) for batch in batches}
+    left = {
+        batch: stamp
+        for batch, other in stamps.items()
+        if other is None and (stamp := _left_stamp(partial_of(_path(folder, batch)), batch.rows, origin, shapes))
+    }
+    stamps |= left
     stamped = [batch for batch, stamp in stamps.items() if stamp]
     digests = map_tasks(digest_batch, ((part,) for _, part in _parts(stamped)), {**run, "backend": "local"})
     found = {}
     for batch, pairs in _by_batch(stamped, digests):
         if _digest_whole((digest for digest, _ in pairs), _digest_texts(batch)) == stamps[batch].batch:
             found[batch] = _counts(stamps[batch])
+            if batch in left:
+                adopt(_path(folder, batch))
     return found
 
 
@@ -242,6 +250,14 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
         f"{path}: not written by classify, or damaged beyond recognition, and it would be replaced; move it away, or "
         "choose another folder."
     )
+
+
+def _left_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, ...]]) -> Stamp | None:
+    """As `_current_stamp`, of what a killed run was writing and may have completed."""
+    try:
+        return _current_stamp(path, rows, origin, shapes)
+    except ValueError:  # not complete
+        return None
 
 
 def _read_stamp(metadata: pyarrow.parquet.FileMetaData | None) -> Stamp | None:
@@ -365,11 +381,13 @@ def is_ours(path: Path) -> bool:
 
 
 def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
-    """Remove our predictions of batches that are gone, and what a killed run left half written; nothing else."""
-    half_written = set(folder.glob(f"{PARTIAL}*.parquet"))
-    spared = half_written | {_path(folder, batch) for batch in batches}
-    stale = [path for path in sorted(folder.glob("*.parquet")) if path not in spared and is_ours(path)]
-    for path in half_written:
+    """Remove our predictions of batches that are gone, and what a killed run was writing of them; nothing else."""
+    spared = {_path(folder, batch) for batch in batches}
+    left = set(folder.glob(f"{PARTIAL}*.parquet"))
+    stale = [
+        path for path in sorted(folder.glob("*.parquet")) if path not in spared and path not in left and is_ours(path)
+    ]
+    for path in left - {partial_of(path) for path in spared}:
         if not path.is_dir():
             path.unlink()
     for path in stale:

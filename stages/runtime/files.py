@@ -140,7 +140,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         If the file cannot be written to its last byte. Python's own files say so; NumPy's writing past them to the C
         library, and closing the file there, does not.
     """
-    temporary = path.with_name(PARTIAL + path.name)
+    temporary = partial_of(path)
     complete = False
     try:
         try:
@@ -155,13 +155,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             raw.sync()
         complete = True
-        if _run is None:
-            _move(temporary, path)
-        else:
-            _run.pending[path] = temporary
+        adopt(path)
     finally:
         if not complete or _run is None:
             temporary.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file lies while it is written."""
+    return path.with_name(PARTIAL + path.name)
+
+
+def adopt(path: Path) -> None:
+    """Let what lies in `partial_of(path)`, and is complete, take its place: within a `Run`, at its end."""
+    if _run is None:
+        _move(partial_of(path), path)
+    else:
+        _run.pending[path] = partial_of(path)
 
 
 def removing(path: Path) -> None:
