@@ -29,7 +29,16 @@ stages, sys.argv = sys.argv[1:], ["stage"]
 for name in stages:
     command.run(getattr(import_module(f"stages.{name}"), name))
 """
-KERNELS = ["Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids"]  # oldest first
+KERNELS = [
+    "Prescott",
+    "Nehalem",
+    "Sandybridge",
+    "Haswell",
+    "Zen",
+    "SkylakeX",
+    "Cooperlake",
+    "Sapphirerapids",
+]  # oldest first
 WITHOUT_FMA = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F,-AVX512VL,-AVX512DQ,-AVX512BW"}
 
 

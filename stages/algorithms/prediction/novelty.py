@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import cosine_distances, unit_vectors
-from stages.algorithms.principal_components import accumulate_moments, principal_axes, residual_lengths
+from stages.algorithms.principal_components import accumulate_moments, principal_axes, project, residual_lengths
 
 HALF = 8192  # rows of either half at most: more would make the limits little finer
 VARIANCE, COMPONENTS = 0.5, 64  # share of the variance in the detector's components, and how many they may be
@@ -70,11 +70,9 @@ def fit_detector(rows: np.ndarray, seed: int) -> Detector:
     n, columns = rows.shape
     mean, components, centroids = rows.mean(axis=0), np.empty((0, columns)), np.empty((1, 0))
     if n > 1:
-        mean, variances, axes = principal_axes(accumulate_moments([rows.copy()], rows[0]))
-        explained = np.cumsum(variances)
-        if explained[-1] > 0:
-            components = axes[: min(COMPONENTS, int(np.searchsorted(explained, VARIANCE * explained[-1])) + 1)]
-            units = unit_vectors((rows - mean) @ components.T)
+        mean, _, components = principal_axes(accumulate_moments([rows.copy()], rows[0]), VARIANCE, COMPONENTS)
+        if len(components):
+            units = unit_vectors(project(rows - mean, components))
             groups = min(max(1, round(np.sqrt(n / 2))), len(np.unique(units.round(6), axis=0)))
             centroids = KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_
     spread = np.sqrt(np.square(rows - mean).sum(axis=1).mean())
@@ -95,7 +93,7 @@ def measure_rows(rows: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.n
     residuals : ndarray of shape (n,), float64
         Euclidean distance from that space.
     """
-    reduced = (rows - detector.mean) @ detector.components.T
+    reduced = project(rows - detector.mean, detector.components)
     distances = cosine_distances(reduced, detector.centroids).min(axis=1)
     return without_rounding(distances, residual_lengths(rows, detector.mean, detector.components), detector)
 
