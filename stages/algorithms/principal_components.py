@@ -121,13 +121,6 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     ), spectrum
 
 
-def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Euclidean distance of every row from the space of the components: (n, columns) -> (n,) float64."""
-    centred = rows - mean
-    squares = np.square(centred).sum(axis=1) - np.square(project(centred, components)).sum(axis=1)
-    return np.sqrt(np.maximum(squares, 0))
-
-
 def overflows(moments: Moments) -> bool:
     """Whether the rows lie too far out to be reduced."""
     return not np.trace(moments.products) < FARTHEST**2  # also where it is NaN
@@ -176,15 +169,17 @@ def principal_axes(
     return moments.origin + mean_shift, spectrum, on_grid(components, 2.0**-AXIS_BITS)
 
 
-def project(rows: np.ndarray, components: np.ndarray) -> np.ndarray:
+def project(rows: np.ndarray, components: np.ndarray, squared_lengths: np.ndarray | None = None) -> np.ndarray:
     """`rows @ components.T`, the same on every processor: (n, columns), (d, columns) -> (n, d).
 
     Rows are rounded to 2^-28 of their length, or half of that. It is exact then, as no sum of products exceeds the
     length.
     """
-    with np.errstate(over="ignore", under="ignore"):
-        unit = power_above(np.sqrt(np.square(rows).sum(axis=1, keepdims=True))) * 2.0**-ROW_BITS
-        return np.rint(rows / unit) @ components.T * unit
+    squared_lengths = np.square(rows).sum(axis=1) if squared_lengths is None else squared_lengths
+    unit = power_above(np.sqrt(squared_lengths))[:, None] * 2.0**-ROW_BITS
+    integers = rows / unit
+    np.rint(integers, out=integers)
+    return integers @ components.T * unit
 
 
 def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from stages.algorithms.centroids import cosine_distances, directions
 from stages.algorithms.grids import on_grid
-from stages.algorithms.principal_components import accumulate_moments, principal_axes, project, residual_lengths
+from stages.algorithms.principal_components import accumulate_moments, principal_axes, project
 
 HALF = 8192  # rows of either half at most: more would make the limits little finer
 VARIANCE, COMPONENTS = 0.5, 64  # share of the variance in the detector's components, and how many they may be
@@ -95,9 +95,12 @@ def measure_rows(rows: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.n
     residuals : ndarray of shape (n,), float64
         Euclidean distance from that space.
     """
-    reduced = project(rows - detector.mean, detector.components)
+    centred = rows - detector.mean
+    squares = np.square(centred).sum(axis=1)
+    reduced = project(centred, detector.components, squares)
     distances = cosine_distances(reduced, detector.centroids).min(axis=1)
-    return without_rounding(distances, residual_lengths(rows, detector.mean, detector.components), detector)
+    residuals = np.sqrt(np.maximum(squares - np.square(reduced).sum(axis=1), 0))
+    return without_rounding(distances, residuals, detector)
 
 
 def without_rounding(distances: np.ndarray, residuals: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
