@@ -127,52 +127,43 @@ def test_rows_on_a_border_are_settled_as_double_precision_has_them():
         np.testing.assert_array_equal(found.cluster, classify_rows(border, model).cluster)
         assert settled > 0.8 * len(border)
     # Without settling they differ, so the test can fail.
-    careless = folded._replace(
-        worst=folded.worst._replace(reduced=(0, 0), near=(0, 0), scores=np.zeros((2, 12)), similarity=-1)
-    )
     borders = np.concatenate([a, b])
-    unsettled, unclear = classify_chunk(*centre(borders, careless.mean), careless)
-    assert len(unclear) < 0.8 * len(borders)
+    unsettled, _ = classify_chunk(*centre(borders, folded.mean), folded)
     assert (unsettled.cluster != classify_rows(borders, model).cluster).mean() > 0.1
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_rounding_stays_within_its_bounds(scale):
-    model = make_model(96, 0.3, 12)
-    rows = make_rows(2000, 96, 0.3, seed=3, dtype=np.float64) * scale
+@pytest.mark.parametrize(
+    ("columns", "offset", "k", "scale"), [(96, 0.3, 12, 1.0), (96, 0.3, 12, 1e3), (20, 0.3, 5, 1.0), (40, 50.0, 2, 1.0)]
+)
+def test_rounding_is_less_than_is_allowed_for(columns, offset, k, scale):
+    model = make_model(columns, offset, k)
+    rows = scale * make_rows(5000, columns, offset, seed=3, dtype=np.float64)
     folded = fold_model(model)
-    bounds, expected = folded.worst, folded.expected
-    centred = (rows - folded.mean).astype(np.float32)
-    radii = np.linalg.norm(centred, axis=1)
+    rounding, d, detector, everything = folded.rounding, len(folded.directions), model.detector, np.arange(len(rows))
+    centred, squares = centre(rows, folded.mean)
     components = centred @ folded.matrix + folded.offset
-    d, detector = len(model.reduction.components), model.detector
-    exact_components = (rows - detector.mean) @ detector.components.T
-    for found, exact, bound in (
-        (components[:, :d], reduce_rows(rows, model.reduction), bounds.reduced),
-        (components[:, d:], exact_components, bounds.near),
-    ):
-        error = np.linalg.norm(found.astype(np.float64) - exact, axis=1)
-        assert (error <= bound[0] * radii + bound[1]).all()
-    squared_residual = np.vecdot(centred, centred) - np.square(components[:, d:]).sum(axis=1)
-    exact = np.square(rows - detector.mean).sum(axis=1) - np.square(exact_components).sum(axis=1)
-    bound = bounds.square[0] * radii**2 + bounds.square[1] * radii + bounds.square[2]
-    assert (np.abs(squared_residual - exact) <= bound).all()
+    reduced, near = components[:, :d].astype(np.float64), components[:, d:]
+    about, lengths = np.sqrt(squares.astype(np.float64)) + rounding.shift, np.linalg.norm(reduced, axis=1)
+    ratio, near_ratio = about / lengths, about / np.linalg.norm(near, axis=1)
 
-    # What is expected is less than the worst by far, and hardly ever exceeded.
-    assert (expected.square * radii**2 < 0.1 * bound).all()
-    lost = bounds.square[1] * radii + bounds.square[2]
-    assert (np.abs(squared_residual - exact) <= expected.square * (radii + expected.shift) ** 2 + lost).all()
-    reduced = components[:, :d].astype(np.float64)
-    lengths = np.linalg.norm(reduced, axis=1)
+    exact = reduce_rows(rows, model.reduction)
+    assert (np.linalg.norm(reduced - exact, axis=1) / lengths <= rounding.reduced * ratio).all()
+    distances = cosine(exact, model.centroids)
     similarities = reduced @ folded.directions / lengths[:, None]
-    error = np.abs(1 - similarities - cosine(reduce_rows(rows, model.reduction), model.centroids))
-    ratio = ((radii + expected.shift) / lengths)[:, None]
-    assert (error <= expected.similarities * ratio).all()
-    exact_scores = -cosine(reduce_rows(rows, model.reduction), model.centroids) @ folded.coef.T
-    error = (similarities - 1) @ folded.coef.T - exact_scores
-    cluster = exact_scores.argmax(axis=1)
-    error = np.abs(error - error[np.arange(len(rows)), cluster][:, None]).max(axis=1)
-    assert (error <= expected.scores[cluster] * ratio[:, 0]).all()
+    assert (np.abs(1 - similarities - distances) <= rounding.similarities * ratio[:, None]).all()
+    scores, exact_scores = similarities @ folded.coef.T, (1 - distances) @ folded.coef.T
+    cluster = (exact_scores + folded.intercept).argmax(axis=1)
+    error = scores - exact_scores
+    error -= error[everything, cluster][:, None]
+    assert (np.abs(error).max(axis=1) <= rounding.scores[cluster] * ratio).all()
+
+    group_distance = 1 - (near @ folded.groups).max(axis=1) / np.linalg.norm(near, axis=1)
+    exact_group, _ = measure_rows(rows, detector)
+    assert (np.abs(group_distance - exact_group) <= rounding.group * near_ratio).all()
+    exact_near = (rows - detector.mean) @ detector.components.T
+    exact = np.square(rows - detector.mean).sum(axis=1) - np.square(exact_near).sum(axis=1)
+    bound = rounding.square * about**2 + rounding.lost * (2 * about + rounding.lost)
+    assert (np.abs(squares - np.vecdot(near, near) - exact) <= bound).all()
 
 
 @pytest.mark.parametrize("standardize", [True, False])

@@ -12,13 +12,12 @@ from stages.algorithms.prediction.novelty import CLOSE, Detector, measure_rows, 
 from stages.algorithms.principal_components import Reduction, reduce_rows
 
 LONGEST = 1e150  # length of a row, both about the mean and reduced: up to it double precision can sum the squares
-# A vector with a relative error below SMALL turns by no more than SECOND_ORDER times what first-order bounds say:
-# 1 / (1 - SMALL) is 1.053.
-SMALL, SECOND_ORDER = 0.05, 1.1
 STORED = 2.0**-10  # unit of the probabilities, margins and distances that are stored: three digits are what one reads
-# How much is allowed for, in sqrt(n) roundings of a sum of n products: after the first product in double, and in single
-# precision. Of 100,000 rows of five kinds under three BLAS kernels none was off by more than 0.22 and 1.1.
+# Rounding that is allowed for, in sqrt(n) roundings of a sum of n products: after the first product in double, and in
+# single precision. Of 100,000 rows of five kinds under three BLAS kernels none was off by more than 0.22 and 1.1.
 IN_DOUBLE, IN_SINGLE = 0.3, 2.0
+SURE = 6  # times that for the cluster itself
+SMALL = 0.05  # relative error of a vector above which what is known of rounding, to first order, is not used
 SETTLED_ROWS = 256  # at a time: some 5 MB of double precision
 
 
@@ -67,33 +66,24 @@ class Folded(NamedTuple):
     intercept: np.ndarray  # (k,) float64
     distance_borders: np.ndarray  # rising, of distances to a group: on which side of them a row lies is stored
     square_borders: np.ndarray  # rising, of squared residuals
-    worst: "Worst"
-    expected: "Expected"
+    rounding: "Rounding"
 
 
-class Worst(NamedTuple):
-    """Worst-case rounding in single precision; a pair is a multiple of a row's length about the mean, and a rest."""
+class Rounding(NamedTuple):
+    """What single precision rounds at most, but for odds that do not matter.
 
-    reduced: tuple[float, float]  # of the reduced row, in length
-    near: tuple[float, float]  # of its components in the detector, in length
-    scores: tuple[np.ndarray, np.ndarray]  # (k,) each, of a score less any other, times the reduced row's length
-    similarity: float  # of a similarity to a group, from what is computed after the components
-    square: tuple[float, float, float]  # of the squared residual: multiples of square and length, and a rest
-    least: float  # squared length, also reduced, below which these do not hold, because sums of squares underflow
-
-
-class Expected(NamedTuple):
-    """Rounding in single precision that is hardly ever exceeded, since errors cancel.
-
-    The first three are relative to the ratio of a row's length about the mean, `shift` added, to its length in the
-    space of the reduction, or in that of the detector.
+    The first four are relative to the ratio of a row's length about the mean, `shift` added, to its length in the space
+    of the reduction, or in that of the detector.
     """
 
+    reduced: float  # of the reduced row, relative to its length
     scores: np.ndarray  # (k,) of a score less any other
     similarities: np.ndarray  # (k,) of a similarity to a centroid
     group: float  # of a similarity to a group
-    square: float  # of the squared residual, relative to the squared length; beside what rounding the mean has lost
+    square: float  # of the squared residual, relative to the squared length
+    lost: float  # length of what rounding the detector's mean has lost
     shift: float  # what the offset adds to the length
+    least: float  # squared length, also reduced, below which these do not hold, because sums of squares underflow
 
 
 def classify_rows(rows: np.ndarray, model: Model) -> Classified:
@@ -142,15 +132,13 @@ def fold_model(model: Model, distance_edges: np.ndarray = (), residual_edges: np
 
     Notes
     -----
-    A sum of n products rounded to unit roundoff u is off by at most n u / (1 - n u) times the sum of their magnitudes,
-    in any order of summation (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1). The
-    magnitudes are bounded by the inequality of Cauchy and Schwarz. So the bounds hold in the worst case, and do not
-    suppose that rounding is random. They hold as long as nothing underflows: shorter rows are left to double precision.
-
-    What is expected grows with sqrt(n) instead (Higham & Mary 2019), and the errors of components are independent.
+    A sum of n products rounded to unit roundoff u is off by some sqrt(n) u times the root of the sum of their squares,
+    since errors cancel (Higham & Mary 2019, "A new approach to probabilistic rounding error analysis"). The errors of
+    different components cancel as well. What could happen at worst is n u times the sum of their magnitudes: some
+    hundred times as much, so that hardly any row would be clear of the next border of a grid of three digits.
     """
     reduction, detector, columns = model.reduction, model.detector, len(model.reduction.mean)
-    d, q = len(reduction.components), len(detector.components)
+    d = len(reduction.components)
     centers, groups = directions(model.centroids).T, directions(detector.centroids).T
     mean = detector.mean.astype(np.float32)
     matrix = np.hstack([reduction.components.T / reduction.scale, detector.components.T])
@@ -160,24 +148,13 @@ def fold_model(model: Model, distance_edges: np.ndarray = (), residual_edges: np
             (mean - detector.mean) @ matrix[:, d:],
         ]
     )
-    lost = np.linalg.norm(mean - detector.mean)
-
-    per_row, per_near = _rounding(columns + 4), _rounding(q + len(groups.T) + 8)
-    lengths, offsets = np.linalg.norm(matrix, axis=0), np.abs(offset)
-    # (d, k) for each cluster: what a component adds to its score less that of each other cluster. An error of the
-    # reduced row has a part along these directions and a part across them.
-    worst_scores, expected_scores = [], []
+    lengths = np.linalg.norm(matrix, axis=0)
+    of_scores = []  # for each cluster, what a component adds to its score less that of another
     for coef in model.coef:
-        axes = centers @ (coef - model.coef).T
-        worst_scores.append(
-            [
-                (sizes @ np.abs(axes) + np.linalg.norm(sizes) * np.linalg.norm(axes, axis=0)).max()
-                for sizes in (lengths[:d], offsets[:d])
-            ]
-        )
-        expected_scores.append(np.sqrt(np.square(lengths[:d]) @ np.square(axes)).max())
-    near = per_row * np.sqrt(q), per_row * np.linalg.norm(offsets[d:])  # axes are orthonormal, columns of length 1
-    expected = (np.sqrt(columns) + 4) * np.finfo(np.float32).eps / 2
+        axes = centers @ (coef - model.coef).T  # (d, k) @ (k, k)
+        of_scores.append(np.sqrt(np.square(lengths[:d]) @ np.square(axes)).max())
+    unit = (np.sqrt(columns) + 4) * np.finfo(np.float32).eps / 2
+    shift = (np.abs(offset) / np.where(lengths > 0, lengths, 1)).max()
     with np.errstate(over="ignore"):  # with an infinite entry no row is clear, and double precision decides all
         matrix, offset = matrix.astype(np.float32), offset.astype(np.float32)
     return Folded(
@@ -193,20 +170,15 @@ def fold_model(model: Model, distance_edges: np.ndarray = (), residual_edges: np
         square_borders=np.sort(
             [-np.inf, *np.square(residual_edges), detector.negligible**2, model.residual_limit**2, np.inf]
         ),
-        worst=Worst(
-            reduced=(per_row * np.linalg.norm(lengths[:d]), per_row * np.linalg.norm(offsets[:d])),
-            near=near,
-            scores=tuple(per_row * np.array(worst_scores).T),
-            similarity=per_near,
-            square=(2 * (per_row + near[0]) + per_near, 2 * (lost + near[1]), lost**2),
+        rounding=Rounding(
+            reduced=unit * np.linalg.norm(lengths[:d]),
+            scores=IN_DOUBLE * unit * np.array(of_scores),
+            similarities=IN_DOUBLE * unit * np.sqrt(np.square(lengths[:d]) @ np.square(centers)),
+            group=IN_SINGLE * unit,
+            square=IN_SINGLE * unit,
+            lost=np.linalg.norm(mean - detector.mean),
+            shift=shift,
             least=columns * np.finfo(np.float32).tiny / np.finfo(np.float32).eps,
-        ),
-        expected=Expected(
-            scores=IN_DOUBLE * expected * np.array(expected_scores),
-            similarities=IN_DOUBLE * expected * np.sqrt(np.square(lengths[:d]) @ np.square(centers)),
-            group=IN_SINGLE * expected,
-            square=IN_SINGLE * expected,
-            shift=(offsets / np.where(lengths > 0, lengths, 1)).max(),
         ),
     )
 
@@ -266,18 +238,17 @@ def classify_chunk(centred: np.ndarray, squared_lengths: np.ndarray, folded: Fol
     -------
     found : Classified
     unclear : ndarray of int
-        Numbers of the rows that lie nearer to a border between clusters, or to a limit of novelty, than the worst
-        rounding, or nearer to a border of the grid of `STORED`, or to an edge, than the rounding expected.
+        Numbers of the rows that rounding may have put on another side of a border: of a cluster, of the grid of
+        `STORED`, of a limit of novelty, or of those that rows are counted by.
 
     Notes
     -----
     Memory O(n d). The products after the first are small, and in double precision: they take a tenth of the time more
     so, but single precision would leave four times as many rows between two values of the grid.
     """
-    model, worst, expected, everything = folded.model, folded.worst, folded.expected, np.arange(len(centred))
-    d = len(folded.directions)
+    rounding, d, everything = folded.rounding, len(folded.directions), np.arange(len(centred))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore", under="ignore"):
-        # A row that overflows, or has no direction, has bounds that are NaN or infinite, and so is never clear.
+        # A row that overflows, or has no direction, has a doubt that is NaN or infinite, and so is never clear.
         components = centred @ folded.matrix  # (n, columns) @ (columns, d + q)
         components += folded.offset
         reduced, near = components[:, :d].astype(np.float64), components[:, d:]
@@ -300,38 +271,33 @@ def classify_chunk(centred: np.ndarray, squared_lengths: np.ndarray, folded: Fol
         group_distance = 1 - (near @ folded.groups).max(axis=1) / near_lengths  # (n, q) @ (q, groups)
         squared_residual = squared_lengths - squared_near
 
-        # The relative errors of the reduced row and of its components in the detector. Dividing by a length that has
-        # the same error doubles the error of a similarity; the bounds of scores hold both parts already.
-        turned = (worst.reduced[0] * radii + worst.reduced[1]) / lengths
-        near_turned = (worst.near[0] * radii + worst.near[1]) / near_lengths
-        doubt = SECOND_ORDER * (worst.scores[0][cluster] * radii + worst.scores[1][cluster]) / lengths
-        square_doubt = worst.square[0] * squared_lengths + worst.square[1] * radii + worst.square[2]
-        # What is expected, of the scores, and so of both probabilities.
-        shifted, lost = radii.astype(np.float64) + expected.shift, worst.square[1] * radii + worst.square[2]
-        rounding = expected.scores[cluster] * shifted / lengths
-        best_rounding = rounding * probability * (1 - probability)
-        second_rounding = rounding * second * (2 - probability - 2 * second)
+        about = radii.astype(np.float64) + rounding.shift
+        ratio, near_ratio = about / lengths, about / near_lengths
+        doubt = rounding.scores[cluster] * ratio  # of all scores less the best, and so of probabilities
+        best_doubt, second_doubt = (
+            doubt * probability * (1 - probability),
+            doubt * second * (2 - probability - 2 * second),
+        )
+        square_doubt = rounding.square * np.square(about) + rounding.lost * (2 * radii + rounding.lost)
         clear = (
-            (np.minimum(squared_lengths, np.minimum(squared, squared_near)) > worst.least)
-            & (np.maximum(turned, near_turned) < SMALL)
-            & (gap > doubt)
-            & (np.abs(group_distance - model.distance_limit) > 2 * SECOND_ORDER * near_turned + worst.similarity)
-            & (np.abs(squared_residual - model.residual_limit**2) > square_doubt)
-            & _within_a_cell(probability, best_rounding)
-            & _within_a_cell(margin, best_rounding + second_rounding)
-            & _within_a_cell(distance, expected.similarities[cluster] * shifted / lengths)
-            & _between(folded.distance_borders, group_distance, expected.group * shifted / near_lengths)
-            & _between(folded.square_borders, squared_residual, expected.square * np.square(shifted) + lost)
+            (np.minimum(squared_lengths, np.minimum(squared, squared_near)) > rounding.least)
+            & (np.maximum(rounding.reduced * ratio, rounding.group * near_ratio) < SMALL)
+            & (gap > SURE * doubt)
+            & _within_a_cell(probability, best_doubt)
+            & _within_a_cell(margin, best_doubt + second_doubt)
+            & _within_a_cell(distance, rounding.similarities[cluster] * ratio)
+            & _between(folded.distance_borders, group_distance, rounding.group * near_ratio)
+            & _between(folded.square_borders, squared_residual, square_doubt)
         )
         group_distance, residual = without_rounding(
-            np.clip(group_distance, 0, 2), np.sqrt(np.maximum(squared_residual, 0)), model.detector
+            np.clip(group_distance, 0, 2), np.sqrt(np.maximum(squared_residual, 0)), folded.model.detector
         )
         found = Classified(
             cluster=cluster.astype(np.int32),
             probability=on_grid(probability, STORED).astype(np.float32),
             margin=on_grid(margin, STORED).astype(np.float32),
             distance=on_grid(distance, STORED).astype(np.float32),
-            novel=(group_distance > model.distance_limit) | (residual > model.residual_limit),
+            novel=(group_distance > folded.model.distance_limit) | (residual > folded.model.residual_limit),
             group_distance=group_distance,
             residual=residual,
         )
@@ -348,9 +314,3 @@ def _between(borders: np.ndarray, values: np.ndarray, doubt: np.ndarray) -> np.n
     """Whether values (n,) lie on the same side of all borders (b,) if they are off by no more than the doubt (n,)."""
     above = np.searchsorted(borders, values).clip(1, len(borders) - 1)
     return (values - borders[above - 1] > doubt) & (borders[above] - values > doubt)
-
-
-def _rounding(operations: int) -> float:
-    """Worst relative rounding of a sum of so many products in single precision."""
-    n = operations * float(np.finfo(np.float32).eps) / 2
-    return n / (1 - n)
