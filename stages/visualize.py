@@ -69,7 +69,8 @@ def visualize(
     note = sampling_note(counts, rows.shape[1])
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
-        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)
+        start = rows[chosen, :2] * reduction.scale[:2]
+        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, bar.update)
 
     probability = measure_memberships(rows[chosen], found[chosen], **classifier).probability
     kinds = ["clustered"] * len(chosen)
