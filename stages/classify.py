@@ -158,7 +158,7 @@ def load_model(folder: Path, quantile: float) -> tuple[Trained, str]:
 
 def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
     digest = xxhash.xxh3_128()
-    found = classify_chunks(digested(read_centred(part, folded.mean), digest), folded)
+    found, _ = classify_chunks(digested(read_centred(part, folded.mean), digest), folded)
     overflowing = np.flatnonzero(np.isnan(found.residual))
     if len(overflowing):
         raise too_large([part], overflowing[0])

@@ -78,7 +78,8 @@ def visualize(
     note = sampling_note(counts, d)
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
-        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, bar.update)
+        start = rows[chosen, :2] * reduction.scale[:2]
+        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, bar.update)
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     kinds = ["clustered"] * len(chosen)

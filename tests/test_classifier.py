@@ -34,6 +34,22 @@ def test_probabilities_are_scikit_learns(k):
     np.testing.assert_allclose(predict_probabilities(distances, model.coef, model.intercept), peer, atol=2e-3)
 
 
+@pytest.mark.parametrize("C", [1e-3, 10.0, 1e4])
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_no_order_of_summation_shows_in_the_regression(k, C):
+    rows, blobs = make_blobs(400, 12, k, spread=2.0)
+    order = np.random.default_rng(0).permutation(400)
+    expected, shuffled = fit_classifier(rows, blobs, C), fit_classifier(rows[order], blobs[order], C)
+    np.testing.assert_array_equal(shuffled.coef, expected.coef)
+    np.testing.assert_array_equal(shuffled.intercept, expected.intercept)
+
+
+def test_no_order_of_summation_shows_in_the_sharpness():
+    probabilities, labels = timid_probabilities(3000, 3.0)
+    order = np.random.default_rng(0).permutation(3000)
+    assert fit_sharpness(probabilities, labels) == fit_sharpness(probabilities[order], labels[order])
+
+
 def test_the_penalty_is_a_parameter():
     rows, blobs = make_blobs(200, 12, 4, spread=2.0)
     weak, strong = (np.abs(fit_classifier(rows, blobs, C).coef).max() for C in (100.0, 0.01))

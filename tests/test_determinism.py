@@ -1,39 +1,17 @@
-"""The same numbers on every run: whatever the threads, the folder, the user, the place, and how the rows are cut.
+"""The same numbers on every run: whatever the processor, the threads, the folder, the user, the place, and how the rows
+are cut.
 
-On one machine every file is the same bytes. Under another BLAS kernel the sums are rounded otherwise, and the same must
-come out of every decision: components, labels, predicted clusters, novelty and the metrics as printed.
+Every file is the same bytes. Only how rows are cut into files shows, in what tells where a row lies.
 """
 
-import os
 import re
-from pathlib import Path
 
 import numpy as np
+import processors
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from conftest import ROOT, TWO_CORES, Project, make_blobs
-from threadpoolctl import threadpool_info
-
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-ROWS = 900
-
-# Kernels that any x86-64 machine of the last decade can run; others run their own twice.
-KERNELS = ["Sandybridge", "Haswell", "Nehalem"] if os.uname().machine == "x86_64" else ["ARMV8"]
-
-
-def make_project(folder: Path, batches: int) -> Project:
-    folder.mkdir(parents=True)
-    project = Project(folder)
-    # Wide blobs that touch: borders where a rounding error could show.
-    rows, _ = make_blobs(ROWS + 300, 40, 8, spread=1.2)
-    for i, part in enumerate(np.array_split(rows[:ROWS], batches)):
-        project.write_batch(f"embeddings_clu/part_{i}", part)
-    project.write_batch("embeddings_classf/new", rows[ROWS:])
-    project.set(k_max=12)
-    project.keep_small()
-    project.commit()
-    return project
+from conftest import TWO_CORES, Project
+from processors import KINDS, STAGES, differing, make_project, run_all
 
 
 def decisions(project: Project) -> dict:
@@ -76,7 +54,7 @@ def test_a_forced_repro_gives_the_same_bytes(finished, tmp_path, folder, environ
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> tuple[dict[str, bytes], dict]:
     """The bytes of every output and the decisions in it, where borders are close."""
-    project = make_project(tmp_path_factory.mktemp("reference") / "project", batches=6)
+    project = make_project(tmp_path_factory.mktemp("reference") / "project", KINDS["blobs that touch"](), batches=6)
     project.run_here(*STAGES)
     return project.digests(), decisions(project)
 
@@ -84,7 +62,7 @@ def reference(tmp_path_factory) -> tuple[dict[str, bytes], dict]:
 @pytest.mark.xdist_group("reference")
 @pytest.mark.parametrize("batches", [600, pytest.param(1, marks=pytest.mark.long)])
 def test_decisions_do_not_depend_on_how_rows_are_cut_into_batches(reference, tmp_path, batches):
-    project = make_project(tmp_path / "cut", batches=batches)
+    project = make_project(tmp_path / "cut", KINDS["blobs that touch"](), batches=batches)
     project.run_here(*STAGES)
     assert decisions(project) == reference[1]
     files = project.digests()
@@ -93,23 +71,20 @@ def test_decisions_do_not_depend_on_how_rows_are_cut_into_batches(reference, tmp
         assert files[name] == reference[0][name]
 
 
-# All stages in one program, which loads the libraries once.
-RUN_ALL = """
-import sys
-from importlib import import_module
-from stages.runtime import command
-
-stages, sys.argv = sys.argv[1:], ["stage"]
-for name in stages:
-    command.run(getattr(import_module(f"stages.{name}"), name))
-"""
-
-
 @pytest.mark.xdist_group("reference")
-@pytest.mark.parametrize("kernel", [KERNELS[0], *(pytest.param(k, marks=pytest.mark.long) for k in KERNELS[1:])])
-def test_decisions_do_not_depend_on_the_blas_kernel(reference, tmp_path, kernel):
-    if not any(found["internal_api"] == "openblas" for found in threadpool_info()):
-        pytest.skip("numpy uses another BLAS than OpenBLAS here, whose kernel cannot be chosen")
-    project = make_project(tmp_path / kernel, batches=6)
-    project.run("python", "-c", RUN_ALL, *STAGES, OPENBLAS_CORETYPE=kernel)
-    assert decisions(project) == reference[1]
+def test_a_processor_of_long_ago_and_two_threads_write_the_same_bytes(reference, tmp_path):
+    project = make_project(tmp_path / "another", KINDS["blobs that touch"](), batches=6)
+    files = run_all(project, **processors.settings()["the oldest, two threads"])
+    assert differing(files, reference[0]) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_processor_that_this_machine_can_stand_for_writes_the_same_bytes(tmp_path, kind):
+    project = make_project(tmp_path / "as it is", KINDS[kind]())
+    copies = {name: project.copy_to(tmp_path / name) for name in processors.settings()}
+    expected = run_all(project)
+    found = {
+        name: differing(run_all(copies[name], **set_so), expected) for name, set_so in processors.settings().items()
+    }
+    assert {name: files for name, files in found.items() if files} == {}

@@ -5,8 +5,9 @@ import pytest
 from conftest import make_blobs
 from matplotlib.image import imread
 
+from stages.algorithms.centroids import directions
 from stages.algorithms.presentation import tsne
-from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
+from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, nearest_rows, sample_evenly
 from stages.pictures.map import draw_map, push_apart
 from stages.pictures.style import save_picture
 
@@ -30,6 +31,43 @@ def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(monkey
     assert sum(done) == 2 * ITERATIONS
     assert (blobs[nearest(first, first)] == blobs[:150]).all()
     assert (blobs[nearest(first_new, first)] == blobs[150:]).all()
+
+
+def test_last_digits_of_a_gradient_and_of_an_affinity_do_not_show(monkeypatch):
+    from openTSNE import affinity
+    from openTSNE import tsne as peer
+
+    rows, _ = make_blobs(150, 20, 4, spread=1.5)
+    expected = fit_map(rows, rows[:20], 30, seed=0)
+    rng, gradient, probabilities = np.random.default_rng(0), peer.kl_divergence_bh, affinity.joint_probabilities_nn
+
+    def other_gradient(*arguments, **options):
+        error, found = gradient(*arguments, **options)
+        return error, found * (1 + 1e-15 * rng.normal(size=found.shape))
+
+    def other_probabilities(*arguments, **options):
+        found = probabilities(*arguments, **options)
+        found.data *= 1 + 1e-15 * rng.normal(size=found.data.shape)
+        return found
+
+    monkeypatch.setattr(peer, "kl_divergence_bh", other_gradient)
+    monkeypatch.setattr(affinity, "joint_probabilities_nn", other_probabilities)
+    for found, before in zip(fit_map(rows, rows[:20], 30, seed=0), expected, strict=True):
+        np.testing.assert_allclose(found, before, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_neighbours_are_the_nearest_and_of_equally_near_ones_the_first(copies):
+    rows, _ = make_blobs(300, 10, 4)
+    units, new = directions(np.tile(rows, (copies, 1))), directions(make_blobs(40, 10, 4, seed=1)[0])
+    distances = 1 - new @ units.T
+    found, at = nearest_rows(new, units, 7)
+    np.testing.assert_array_equal(found, np.argsort(distances, axis=1, kind="stable")[:, :7])
+    np.testing.assert_array_equal(at, np.take_along_axis(distances, found, axis=1))
+    own, _ = nearest_rows(units, units, 7, others=True)
+    assert not (own == np.arange(len(units))[:, None]).any()
+    if copies > 1:
+        np.testing.assert_array_equal(own[:300, :2], np.arange(300)[:, None] + [300, 600])
 
 
 def test_rows_that_are_all_the_same_make_a_map():

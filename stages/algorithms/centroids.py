@@ -5,14 +5,26 @@ from itertools import pairwise
 
 import numpy as np
 
+from stages.algorithms.grids import BITS, on_grid
+
 BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision, so that no copy grows with the rows
 LEAST_GAIN = 1e-12  # of cosine, that moves a row: far above rounding, far below any difference that means something
+# Of a unit vector's entries: no sum of products of two such vectors exceeds 1, so their cosines are exact.
+DIRECTION = 2.0 ** -((BITS - 1) // 2)
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
     """Each row divided by its length; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1.0, lengths)
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """Unit vectors in double precision, rounded so that the products of any two sets are the same on every processor.
+
+    Entries are multiples of 2^-26. That turns a vector of 300 entries by less than 1e-7, and a cosine changes by 1e-8.
+    """
+    return on_grid(unit_vectors(np.asarray(vectors, dtype=np.float64)), DIRECTION)
 
 
 def number_by_size(labels: np.ndarray) -> np.ndarray:
@@ -62,10 +74,10 @@ def cluster_members(labels: np.ndarray) -> Iterator[np.ndarray]:
 def cosine_distances(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Cosine distance of every row to every centroid: (n, d), (k, d) -> (n, k) float64 in [0, 2].
 
-    A centroid at the origin has no direction and is at distance 1 from everything, as in scikit-learn.
+    The same on every processor. A centroid at the origin has no direction and is at distance 1 from everything, as in
+    scikit-learn.
     """
-    similarities = unit_vectors(np.asarray(rows, dtype=np.float64)) @ unit_vectors(centroids).T
-    return np.clip(1.0 - similarities, 0.0, 2.0)
+    return np.clip(1.0 - directions(rows) @ directions(centroids).T, 0.0, 2.0)
 
 
 def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:
@@ -96,8 +108,9 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
 
     Notes
     -----
-    A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN`. So rounding can neither move
-    rows back and forth nor decide a tie. Time O(n d k) a round, memory O(n d).
+    A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN`, and goes to the first of those
+    that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
+    Time O(n d k) a round, memory O(n d).
     """
     start = labels
     clustered = np.flatnonzero(labels >= 0)
@@ -106,16 +119,17 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
     rows = rows[clustered]
     units = unit_vectors(rows.astype(np.float64))
     for _ in range(max_rounds):
-        directions = unit_vectors(cluster_centroids(rows, current))
+        centers = unit_vectors(cluster_centroids(rows, current))
         nearest = np.empty_like(current)
         own_similarity = np.empty(len(clustered))
         for block in range(0, len(clustered), BLOCK_ROWS):
             part = slice(block, block + BLOCK_ROWS)
-            similarities = units[part] @ directions.T  # (rows, d) @ (d, k) -> (rows, k)
+            similarities = units[part] @ centers.T  # (rows, d) @ (d, k) -> (rows, k)
             each = members_of_block[: len(similarities)]
             own_similarity[part] = similarities[each, current[part]]
-            best = similarities.argmax(axis=1)
-            gains = similarities[each, best] - own_similarity[part]
+            highest = similarities.max(axis=1)
+            best = (similarities > highest[:, None] - LEAST_GAIN).argmax(axis=1)
+            gains = highest - own_similarity[part]
             nearest[part] = np.where(gains > LEAST_GAIN, best, current[part])
         # The row that a cluster keeps may have been the only one left to another, which then keeps one in turn. This
         # ends, because no row is kept by two clusters.

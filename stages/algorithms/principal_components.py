@@ -6,15 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.algorithms.grids import BITS, keep_bits, on_grid, outer_sums, power_above
+from stages.algorithms.principal_axes import leading_axes
+
 # Distance of rows, together, from the origin of their moments, beyond which they cannot be reduced: reduced rows are
 # single precision, which ends at 3.4e38.
 FARTHEST = 1e38
 # Length of a reduced row, as a share of the typical one, below which it is nothing but rounding and has no direction.
 SHORTEST = 1e-6
+# Binary digits that are kept: of an entry of a component, after the point, which leaves so many of a row that their
+# product is exact; of a variance; and of any other variance, relative to the largest.
+AXIS_BITS, ROW_BITS = 24, BITS - 1 - 24
+VARIANCE_BITS, SPECTRUM_BITS = 30, 30
 
 
 class Moments(NamedTuple):
-    """Count, sum and cross-products of rows, all float64, about a fixed origin."""
+    """Count, sum and cross-products of rows, all float64, about a fixed origin; the same bits on every processor."""
 
     origin: np.ndarray  # (columns,) subtracted from every row before anything is summed
     count: int
@@ -29,7 +36,7 @@ class Reduction(NamedTuple):
     """
 
     mean: np.ndarray  # (columns,)
-    components: np.ndarray  # (d, columns), orthonormal rows, by falling variance
+    components: np.ndarray  # (d, columns), orthonormal rows, by falling variance; entries are multiples of 2^-24
     explained_variance: np.ndarray  # (d,), with divisor n - 1
     total_variance: float
     center: np.ndarray  # (d,)
@@ -50,20 +57,23 @@ def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Mome
     Returns
     -------
     Moments
-        Moments about one origin add up, in any order and on any machine.
+        Moments about one origin add up. Those of a block are exact, so that they are the same on every processor, and
+        so are sums of them in the same order.
 
     Notes
     -----
-    Time O(n columns^2), memory O(columns^2). Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
+    Rows are rounded first, to some 2^-20 of the standard deviation of the widest column at 4,096 rows a block (see
+    `outer_sums`): half precision has 2^-11 of each value, and sampling n rows makes a variance uncertain by sqrt(2 / n)
+    of it. Time O(n columns^2), memory O(columns^2). Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
     variance", recommend the shift.
     """
     count, total, products = 0, np.zeros(len(origin)), None
     for block in blocks:
         block -= origin
+        of_block = outer_sums(block)
         count += len(block)
         total += block.sum(axis=0)
-        product = block.T @ block  # (columns, rows) @ (rows, columns); numpy calls syrk, half of a gemm
-        products = product if products is None else np.add(products, product, out=products)
+        products = of_block if products is None else np.add(products, of_block, out=products)
     return Moments(origin, count, total, products)
 
 
@@ -91,32 +101,24 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     Notes
     -----
     The spectrum is that of the covariance matrix and so of scikit-learn's `PCA`, and of its `IncrementalPCA`
-    where that keeps all components. One `eigh`, O(columns^3).
+    where that keeps all components. One `eigh` and its refinement, O(columns^3).
     """
     n = moments.count
     if n < 2:
         raise ValueError(f"{n} row, expected at least 2: there is no variance to explain.")
-    mean, spectrum, axes = principal_axes(moments)
-    if spectrum[0] == 0:
+    mean, spectrum, components = principal_axes(moments, variance_threshold)
+    d = len(components)
+    if d == 0:
         raise ValueError(f"all {n} rows are equal: there is no variance to explain; embed different texts.")
-    cumulative = np.cumsum(spectrum)
-    d = int(np.searchsorted(cumulative / cumulative[-1], variance_threshold)) + 1
     return Reduction(
         mean=mean,
-        components=axes[:d],
+        components=components,
         explained_variance=spectrum[:d],
-        total_variance=float(cumulative[-1]),
+        total_variance=float(np.cumsum(spectrum)[-1]),
         # The components of centred rows have zero mean and a known variance: no second pass is needed to scale.
         center=np.zeros(d),
         scale=np.sqrt(spectrum[:d] * (n - 1) / n) if standardize else np.ones(d),
     ), spectrum
-
-
-def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Euclidean distance of every row from the space of the components: (n, columns) -> (n,) float64."""
-    centred = rows - mean
-    squares = np.vecdot(centred, centred) - np.square(centred @ components.T).sum(axis=1)
-    return np.sqrt(np.maximum(squares, 0))
 
 
 def overflows(moments: Moments) -> bool:
@@ -129,25 +131,60 @@ def add_moments(a: Moments, b: Moments) -> Moments:
     return Moments(a.origin, a.count + b.count, a.sum + b.sum, a.products + b.products)
 
 
-def principal_axes(moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variances by falling size with those within rounding set to 0, and an axis a row.
+def principal_axes(
+    moments: Moments, share: float, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fewest principal axes that reach a share of the variance, at most `most`; the same on every processor.
 
-    Each axis' entry of largest magnitude is positive, so that its sign does not depend on LAPACK.
+    Parameters
+    ----------
+    moments : Moments
+        Of at least two rows.
+    share : float in (0, 1]
+    most : int, optional
+
+    Returns
+    -------
+    mean : ndarray of shape (columns,)
+    spectrum : ndarray of shape (columns,)
+        Variances along all axes, falling; those that cannot be told from rounding are 0.
+    components : ndarray of shape (d, columns)
+        A row an axis; no row where all variances are 0. Where variances are equal, the axes are those of
+        `leading_axes`.
     """
     n = moments.count
     mean_shift = moments.sum / n
     covariance = (moments.products - n * np.outer(mean_shift, mean_shift)) / (n - 1)
-    variances, axes = np.linalg.eigh(covariance)
-    variances, axes = variances[::-1], axes[:, ::-1].T
-    # Rounding in the sums is relative to the second moment about the origin, not to the covariance.
-    rounding = len(variances) * np.finfo(np.float64).eps * max(variances[0], np.trace(moments.products) / n)
-    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-    return moments.origin + mean_shift, np.where(variances > rounding, variances, 0.0), axes * np.sign(largest)[:, None]
+    variances, axes = (array[..., ::-1] for array in np.linalg.eigh(covariance))
+    # Rounding in the sums is relative to the second moments about the origin, not to the covariance.
+    largest = max(variances[0], np.diagonal(moments.products).max() / n)
+    spectrum = on_grid(variances, power_above(largest) * 2.0**-SPECTRUM_BITS)
+    spectrum[spectrum < 0] = 0
+    cumulative = np.cumsum(spectrum)
+    if cumulative[-1] == 0:
+        return moments.origin + mean_shift, spectrum, np.empty((0, len(spectrum)))
+    d = int(np.searchsorted(cumulative / cumulative[-1], share)) + 1
+    refined, components = leading_axes(covariance, variances, axes, min(d, most or d))
+    spectrum[: len(refined)] = keep_bits(refined, VARIANCE_BITS)
+    return moments.origin + mean_shift, spectrum, on_grid(components, 2.0**-AXIS_BITS)
+
+
+def project(rows: np.ndarray, components: np.ndarray, squared_lengths: np.ndarray | None = None) -> np.ndarray:
+    """`rows @ components.T`, the same on every processor: (n, columns), (d, columns) -> (n, d).
+
+    Rows are rounded to 2^-28 of their length, or half of that. It is exact then, as no sum of products exceeds the
+    length.
+    """
+    squared_lengths = np.square(rows).sum(axis=1) if squared_lengths is None else squared_lengths
+    unit = power_above(np.sqrt(squared_lengths))[:, None] * 2.0**-ROW_BITS
+    integers = rows / unit
+    np.rint(integers, out=integers)
+    return integers @ components.T * unit
 
 
 def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:
-    """Apply a reduction: (n, columns) -> (n, d) in float64."""
-    return ((rows - reduction.mean) @ reduction.components.T - reduction.center) / reduction.scale
+    """Apply a reduction: (n, columns) -> (n, d) in float64, the same on every processor."""
+    return (project(rows - reduction.mean, reduction.components) - reduction.center) / reduction.scale
 
 
 def reduce_blocks(blocks: Iterable[np.ndarray], reduction: Reduction) -> tuple[np.ndarray, np.ndarray]:

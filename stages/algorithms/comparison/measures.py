@@ -54,6 +54,7 @@ def minibatch_departure(
     from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
 
+    rows = rows.astype(np.float64)  # as in `fit_partition`
     start, _ = kmeans_plusplus(rows, k, random_state=seed)
     batches = MiniBatchKMeans(k, init=start, n_init=1, batch_size=batch_size, random_state=seed)
     with warnings.catch_warnings():

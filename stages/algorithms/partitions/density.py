@@ -54,7 +54,7 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
 
     if len(rows) < min_samples:
         raise ValueError(f"dbscan.min_samples is {min_samples}, but there are {len(rows)} rows; lower it.")
-    units = unit_vectors(rows)
+    units = unit_vectors(rows.astype(np.float64))  # in single, eps would depend on the processor
     neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(units)
     if eps is None:
         core_distances = neighbours.kneighbors(units, min_samples)[0][:, -1].astype(np.float64)

@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size
+from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import CutScores, join_scores, score_labels
+
+MEMBERSHIP = 2.0**-16  # unit of the probabilities of a mixture
 
 
 class Partition(NamedTuple):
     """The cluster of each row, and what else the method says of it."""
 
     labels: np.ndarray  # (n,) int32, numbered by falling size; a method may leave fewer than the k clusters asked for
-    memberships: np.ndarray | None = None  # (n, k) float32, rows sum to 1; None where a row has one cluster or none
+    memberships: np.ndarray | None = (
+        None  # (n, k) float32, rows sum to 1 but for rounding; None where a row has one cluster or none
+    )
     bic: float | None = None  # of a Gaussian mixture; lower is better
     converged: bool = True
 
@@ -35,12 +40,15 @@ def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: 
 
     Notes
     -----
-    By Euclidean distance. Time O(n d k) an iteration; for a mixture with full covariances O(n d^2 k).
+    By Euclidean distance, in double precision: in single, which of two centroids is the nearer depends on the processor
+    for some rows, and so does where a random start leads. Time O(n d k) an iteration; for a mixture with full
+    covariances O(n d^2 k).
     """
     if k in (1, len(rows)):
         return Partition(np.arange(len(rows), dtype=np.int32) % k)
     from sklearn.exceptions import ConvergenceWarning
 
+    rows = rows.astype(np.float64)
     with warnings.catch_warnings():
         # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -97,13 +105,12 @@ def membership_entropy(memberships: np.ndarray) -> float:
 def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
     from sklearn.mixture import GaussianMixture
 
-    wide = rows.astype(np.float64)  # in single precision the variances of near points vanish
-    mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(wide)
-    probabilities = mixture.predict_proba(wide)
+    mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    probabilities = on_grid(mixture.predict_proba(rows), MEMBERSHIP)
     components = probabilities.argmax(axis=1)
     labels = number_by_size(components)
     # Columns follow the labels; components that no row belongs to most come last.
     column = np.full(k, k)
     column[components] = labels
     order = np.argsort(column, kind="stable")
-    return Partition(labels, probabilities[:, order].astype(np.float32), float(mixture.bic(wide)), mixture.converged_)
+    return Partition(labels, probabilities[:, order].astype(np.float32), float(mixture.bic(rows)), mixture.converged_)

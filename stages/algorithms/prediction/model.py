@@ -102,7 +102,7 @@ def join_halves(reduction: Reduction, half: Half, quantile: float) -> Trained:
     unused = np.zeros(len(novel), dtype=int)  # of training, the clusters are those of all rows
     held_out = count_rows(unused, distances, residuals, novel, len(half.centroids), edges)
     return Trained(
-        fold_model(Model(reduction, half.centroids, half.coef, half.intercept, detector, *limits)),
+        fold_model(Model(reduction, half.centroids, half.coef, half.intercept, detector, *limits), *edges),
         edges,
         Training(
             profile=held_out._replace(clusters=half.unseen_clusters),

@@ -22,13 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import cosine_distances, unit_vectors
-from stages.algorithms.principal_components import accumulate_moments, principal_axes, residual_lengths
+from stages.algorithms.centroids import cosine_distances, directions
+from stages.algorithms.grids import on_grid
+from stages.algorithms.principal_components import accumulate_moments, principal_axes, project
 
 HALF = 8192  # rows of either half at most: more would make the limits little finer
 VARIANCE, COMPONENTS = 0.5, 64  # share of the variance in the detector's components, and how many they may be
 TAIL = 5  # if fewer rows than these are expected beyond a limit, it is drawn from the shape of the tail
 CLOSE = 1e-5  # a cosine distance that single precision cannot tell from 0
+CENTROID = 2.0**-20  # unit of the entries of the groups' centroids
 THIN = 1e-2  # of the rows' distance from their mean: a residual that single precision cannot tell from 0
 
 
@@ -70,15 +72,13 @@ def fit_detector(rows: np.ndarray, seed: int) -> Detector:
     n, columns = rows.shape
     mean, components, centroids = rows.mean(axis=0), np.empty((0, columns)), np.empty((1, 0))
     if n > 1:
-        mean, variances, axes = principal_axes(accumulate_moments([rows.copy()], rows[0]))
-        explained = np.cumsum(variances)
-        if explained[-1] > 0:
-            components = axes[: min(COMPONENTS, int(np.searchsorted(explained, VARIANCE * explained[-1])) + 1)]
-            units = unit_vectors((rows - mean) @ components.T)
+        mean, _, components = principal_axes(accumulate_moments([rows.copy()], rows[0]), VARIANCE, COMPONENTS)
+        if len(components):
+            units = directions(project(rows - mean, components))
             groups = min(max(1, round(np.sqrt(n / 2))), len(np.unique(units.round(6), axis=0)))
-            centroids = KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_
-    spread = np.sqrt(np.square(rows - mean).sum(axis=1).mean())
-    return Detector(mean, components, centroids, float(max(THIN * spread, CLOSE * np.linalg.norm(mean))))
+            centroids = on_grid(KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_, CENTROID)
+    spread, length = np.sqrt(np.square(rows - mean).sum(axis=1).mean()), np.sqrt(np.square(mean).sum())
+    return Detector(mean, components, centroids, float(max(THIN * spread, CLOSE * length)))
 
 
 def measure_rows(rows: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
@@ -95,9 +95,12 @@ def measure_rows(rows: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.n
     residuals : ndarray of shape (n,), float64
         Euclidean distance from that space.
     """
-    reduced = (rows - detector.mean) @ detector.components.T
+    centred = rows - detector.mean
+    squares = np.square(centred).sum(axis=1)
+    reduced = project(centred, detector.components, squares)
     distances = cosine_distances(reduced, detector.centroids).min(axis=1)
-    return without_rounding(distances, residual_lengths(rows, detector.mean, detector.components), detector)
+    residuals = np.sqrt(np.maximum(squares - np.square(reduced).sum(axis=1), 0))
+    return without_rounding(distances, residuals, detector)
 
 
 def without_rounding(distances: np.ndarray, residuals: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:

@@ -55,8 +55,8 @@ class Clusters:
     def distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Exact distances of pairs of slots: (p,), (p,) -> (p,) float64.
 
-        ``einsum`` calls no BLAS and adds in one order, so the same two sums give the same bits
-        whatever the kernel, the threads and the company they are computed in.
+        Products are rounded before they are added, in one order and by no BLAS, so the same two sums give the
+        same bits whatever the processor, the threads and the company they are computed in.
         """
         found = np.empty(len(left))
         for start in range(0, len(left), CHUNK):
@@ -118,7 +118,7 @@ class AverageClusters(Clusters):
         return left @ self.right[columns].T  # (r, d + 1) @ (d + 1, w) -> (r, w)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        inner = np.einsum("pd,pd->p", self.vectors(left), self.vectors(right))
+        inner = _row_products(self.vectors(left), self.vectors(right))
         return 1 - inner / (self.sizes[left] * self.sizes[right])
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ class WardClusters(Clusters):
         means = self.vectors(slots) / self.sizes[slots, None]
         margin = 2 * (dimensions + 16) * 2.0**-24 * 2
         self.right[slots, :-2] = -2 * means
-        self.right[slots, -2] = np.einsum("pd,pd->p", means, means) * (1 - margin)
+        self.right[slots, -2] = _row_products(means, means) * (1 - margin)
         self.right[slots, -1] = 1
 
     def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
@@ -175,7 +175,7 @@ class WardClusters(Clusters):
         left_size, right_size = self.sizes[left], self.sizes[right]
         apart = self.vectors(left) / left_size[:, None] - self.vectors(right) / right_size[:, None]
         weights = 2 * left_size * right_size / (left_size + right_size)
-        return weights * np.einsum("pd,pd->p", apart, apart)
+        return weights * _row_products(apart, apart)
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
@@ -195,3 +195,8 @@ class WardClusters(Clusters):
     def heights(distances: np.ndarray) -> np.ndarray:
         """Heights in the tree of merges at these distances."""
         return np.sqrt(np.maximum(distances, 0))
+
+
+def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Inner product of each row with the other's: (p, d), (p, d) -> (p,). `einsum` fuses operations where it can."""
+    return (left * right).sum(axis=1)

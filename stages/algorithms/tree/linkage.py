@@ -127,7 +127,7 @@ def matrix_bytes(linkage: str, n: int) -> int:
 def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[Clusters, np.ndarray]:
     """Make the clusters that ``average`` or ``ward`` linkage starts from: single rows, equal ones together.
 
-    No BLAS takes part, so they have the same bits wherever the same NumPy runs. Memory 12 bytes per row and component,
+    No BLAS takes part, so they have the same bits wherever they are made. Memory 12 bytes per row and component,
     beside the rows.
 
     Returns
@@ -233,7 +233,7 @@ def _unit_rows(rows: np.ndarray, run: Callable = map) -> np.ndarray:
         largest[part] = np.abs(rows[part]).max(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             np.divide(rows[part], largest[part, None], out=unit[part])
-            unit[part] /= np.sqrt(np.einsum("nd,nd->n", unit[part], unit[part]))[:, None]
+            unit[part] /= np.sqrt(np.square(unit[part]).sum(axis=1))[:, None]
 
     list(run(scale, _chunks(len(rows))))
     for bad, fault in (
