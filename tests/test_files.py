@@ -142,6 +142,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else():
     np.testing.assert_array_equal(np.load(path), np.arange(3))
 
 
+def test_what_lies_where_a_file_is_written_first_is_neither_waited_for_nor_written_through():
+    Path("other").write_text("of somebody")
+    Path(".partial-a").symlink_to("other")
+    record.write_text(Path("a"), "new")
+    os.mkfifo(".partial-b")
+    record.write_text(Path("b"), "new")
+    assert [Path(name).read_text() for name in ("a", "b", "other")] == ["new", "new", "of somebody"]
+
+
 def test_outputs_appear_together_when_the_run_ends():
     Path("stale").write_text("old")
     with Run() as run:

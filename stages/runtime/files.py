@@ -147,6 +147,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError("a folder has this name")
+            temporary.unlink(missing_ok=True)  # it may be a named pipe, or a link to another file
             raw = _Output(temporary, path)
         except OSError as error:
             raise not_written(path, error) from None
