@@ -24,6 +24,20 @@ def test_a_refusal_is_one_line_and_a_traceback_only_if_asked_for():
         assert ("Traceback" in done.stderr) == (lines > 1)
 
 
+def test_a_refusal_of_very_much_keeps_its_beginning_and_its_end():
+    code = "from stages.runtime import command\ndef sample(): raise ValueError(f\"begins {'A' * 500_000} ends\")\n"
+    Path("params.yaml").write_text("{}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}command.run(sample)"],
+        env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(done.stderr) < 5000
+    assert done.stderr.startswith("sample: begins AAA")
+    assert done.stderr.endswith("AAA ends No output was replaced.\n")
+
+
 def test_warnings_are_shown_once_each_in_one_line_of_the_log():
     code = """
 import logging, warnings
