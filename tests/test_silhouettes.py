@@ -50,7 +50,7 @@ def test_silhouettes_lie_between_minus_one_and_one_and_average_to_the_score(kind
     labels = rng.permutation(np.concatenate([np.arange(k), rng.integers(k, size=n - k)]))
     found = cosine_silhouettes(rows, labels)
     assert np.abs(found).max() <= 1
-    assert found.mean() == pytest.approx(score_labels(rows, labels).silhouette[0], abs=1e-12)
+    assert found.mean() == pytest.approx(score_labels(rows, labels).silhouette[0], abs=1e-7)
     if kind == "direction":
         assert (found == 0).all()
 

@@ -3,8 +3,10 @@
 import numpy as np
 
 from stages.algorithms.centroids import BLOCK_ROWS, unit_vectors
+from stages.algorithms.grids import on_grid
 
 SMALLEST_DISTANCE = 1e-12  # a smaller one is rounding: there is none
+SILHOUETTE = 2.0**-24  # unit of a row's silhouette, which may be 0
 
 
 def cosine_silhouettes(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -38,7 +40,8 @@ def cosine_silhouettes(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sizes = np.bincount(labels[clustered], minlength=k)
     for block in blocks:
         products = sums @ unit_vectors(rows[block].astype(np.float64)).T  # (k, d) @ (d, block) -> (k, block)
-        silhouettes[block] = silhouettes_by_distances(1.0 - products / sizes[:, None], sizes, labels[block])
+        of_block = silhouettes_by_distances(1.0 - products / sizes[:, None], sizes, labels[block])
+        silhouettes[block] = on_grid(of_block, SILHOUETTE)
     return silhouettes
 
 

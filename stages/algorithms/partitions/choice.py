@@ -24,7 +24,7 @@ class Choice(NamedTuple):
     best: int  # its place among the candidates
     band: NullBand | None  # where the criterion compares with the null
     labels: np.ndarray  # (n,) int32, numbered by falling size, -1 for noise
-    memberships: np.ndarray  # (n, k) float32, rows sum to 1, or to 0 for noise
+    memberships: np.ndarray  # (n, k) float32, rows sum to 1 but for rounding, or to 0 for noise
     entropy: float  # of the memberships; 0 where a row has one cluster
     moved: int  # rows that consolidation moved
 

@@ -12,6 +12,7 @@ from stages.algorithms.centroids import number_by_size, unit_vectors
 from stages.algorithms.silhouettes import silhouettes_by_distances
 
 BLOCK_ROWS = 2048  # handled at a time: half as many as elsewhere, since a block meets the clusters of all cuts
+COINCIDING = 1e-15  # a smaller cosine distance between centroids is rounding
 
 
 class CutScores(NamedTuple):
@@ -123,7 +124,8 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters, silhouette: bool = Tr
     directions = unit_vectors(unit_sums)
     cosine_scatter = 1.0 - np.linalg.norm(unit_sums, axis=1) / sizes
     distances = cdist(centroids, centroids)
-    cosine_distances = 1.0 - directions @ directions.T
+    cosine_distances = cdist(directions, directions, "sqeuclidean") / 2  # 1 - cosine, without a product to cancel
+    cosine_distances[cosine_distances < COINCIDING] = 0.0
     present = list(range(clusters.k_max))
     cuts = [np.array(present)]
     for merged, (a, b) in enumerate(clusters.merges, start=clusters.k_max):
@@ -135,7 +137,7 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters, silhouette: bool = Tr
     return CutScores(
         k=np.array([len(c) for c in cuts]),
         davies_bouldin=_davies_bouldin(scatter, distances, cuts),
-        davies_bouldin_cosine=_davies_bouldin(cosine_scatter, cosine_distances, cuts, zero=1e-15),
+        davies_bouldin_cosine=_davies_bouldin(cosine_scatter, cosine_distances, cuts, zero=COINCIDING),
         inertia=np.array([inertia[c].sum() for c in cuts]),
         silhouette=_mean_silhouettes(rows, clusters, unit_sums, cuts) if silhouette else np.full(len(cuts), np.nan),
         sizes=[np.sort(sizes[c])[::-1] for c in cuts],

@@ -8,8 +8,9 @@ from stages.algorithms.centroids import number_by_size, unit_vectors
 from stages.algorithms.memory import free_memory
 
 SAMPLE = 256  # rows whose neighbours are counted to tell how many pairs of neighbours there are
-PAIR_BYTES = 64  # at the peak, of a pair of neighbours: 56 were measured with rows in single precision
-BLOCK_BYTES = 1_300_000_000  # of the distances of the rows that scikit-learn handles at a time, where there are many
+PAIR_BYTES = 76  # at the peak, of a pair of neighbours: 75 were measured
+# Of the distances of the rows that scikit-learn handles at a time: 19 a pair of rows, but no more than this.
+BLOCK_BYTES = 2_600_000_000
 
 
 class EpsSearch(NamedTuple):
@@ -97,4 +98,4 @@ def graph_bytes(rows: np.ndarray, eps: float) -> int:
     units = unit_vectors(rows)
     sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
     share = float((1.0 - sample @ units.T <= eps).mean())  # (sample, d) @ (d, n) -> (sample, n)
-    return int(PAIR_BYTES * share * n**2) + min(10 * n**2, BLOCK_BYTES)
+    return int(PAIR_BYTES * share * n**2) + min(19 * n**2, BLOCK_BYTES)

@@ -16,9 +16,7 @@ class Partition(NamedTuple):
     """The cluster of each row, and what else the method says of it."""
 
     labels: np.ndarray  # (n,) int32, numbered by falling size; a method may leave fewer than the k clusters asked for
-    memberships: np.ndarray | None = (
-        None  # (n, k) float32, rows sum to 1 but for rounding; None where a row has one cluster or none
-    )
+    memberships: np.ndarray | None = None  # (n, k) float32, rows sum to 1; None where a row has one cluster or none
     bic: float | None = None  # of a Gaussian mixture; lower is better
     converged: bool = True
 

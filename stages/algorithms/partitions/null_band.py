@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import score_cuts
 from stages.algorithms.partitions.estimators import fit_partition, score_partitions
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.tree.linkage import linkage_tree
 
 SMALLEST_SCORE = 1e-12  # stands for a score of 0, which has no logarithm
+GAP = 2.0**-30  # unit of gaps between logarithms, which may be 0
 ROUNDING = 1e-9  # deviations of logarithms up to this are none: shuffling one column leaves the same rows
 
 
@@ -117,8 +119,8 @@ def compare_with_null(scores: np.ndarray, references: np.ndarray) -> NullBand:
         mean=_mean_and_deviation(references)[0],
         low=np.where(seen.any(axis=0), np.where(seen, references, np.inf).min(axis=0), np.nan),
         high=np.where(seen.any(axis=0), np.where(seen, references, -np.inf).max(axis=0), np.nan),
-        gap=log_mean - logs[0],
-        error=log_deviation * np.sqrt(1.0 + 1.0 / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)),
+        gap=on_grid(log_mean - logs[0], GAP),
+        error=on_grid(log_deviation * np.sqrt(1.0 + 1.0 / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)), GAP),
         beats=dips[0] > deepest[1:].max(),
         p_value=float((deepest >= deepest[0]).mean()),
     )

@@ -6,6 +6,9 @@ import numpy as np
 
 from stages.algorithms.centroids import BLOCK_ROWS, cluster_members, cosine_distances
 from stages.algorithms.classifier import predict_probabilities
+from stages.algorithms.grids import keep_bits
+
+PROBABILITY_BITS = 24  # binary digits, so that equal rows are equally far from a border
 
 
 class Memberships(NamedTuple):
@@ -42,7 +45,7 @@ def measure_memberships(
         block = clustered[start : start + BLOCK_ROWS]
         own, at = labels[block], np.arange(len(block))
         distances = cosine_distances(rows[block], centroids)  # (block, k)
-        probabilities = predict_probabilities(distances, coef, intercept)
+        probabilities = keep_bits(predict_probabilities(distances, coef, intercept), PROBABILITY_BITS)
         found.distance[block] = distances[at, own]
         found.probability[block] = probabilities[at, own]
         probabilities[at, own] = 0.0
