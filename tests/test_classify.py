@@ -557,7 +557,9 @@ def test_a_folder_of_predictions_that_is_a_link_in_a_circle_is_named(fitted):
 
 def test_a_folder_of_a_model_that_is_not_there_is_no_matter_of_the_pipeline(fitted):
     write_batches(Path("new"), new_rows(60), [])
-    with pytest.raises(ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz and"):
+    with pytest.raises(
+        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz and"
+    ):
         run(Path("elsewhere"))
 
 
