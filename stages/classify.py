@@ -50,12 +50,14 @@ from stages.files.predictions import (
     write_predictions,
 )
 from stages.runtime import command, record
+from stages.runtime.arrays import opened
 from stages.runtime.files import hold
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
 OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/predictions")
+OWN_MODEL = Path("data/model")
 # What the pipeline reads or writes: anything else that lies there would change it, or be replaced by it.
 OF_THE_PIPELINE = [Path(f"data/{name}") for name in ("embeddings_clu", "embeddings_classf", "model", "predictions")]
 OF_THE_PIPELINE += [Path("metrics"), Path("plots"), Path("stages")]
@@ -74,7 +76,7 @@ def classify(
     novelty: NoveltyParameters,
     run: RunParameters,
     embeddings: Path = OWN_EMBEDDINGS,
-    model: Path = Path("data/model"),
+    model: Path = OWN_MODEL,
     predictions: Path = OWN_PREDICTIONS,
 ) -> None:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
@@ -82,8 +84,8 @@ def classify(
     On Dask this machine reads the batches too, once, while the workers classify: a result is used only if its worker
     read the same rows.
     """
-    own = predictions.resolve() == OWN_PREDICTIONS.resolve()
-    if own and embeddings.resolve() != OWN_EMBEDDINGS.resolve():
+    own = followed(predictions) == followed(OWN_PREDICTIONS)
+    if own and followed(embeddings) != followed(OWN_EMBEDDINGS):
         raise ValueError(
             f"--embeddings is {embeddings}, but --predictions is {predictions}, which belongs to {OWN_EMBEDDINGS}; "
             "give another folder for the predictions."
@@ -92,6 +94,8 @@ def classify(
     report = Path("metrics/classify/drift.json") if own else predictions / "drift.json"
     if not own:
         refuse_another_report(report)
+    if model != OWN_MODEL and not model.is_dir():
+        raise ValueError(f"--model {model}: no such folder; give one that holds reduction.npz and classifier.npz.")
     trained, origin = load_model(model, novelty["quantile"])
     batches = open_batches(embeddings)
     if batches[0].columns != len(trained.folded.mean):
@@ -128,9 +132,9 @@ def classify(
 
 def refuse_shared(predictions: Path, folders: list[Path]) -> None:
     """Refuse a folder of predictions that is, holds, or lies in one of these folders, links followed."""
-    chosen = predictions.resolve()
+    chosen = followed(predictions)
     for folder in folders:
-        other = folder.resolve()
+        other = followed(folder)
         if chosen == other or chosen in other.parents or other in chosen.parents:
             what = "is" if chosen == other else "holds" if chosen in other.parents else "lies in"
             raise ValueError(
@@ -138,11 +142,16 @@ def refuse_shared(predictions: Path, folders: list[Path]) -> None:
             )
 
 
+def followed(path: Path) -> Path:
+    """The path without links; one in a circle, which `Path.resolve` may refuse, is refused where it is written to."""
+    return Path(os.path.realpath(path))
+
+
 def refuse_another_report(path: Path) -> None:
     """Refuse to replace what no run of classify wrote."""
     begins = b""
     if path.is_file():
-        with path.open("rb") as file:
+        with opened(path, "classify") as file:
             begins = b"".join(file.read(1000).split())
     if os.path.lexists(path) and not begins.startswith(REPORT):
         raise ValueError(

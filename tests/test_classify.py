@@ -548,6 +548,46 @@ def test_a_folder_of_predictions_may_be_a_link(fitted, tmp_path):
     assert (tmp_path / "elsewhere" / "b0.parquet").is_file()
 
 
+def test_a_folder_of_predictions_that_is_a_link_in_a_circle_is_named(fitted):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("p").symlink_to("p")
+    with pytest.raises(OSError, match=r"^p.*: not written \(.+\); move away what is in the way, and run again\.$"):
+        run(fitted)
+
+
+def test_a_folder_of_a_model_that_is_not_there_is_no_matter_of_the_pipeline(fitted):
+    write_batches(Path("new"), new_rows(60), [])
+    with pytest.raises(
+        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz and"
+    ):
+        run(Path("elsewhere"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.parametrize(
+    ("name", "mode", "refusal"),
+    [
+        ("new", 0o400, r"^new/b0\.npy: not read \(Permission denied\); mend"),
+        ("new/b0.jsonl", 0, r"^new/b0\.jsonl: not read \(Permission denied\); mend"),
+        ("p", 0o300, r"^p: not read \(Permission denied\); mend"),
+        ("p/drift.json", 0, r"^p/drift\.json: not read \(Permission denied\); mend"),
+        ("p", 0o500, r"^p/\.partial-gone\.parquet: not written \(.+Permission denied.+\); .+ mend the permissions"),
+    ],
+)
+def test_what_the_system_forbids_is_named_with_a_remedy(fitted, name, mode, refusal):
+    write_batches(Path("new"), new_rows(60), [])
+    Path("new/b0.jsonl").write_text('{"text": "", "id": "1"}\n' * 60)
+    run(fitted)
+    Path("p/.partial-gone.parquet").touch()
+    before = Path(name).stat().st_mode
+    Path(name).chmod(mode)
+    try:
+        with pytest.raises(OSError, match=refusal):
+            run(fitted)
+    finally:
+        Path(name).chmod(before)
+
+
 def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_removed(fitted):
     write_batches(Path("new"), new_rows(60), [20])
     run(fitted)

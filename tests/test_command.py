@@ -70,6 +70,36 @@ if __name__ == "__main__":
     ]
 
 
+def refusal_of(raising: str) -> str:
+    """The last line that a stage says which does one thing."""
+    Path("sample.py").write_text(
+        "import numpy as np, os, json\nfrom pathlib import Path\nfrom stages.runtime import command\n"
+        f"from stages.runtime.arrays import read_array\ndef sample(): {raising}\n"
+        "if __name__ == '__main__': command.run(sample)"
+    )
+    Path("params.yaml").write_text("{}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    done = subprocess.run([sys.executable, "sample.py"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("raising", ["np.linalg.inv(np.zeros((2, 2)))", "json.loads('x')", "np.stack([])"])
+def test_what_a_library_says_without_a_name_comes_with_what_to_do(raising):
+    said = refusal_of(raising)
+    library = raising.split(".")[0].replace("np", "numpy")
+    assert f"Error of {library}, which nothing here was known to raise); run `STAGE_TRACEBACK=1 python -m" in said
+    assert said.endswith("and report what it shows. No output was replaced.")
+
+
+@pytest.mark.parametrize(
+    "raising",
+    ["raise ValueError('refused.')", "read_array(Path('no.npy'), 'link', 'f8', 2)", "Path('no').read_bytes()"],
+)
+def test_refusals_and_what_the_system_says_of_a_file_stand_as_they_are(raising):
+    assert "STAGE_TRACEBACK" not in refusal_of(raising)
+
+
 EDITING = """
 import logging
 from pathlib import Path

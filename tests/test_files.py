@@ -216,6 +216,26 @@ def test_an_input_that_changes_during_the_run_is_refused_by_name(change):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda: Path("data").write_text("theirs"),
+        lambda: Path("data/out").mkdir(parents=True),
+        lambda: Path("data/.partial-out").mkdir(parents=True),
+        lambda: Path("data").symlink_to("data"),
+    ],
+    ids=["a file for the folder", "a folder for the file", "a folder for the partial file", "a link in a circle"],
+)
+@pytest.mark.parametrize("holds", [False, True], ids=["writing", "holding"])
+def test_what_is_in_the_way_is_to_be_moved_away(block, holds):
+    block()
+    refusal = r"^data/out: not written \(.+\); move away what is in the way, and run again\.$"
+    with pytest.raises(OSError, match=refusal), Run():
+        if holds:
+            hold(Path("data/out"))
+        record.write_text(Path("data/out"), "new")
+
+
 HOLDING = """
 import sys, time
 from pathlib import Path

@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, files_of_at_most
 
 from stages.algorithms import memory
 from stages.algorithms.partitions import processes
@@ -75,6 +76,19 @@ def test_what_a_killed_or_frozen_worker_had_in_hand_is_done_again(monkeypatch, t
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+@pytest.mark.parametrize("limit", [1, 100_000, None], ids=["at once", "on the way", "no folder"])
+def test_arrays_that_the_temporary_folder_has_no_room_for_end_in_one_line(monkeypatch, tmp_path, limit):
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path) if limit else "/proc/none")
+    tasks = [(np.ones(200_000), number) for number in range(3)]  # joblib writes arrays above a megabyte to a file
+    with (
+        files_of_at_most(limit or 10**9),
+        pytest.raises(OSError, match=r"\[Errno \d+\].+; free space there, or set JOB"),
+    ):
+        run_each(np.add, tasks, workers=2)
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
+    assert len(run_each(np.add, tasks, workers=2)) == 3
+
+
 def test_workers_that_are_killed_again_and_again_end_in_one_line(tmp_path):
     tasks = [(i, tmp_path, "SIGKILL", 99) for i in range(8)]
     with pytest.raises(RuntimeError, match=r"killed from outside twice .*; close other programs") as refused:

@@ -140,7 +140,10 @@ def _list_folder(folder: Path) -> list[Path]:
                 f"{path}: a name of {len(path.name.encode())} bytes, expected at most {LONGEST_NAME} with .npy, so "
                 "that the predictions' name fits in 255; rename the file."
             )
-        read(path)
+        try:
+            read(path)
+        except OSError as error:  # a folder that lets its names be read, but not its files
+            raise not_read(path, error) from error
     return paths
 
 

@@ -20,11 +20,11 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages.files.batches import Batch, changed, digest_batch, is_utf8, open_batches, split_rows
+from stages.files.batches import Batch, changed, digest_batch, is_utf8, not_read, open_batches, open_input, split_rows
 from stages.files.texts import iterate_texts
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.environment import digest_code
-from stages.runtime.files import PARTIAL, adopt, partial_of, removing, replacing
+from stages.runtime.files import PARTIAL, adopt, not_written, partial_of, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ def _read_file(path: Path, file: BinaryIO) -> tuple[Stamp, dict[str, np.ndarray]
         if empty := [name for name in table.column_names if table[name].null_count]:
             raise ValueError(f"{empty[0]} is null in {table[empty[0]].null_count} rows")
         return stamp, {name: table[name].to_numpy() for name in table.column_names}
+    except MemoryError:  # Arrow's own too
+        raise
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         # Not as classify wrote it: what is wrong may be said by Parquet's own words.
         raise damaged(path, f"not predictions of this pipeline, or damaged ({shortened(error)})", "classify") from None
@@ -364,7 +366,11 @@ class _Digesting(io.RawIOBase):
 
 def refuse_unreadable_names(folder: Path) -> None:
     """Refuse a folder of predictions that holds a name which is not UTF-8: nobody could be told of it."""
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+    try:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise not_read(folder, error) from error
+    for name in names:
         if not is_utf8(name):
             raise ValueError(f"{str(folder / name)!a}: this name is not UTF-8; rename the file, or move it elsewhere.")
 
@@ -389,7 +395,10 @@ def remove_stale(folder: Path, batches: list[Batch]) -> list[Path]:
     ]
     for path in left - {partial_of(path) for path in spared}:
         if not path.is_dir():
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as error:
+                raise not_written(path, error) from error
     for path in stale:
         removing(path)
     return stale
@@ -411,7 +420,7 @@ def _digest_texts(batch: Batch) -> bytes:
     """Digest of the texts beside a batch; nothing where it has none."""
     if not batch.texts_path.exists():
         return b""
-    with batch.texts_path.open("rb") as file:
+    with open_input(batch.texts_path) as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).digest()
 
 

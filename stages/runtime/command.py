@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,24 @@ def run(stage: Callable[..., None]) -> None:
         said = " ".join(str(error).split())
         if isinstance(error, MemoryError) and ";" not in said:  # NumPy's own, or Python's, which has no words
             said = f"out of memory{f' ({said})' if said else ''}; end other programs, or give fewer rows."
+        elif library := _library_that_raised(error):
+            said = (
+                f"{said.rstrip('.')} ({type(error).__name__} of {library}, which nothing here was known to raise); run "
+                f"`STAGE_TRACEBACK=1 python -m stages.{stage.__name__}` and report what it shows."
+            )
         sys.exit(f"{stage.__name__}: {cut_middle(said, LINE_LENGTH)} {outputs.account()}")
+
+
+def _library_that_raised(error: Exception) -> str | None:
+    """The library whose words an error has, so that nothing in them says what to do.
+
+    None where the error is a refusal of the stages, or the system's, which has the name of a file. An error that joblib
+    passes on was raised in another process, and is taken for a refusal.
+    """
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    package = innermost.f_globals.get("__name__", "").partition(".")[0]
+    named = package in ("stages", "__main__", "joblib", "concurrent") or getattr(error, "filename", None)
+    return None if named else package
 
 
 def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
@@ -81,8 +99,8 @@ def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
     if changed := [name for name in used if used[name] != now[name]]:
         name = changed[0]
         raise ValueError(
-            f"{PARAMETERS}: {name} is {shown(now[name])}, but was {shown(used[name])} when the run began and was used "
-            "so; run again."
+            f"{PARAMETERS}: {name} is {shown(now[name])}, but was {shown(used[name])} when the run began, which used "
+            "that; run again."
         )
 
 

@@ -8,16 +8,21 @@
 Outside of a run a file that is written takes its place as soon as it is complete, and nothing is remembered.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
+
+# Why a file cannot be written: something else lies in its place or in that of its folder; a network drive has no locks.
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}
 
 State = tuple | None  # what tells whether a file or folder has changed; None where there is none
 
@@ -48,7 +53,8 @@ class Run:
                 self._finish()
         finally:
             for complete in filter(None, self.pending.values()):
-                complete.unlink(missing_ok=True)
+                with suppress(OSError):  # what is left is written over by the next run
+                    complete.unlink(missing_ok=True)
             for lock in self.locks:
                 lock.release()
 
@@ -96,7 +102,7 @@ def check_unchanged(states: dict[Path, State]) -> None:
     for path, state in states.items():
         if state_of(path) != state:
             raise ValueError(
-                f"{path}: changed during the run, whose results may be of two states of it; run again when whatever "
+                f"{path}: changed during the run, so that results may mix two states of it; run again when whatever "
                 "writes it is done."
             )
 
@@ -146,7 +152,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
-                raise IsADirectoryError("a folder has this name")
+                raise IsADirectoryError(errno.EISDIR, "a folder has this name")
             temporary.unlink(missing_ok=True)  # it may be a named pipe, or a link to another file
             raw = _Output(temporary, path)
         except OSError as error:
@@ -159,7 +165,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         adopt(path)
     finally:
         if not complete or _run is None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # or that a folder has its name would hide why nothing was written
+                temporary.unlink(missing_ok=True)
 
 
 def partial_of(path: Path) -> Path:
@@ -213,4 +220,11 @@ def _move(complete: Path | None, target: Path) -> None:
 
 def not_written(path: Path, error: Exception) -> OSError:
     """What to raise where a file cannot be written."""
-    return OSError(f"{path}: not written ({error}); free space or mend the permissions, and run again.")
+    reason = getattr(error, "errno", None)
+    if reason in IN_THE_WAY:
+        remedy = "move away what is in the way"
+    elif reason in NO_LOCKS:
+        remedy = "work on a file system that has locks"
+    else:
+        remedy = "free space or mend the permissions"
+    return OSError(f"{path}: not written ({error}); {remedy}, and run again.")

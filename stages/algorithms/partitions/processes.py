@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import cache
+from pickle import PicklingError
 from typing import Any, NamedTuple, TypeVar
 
 import psutil
@@ -68,6 +69,8 @@ def run_each(
     ------
     RuntimeError
         If workers are killed twice without a result in between.
+    OSError
+        If the memory-mapped copies cannot be written.
     """
     from joblib import effective_n_jobs
 
@@ -111,6 +114,14 @@ def _run_group(function: Callable[..., Result], tasks: list[tuple], workers: int
                 ) from None
             broken_at = len(results)
             log.warning("a worker process was killed from outside; what it had in hand is done again")
+        except PicklingError as error:  # what joblib makes of a full disk, whose own error it keeps as a text
+            reason = str(error.__cause__).strip(' "\n').splitlines()[-1]
+            if "[Errno" not in reason:
+                raise
+            raise OSError(
+                f"arrays for worker processes cannot be written to the temporary folder ({reason}); free space there, "
+                "or set JOBLIB_TEMP_FOLDER to a folder that has some, and run again."
+            ) from error
     return results
 
 
@@ -155,7 +166,7 @@ def _watch_workers() -> None:
             seconds = {child: seconds.get(child, 0) + 1 for child in psutil.Process().children() if _is_stopped(child)}
             for child in [child for child, stopped in seconds.items() if stopped >= PATIENCE]:
                 log.warning("a worker process has been stopped for %d seconds: it is killed", PATIENCE)
-                with suppress(psutil.NoSuchProcess):
+                with suppress(psutil.Error):
                     child.kill()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -165,7 +176,7 @@ def _is_stopped(child: psutil.Process) -> bool:
     """Whether a child is stopped, and one of those that joblib starts."""
     try:
         return child.status() == psutil.STATUS_STOPPED and "loky" in " ".join(child.cmdline())
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it is gone, or another user's
         return False
 
 
