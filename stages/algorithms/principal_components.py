@@ -95,7 +95,7 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     """
     n = moments.count
     if n < 2:
-        raise ValueError(f"{n} row, expected at least 2: there is no variance to explain.")
+        raise ValueError(f"{n} row, expected at least 2: there is no variance to explain; embed more texts.")
     mean, spectrum, axes = principal_axes(moments)
     if spectrum[0] == 0:
         raise ValueError(f"all {n} rows are equal: there is no variance to explain; embed different texts.")
