@@ -33,6 +33,11 @@ def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: 
     options : dict
         Handed to the estimator by these names.
 
+    Raises
+    ------
+    ValueError
+        If a mixture finds a cluster whose covariance cannot be estimated.
+
     Notes
     -----
     By Euclidean distance. Time O(n d k) an iteration; for a mixture with full covariances O(n d^2 k).
@@ -98,7 +103,15 @@ def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -
     from sklearn.mixture import GaussianMixture
 
     wide = rows.astype(np.float64)  # in single precision the variances of near points vanish
-    mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(wide)
+    try:
+        mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(wide)
+    except ValueError as error:
+        if "covariance" not in str(error):
+            raise
+        raise ValueError(
+            f"gaussian_mixture.covariance_type is {options['covariance_type']}, which cannot be estimated for {k} "
+            "clusters of these rows: some have too few that differ; set diag or spherical, or lower k_max."
+        ) from error
     probabilities = mixture.predict_proba(wide)
     components = probabilities.argmax(axis=1)
     labels = number_by_size(components)
