@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from functools import reduce as fold
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Interval
@@ -70,7 +70,8 @@ def reduce(
     parts = split_rows(batches, PART_ROWS)
     moments, digests = sum_moments(parts, run)
     # The axes are found in a task too: it runs on one thread, and on several the last digits would depend on how many.
-    ((reduction, spectrum),) = map_tasks(fit_reduction, [(moments, variance_threshold, standardize)], run)
+    task = (embeddings, moments, variance_threshold, standardize)
+    ((reduction, spectrum),) = map_tasks(_find_components, [task], run)
     d = len(reduction.components)
     explained = explained_shares(spectrum, reduction)
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
@@ -124,6 +125,13 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> tuple[Moments, list[byte
     if overflows(moments):
         raise too_large(part, largest_row(part))
     return moments, digests
+
+
+def _find_components(embeddings: Path, *arguments: Any) -> tuple[Reduction, np.ndarray]:
+    try:
+        return fit_reduction(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{embeddings}: {error}") from error
 
 
 def _reduce_part(part: list[Batch], reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:

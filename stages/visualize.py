@@ -67,7 +67,7 @@ def visualize(
     predicted = read_predictions(predictions, new, k)
     new_batches = open_batches(new)
     refuse_unequal(clustered, sum(batch.rows for batch in open_batches(clustered)), "rows", reduced, n, "reduce")
-    refuse_unequal(new, new_batches[0].columns, "columns", model, len(reduction.mean), "reduce")
+    refuse_unequal(new, new_batches[0].columns, "columns", model, len(reduction.mean), "classify")
 
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.

@@ -241,6 +241,7 @@ DAMAGES = {
         Damage("as large as the number of rows", at(7, 300), "row 7 has cluster 300"),
         Damage("all noise", at(slice(None), -1), "it has 0 clusters"),
         Damage("one cluster", at(slice(None), 0), "it has 1 clusters"),
+        Damage("a cluster a row", array(lambda labels: np.arange(300, dtype="i4")), "clusters has one row"),
         Damage("a gap", array(lambda labels: np.where(labels > 2, labels + 1, labels)), "no row has cluster 3"),
         Damage("by rising size", array(lambda labels: labels.max() - labels), "expected numbers by falling size"),
     ],

@@ -141,11 +141,11 @@ FAULTS = [
         "b.npy: row 7 holds a value of magnitude 1e+200",
     ),
     Fault("row of zeros", "reduce", saves(changed(7, 0)), "b.npy: row 7 is all zeros"),
-    Fault("all rows equal", "reduce", only(np.ones((9, 4))), "all 9 rows are equal"),
+    Fault("all rows equal", "reduce", only(np.ones((9, 4))), "data/embeddings_clu: all 9 rows are equal"),
     Fault(
         "row that reduction leaves without a direction", "reduce", only(CENTRED), "a.npy: row 200 is the mean of all"
     ),
-    Fault("one row", "reduce", only(ROWS[:1]), "1 row, expected at least 2"),
+    Fault("one row", "reduce", only(ROWS[:1]), "data/embeddings_clu: 1 row, expected at least 2"),
     Fault("link to nothing", "reduce", links(f"{CLUSTERED}/c.npy"), "c.npy: not a batch"),
     Fault("another file in the folder", "reduce", writes(f"{CLUSTERED}/b.csv", b"1"), "b.csv: not a batch"),
     Fault("texts without a batch", "reduce", writes(f"{CLUSTERED}/c.jsonl", b"{}"), "c.jsonl: texts without a batch"),

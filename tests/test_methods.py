@@ -101,7 +101,7 @@ def test_every_method_finds_eight_blobs_by_every_criterion_it_can_have(method, c
         ({"method": "kmeans", "consolidate": True}, "consolidate is true, .* but method is kmeans"),
         ({"method": "gaussian_mixture", "gaussian_mixture": {"covariance_type": "full"}}, "possible: tied, diag"),
         ({"method": "dbscan", "dbscan": {"eps": 1.9}}, "dbscan: 1 to 1 clusters at the 1 eps tried, expected one with"),
-        ({"k_max": 320}, "expected k_min <= k_max < 320"),
+        ({"k_max": 320}, "expected k_min <= k_max < 320, the number of rows; lower k_max"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, message):
@@ -111,12 +111,33 @@ def test_what_does_not_go_together_is_refused(changes, message):
     assert not Path("data/labels.npy").exists()
 
 
+def test_two_rows_leave_nothing_to_choose():
+    put(make_blobs(2, 5, 2)[0])
+    with pytest.raises(ValueError, match="2 rows, expected at least 3 to choose clusters among; embed more texts"):
+        cluster(**parameters())
+
+
+@pytest.mark.parametrize(("covariance_type", "refused"), [("full", True), ("diag", False), ("spherical", False)])
+def test_a_covariance_that_cannot_be_estimated_is_refused_with_those_that_can(covariance_type, refused):
+    # Two rows far from the others are a cluster of their own; in this unit no ridge makes up for their few dimensions.
+    rows = 1e8 * np.concatenate([make_blobs(118, 8, 1)[0], 50 + make_blobs(2, 8, 1)[0]])
+    put(rows.astype(np.float32))
+    changes = {"method": "gaussian_mixture", "gaussian_mixture": {"covariance_type": covariance_type}, "k_max": 3}
+    if refused:
+        with pytest.raises(
+            ValueError, match=r"covariance_type is full, which .+; set diag or spherical, or lower k_max"
+        ):
+            cluster(**parameters(**changes))
+    else:
+        cluster(**parameters(**changes))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
             {"k_min": 9, "k_max": 5},
-            "params.yaml: k_min 9 and k_max 5: expected k_min <= k_max < 40, the number of rows",
+            "params.yaml: k_min 9 and k_max 5: expected k_min <= k_max < 40, the number of rows; lower k_min, or",
         ),
         ({"k_max": 40}, "k_min 2 and k_max 40: expected"),
         ({"method": "kmeans", "consolidate": True}, "consolidate is true, .* but method is kmeans"),

@@ -145,12 +145,12 @@ def test_a_plot_without_a_title_is_refused():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "holds NoneType"),
+        (b"", "holds nothing"),
         (b"artifacts: {}\n", "has no stages"),
         (b"stages:\n", "has no stages"),
         (b"stages: {one: [2]}\n", "has no stages"),
-        (b"stages: {one: {plots: 3}}\n", "are no list"),
-        (b"- 1\n", "holds list"),
+        (b"stages: {one: {plots: 3}}\n", "are not a list"),
+        (b"- 1\n", "holds a list"),
         (b"stages: [\n", "not valid YAML"),
         (b"stages: \xff\n", "not valid YAML"),
         (None, "no such file"),

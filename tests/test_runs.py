@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import Project
 from filelock import FileLock
@@ -59,6 +60,17 @@ def test_a_stage_that_cannot_write_its_last_output_replaces_none(shared, stage):
         path.rmdir()
         path.write_bytes(content)
     assert not [left for left in shared.folder.rglob(f"{PARTIAL}*") if not left.name.endswith("lock")]
+
+
+def test_new_embeddings_of_other_columns_are_sent_to_the_stage_that_says_what_to_do(shared):
+    path = shared.folder / "data/embeddings_classf/new.npy"
+    content = path.read_bytes()
+    np.save(path, np.load(path)[:, :15])
+    try:
+        assert "data/model has 100; expected as many, run `dvc repro classify`" in refusal_of(shared, "visualize")
+        assert "new.npy: 15 columns" in refusal_of(shared, "classify")
+    finally:
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("stage", ["describe", "compare"])

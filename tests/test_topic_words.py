@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from stages.algorithms.presentation import topic_words as module
 from stages.algorithms.presentation.topic_words import split_words, topic_words
 
 
@@ -73,3 +74,14 @@ def test_clusters_without_words_have_no_name():
     assert topic_words(["", "🚀"], np.array([0, 1]), 5, "english") == [[], []]
     assert topic_words(["", "dog"], np.array([0, 1]), 5, "english") == [[], ["dog"]]
     assert topic_words(["dog", "cat"], np.array([-1, -1]), 5, "english") == []
+
+
+def test_texts_without_a_word_leave_clusters_without_words_and_any_other_error_is_one(monkeypatch):
+    assert topic_words(["", "7"], np.array([0, 1]), 3, "none") == [[], []]
+
+    def broken(text: str) -> list[str]:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(module, "split_words", broken)
+    with pytest.raises(ValueError, match="a mistake"):
+        topic_words(["one", "two"], np.array([0, 1]), 3, "none")

@@ -558,6 +558,15 @@ def test_a_worker_with_other_code_packages_or_kernels_is_refused_also_when_it_jo
     assert outcome(run) == RIGHT
 
 
+def test_dask_that_cannot_be_imported_is_named_with_the_cause(monkeypatch):
+    monkeypatch.setitem(sys.modules, "stages.runtime.dask_cluster", None)
+    run = {"backend": "dask", "workers": 0, "scheduler": "tcp://127.0.0.1:8786"}
+    with pytest.raises(
+        ValueError, match=r"^params.yaml: run.backend is dask, but .+ \(.+dask_cluster.+\); `pip install"
+    ):
+        list(map_tasks(abs, [(1,)], run))
+
+
 def test_line_ends_of_a_checkout_are_not_other_code(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     expected = environment()["stages/"]

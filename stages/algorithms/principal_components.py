@@ -105,7 +105,7 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
     """
     n = moments.count
     if n < 2:
-        raise ValueError(f"{n} row, expected at least 2: there is no variance to explain.")
+        raise ValueError(f"{n} row, expected at least 2: there is no variance to explain; embed more texts.")
     mean, spectrum, components = principal_axes(moments, variance_threshold)
     d = len(components)
     if d == 0:

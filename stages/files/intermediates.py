@@ -75,6 +75,8 @@ def read_labels(path: Path, n: int, reduced: Path) -> np.ndarray:
     sizes = np.bincount(labels + 1, minlength=1)[1:]
     if len(sizes) < 2:
         raise damaged(path, f"it has {len(sizes)} clusters, expected at least 2", "cluster")
+    if sizes.max() == 1:
+        raise damaged(path, f"each of its {len(sizes)} clusters has one row, expected a larger one", "cluster")
     if not sizes.all():
         empty = int(sizes.argmin())
         raise damaged(path, f"no row has cluster {empty}, expected each of 0 to {len(sizes) - 1}", "cluster")

@@ -117,7 +117,7 @@ def _entries() -> dict[str, dict[str, Any]]:
         return {path: entry or {} for plot in plots if isinstance(plot, dict) for path, entry in plot.items()}
     except (TypeError, AttributeError):
         raise ValueError(
-            f"{PIPELINE}: the plots of a stage are no list of names and settings; `git restore dvc.yaml`."
+            f"{PIPELINE}: the plots of a stage are not a list of names and settings; `git restore dvc.yaml`."
         ) from None
 
 

@@ -176,7 +176,9 @@ def _check_members(members: list[zipfile.ZipInfo], fields: Mapping[str, Field], 
         raise ValueError(f"it holds {len(found)} arrays, expected each of the {len(expected)} once")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size > size:
-            raise ValueError(f"{member.filename} is compressed, encrypted or larger than the file, expected as it is")
+            raise ValueError(
+                f"{member.filename} is compressed, encrypted or larger than the file, expected stored as it is"
+            )
 
 
 def _read_member(container: zipfile.ZipFile, name: str, field: Field) -> np.ndarray:

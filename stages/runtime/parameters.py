@@ -78,7 +78,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         # thousand lists in each other.
         raise ValueError(f"{path}: not valid YAML ({shown(error)}); mend it, or `git restore {path}`.") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}, expected keys and values; `git restore {path}`.")
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"{path}: holds {found}, expected keys and values; `git restore {path}`.")
     return values
 
 

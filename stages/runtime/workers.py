@@ -38,7 +38,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     Raises
     ------
     ValueError
-        If Dask is asked for without the address of a scheduler, is not installed, its scheduler or a worker cannot
+        If Dask is asked for without the address of a scheduler, cannot be imported, its scheduler or a worker cannot
         import the stages, or a worker has other code, packages or kernels than this process.
     OSError
         If no scheduler answers there, it stops answering, or it has no worker, all within a minute.
@@ -88,10 +88,11 @@ def _map_there(function: Callable[..., Any], tasks: Iterable[tuple], scheduler: 
         )
     try:
         from stages.runtime.dask_cluster import Cluster
-    except ImportError:
+    except ImportError as error:
         raise ValueError(
-            "run.backend is dask, but Dask is not installed; `pip install -r requirements-distributed.txt`."
-        ) from None
+            f"params.yaml: run.backend is dask, but Dask cannot be imported ({error}); "
+            "`pip install -r requirements-distributed.txt`, or set run.backend: local."
+        ) from error
     cluster, waiting = Cluster(scheduler), deque()
     try:
         for task in tasks:

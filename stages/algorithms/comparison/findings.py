@@ -204,7 +204,7 @@ def _eps_row(case: _Case, search: EpsSearch, i: int) -> TableRow:
 def _eps_in_use(search: EpsSearch, in_use: np.ndarray) -> int:
     same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, in_use)]
     if not same:
-        raise ValueError("the labels in use are not what dbscan finds with these parameters; rerun cluster.")
+        raise ValueError("the labels in use are not what dbscan finds with these parameters; run `dvc repro cluster`.")
     return same[0]
 
 

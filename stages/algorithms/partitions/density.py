@@ -65,7 +65,7 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
         if not eps:
             raise ValueError(
                 f"nearly all rows have {min_samples} equal ones, or ones of their direction, so no eps of DBSCAN "
-                "separates them; raise dbscan.min_samples."
+                "separates them; raise dbscan.min_samples, or set another method."
             )
     needed = graph_bytes(rows, max(eps))
     if needed > free_memory():

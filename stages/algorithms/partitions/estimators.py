@@ -36,6 +36,11 @@ def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: 
     options : dict
         Handed to the estimator by these names.
 
+    Raises
+    ------
+    ValueError
+        If a mixture finds a cluster whose covariance cannot be estimated.
+
     Notes
     -----
     By Euclidean distance, in double precision: in single, which of two centroids is the nearer depends on the processor
@@ -103,7 +108,15 @@ def membership_entropy(memberships: np.ndarray) -> float:
 def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
     from sklearn.mixture import GaussianMixture
 
-    mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    try:
+        mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    except ValueError as error:
+        if "covariance" not in str(error):
+            raise
+        raise ValueError(
+            f"gaussian_mixture.covariance_type is {options['covariance_type']}, which cannot be estimated for {k} "
+            "clusters of these rows: some have too few that differ; set diag or spherical, or lower k_max."
+        ) from error
     probabilities = on_grid(mixture.predict_proba(rows), MEMBERSHIP)
     components = probabilities.argmax(axis=1)
     labels = number_by_size(components)

@@ -114,7 +114,10 @@ def refuse(parameters: ClusteringParameters) -> None:
 def refuse_range(parameters: ClusteringParameters, n: int) -> None:
     """Raise ValueError where n rows do not allow the numbers of clusters."""
     k_min, k_max = parameters["k_min"], parameters["k_max"]
+    if n < 3:
+        raise ValueError(f"{n} rows, expected at least 3 to choose clusters among; embed more texts.")
     if not k_min <= k_max < n:
         raise ValueError(
-            f"params.yaml: k_min {k_min} and k_max {k_max}: expected k_min <= k_max < {n}, the number of rows."
+            f"params.yaml: k_min {k_min} and k_max {k_max}: expected k_min <= k_max < {n}, the number of rows; lower "
+            + ("k_max." if k_min <= k_max else "k_min, or raise k_max.")
         )

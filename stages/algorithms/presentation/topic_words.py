@@ -66,7 +66,9 @@ def topic_words(
     vectorizer = CountVectorizer(analyzer=_analyzer(stop_words), binary=True, dtype=np.int64)
     try:
         counts = vectorizer.fit_transform(texts[row] for row in clustered.tolist())  # (n, words)
-    except ValueError:  # scikit-learn's way to say that no text holds a word
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):  # scikit-learn's way to say that no text holds a word
+            raise
         return [[] for _ in range(k)]
     vocabulary = vectorizer.get_feature_names_out()  # in alphabetical order
     members = csr_matrix(
