@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from stages.train import train
 
 pytestmark = pytest.mark.xdist_group("workers")  # they share a cluster
 
+KERNELS = ("Sandybridge", "Nehalem")  # of OpenBLAS, that any processor has by now; this process takes its own
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
 NOVELTY = {"quantile": 0.99}
 
@@ -52,8 +54,8 @@ class Cluster:
         self._file = folder / "scheduler.json"
         self.workers = []
         self.start_scheduler(port=0)
-        for _ in range(workers):
-            self.hire()
+        for kernel in list(islice(cycle(KERNELS), workers)):  # results do not depend on the processor
+            self.hire(OPENBLAS_CORETYPE=kernel)
 
     def start_scheduler(self, port: int) -> None:
         self._file.unlink(missing_ok=True)
@@ -526,13 +528,8 @@ command.run(stage)
         cluster.stop()
 
 
-def other_kernel() -> str:
-    """A kernel of OpenBLAS that is not the one in use, and that every processor of this kind has."""
-    return next(each for each in ("Nehalem", "Sandybridge") if each not in environment()["BLAS kernel"])
-
-
-@pytest.mark.parametrize("differs", ["code", "version", "kernel"])
-def test_a_worker_with_other_code_packages_or_kernels_is_refused_also_when_it_joins_late(differs, cluster, tmp_path):
+@pytest.mark.parametrize("differs", ["code", "version"])
+def test_a_worker_with_other_code_or_packages_is_refused_also_when_it_joins_late(differs, cluster, tmp_path):
     there = tmp_path / "there"
     if differs == "code":
         shutil.copytree(ROOT / "stages", there / "stages")
@@ -540,14 +537,11 @@ def test_a_worker_with_other_code_packages_or_kernels_is_refused_also_when_it_jo
             file.write("# another line\n")
         changes = {"PYTHONPATH": str(there)}
         expected = r"it runs other code of stages/ \(digest \w{8}, here \w{8}\); let it see this checkout, and start it"
-    elif differs == "version":
+    else:
         (there / "numpy-1.0.dist-info").mkdir(parents=True)
         (there / "numpy-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
         changes = {"PYTHONPATH": f"{there}{os.pathsep}{ROOT}"}
         expected = rf"its numpy is 1\.0, here {np.__version__}; install requirements-distributed\.txt"
-    else:
-        changes = {"OPENBLAS_CORETYPE": other_kernel()}
-        expected = rf"its BLAS kernel is {other_kernel()}, here \w+, .* set OPENBLAS_CORETYPE"
     run, joined = cluster.run, []
     try:
         said = outcome(run, lambda: joined.append(cluster.hire(**changes)), tasks=400)

@@ -1,4 +1,4 @@
-"""What results depend on beside parameters and data: the code, its packages, and the kernels of the processor."""
+"""What results depend on beside parameters and data: the code and its packages."""
 
 import platform
 from collections.abc import Iterable
@@ -6,13 +6,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import xxhash
-from threadpoolctl import threadpool_info
 
 STAGES = Path(__file__).parents[1]
 PACKAGES = ("numpy", "scipy", "scikit-learn", "threadpoolctl", "xxhash", "dask", "distributed")
-SOURCES, KERNELS = "stages/", ("BLAS kernel", "NumPy kernels")
+SOURCES = "stages/"
 
 
 def digest_code(names: Iterable[str]) -> str:
@@ -30,16 +28,10 @@ OWN_CODE = digest_code(["."])
 @cache
 def environment() -> dict[str, str]:
     """All of it by name, for this process; equal where the same rows give the same bytes."""
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    # NumPy mostly brings its own. SciPy's, which some processes load and others do not, no task calls.
-    of_numpy = [library for library in libraries if "numpy" in library["filepath"]] or libraries
-    kernels = {library.get("architecture", library["internal_api"]) for library in of_numpy}
-    loops = {loop["current"] for loops in np.lib.introspect.opt_func_info().values() for loop in loops.values()}
     return {
         SOURCES: OWN_CODE,
         "Python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
-        **dict(zip(KERNELS, (" ".join(sorted(kernels)), " ".join(sorted(loops))), strict=True)),
     }
 
 
@@ -60,11 +52,6 @@ def why_not_alike(here: dict[str, str], there: dict[str, str]) -> str | None:
             return (
                 f"it runs other code of {SOURCES} (digest {other[:8]}, here {own[:8]}); let it see this checkout, and "
                 "start it again"
-            )
-        if name in KERNELS:
-            return (
-                f"its {name} is {other}, here {own}, and the last digits would differ; take machines with like "
-                "processors, or set OPENBLAS_CORETYPE and NPY_DISABLE_CPU_FEATURES alike for all of them"
             )
         return (
             f"its {name} is {other}, here {own}; install requirements-distributed.txt with the same Python there, and "

@@ -39,7 +39,7 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     ------
     ValueError
         If Dask is asked for without the address of a scheduler, cannot be imported, its scheduler or a worker cannot
-        import the stages, or a worker has other code, packages or kernels than this process.
+        import the stages, or a worker has other code or packages than this process.
     OSError
         If no scheduler answers there, it stops answering, or it has no worker, all within a minute.
 
