@@ -45,6 +45,13 @@ ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
 NOVELTY = {"quantile": 0.99}
 
 
+def wait_for_workers(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=60)
+
+
 class Cluster:
     """A Dask scheduler and worker processes that nothing restarts."""
 
@@ -83,11 +90,8 @@ class Cluster:
     @property
     def run(self) -> dict:
         """As in params.yaml, once all workers that live are there."""
-        from distributed import Client
-
         if living := sum(worker.poll() is None for worker in self.workers):
-            with Client(self.address, set_as_default=False) as client:
-                client.wait_for_workers(living, timeout=60)
+            wait_for_workers(self.address, living)
         return {"backend": "dask", "workers": 0, "scheduler": self.address}
 
     def stop(self) -> None:
@@ -435,9 +439,10 @@ def test_workers_that_come_are_used_and_none_or_only_dying_ones_are_refused(pati
         victim = cluster.hire()
 
         def replace() -> None:
+            cluster.hire()
+            cluster.hire()
+            assert cluster.run  # which waits until they are there
             victim.kill()
-            cluster.hire()
-            cluster.hire()
 
         assert outcome(cluster.run, replace) == RIGHT
         assert victim.wait(10) == -signal.SIGKILL
@@ -598,6 +603,7 @@ def test_the_commands_of_the_readme_listen_on_this_machine_only():
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             started.append(psutil.Popen(command.split(), env=environment, cwd=ROOT, **quiet))
         run = {"backend": "dask", "workers": 0, "scheduler": f"tcp://127.0.0.1:{port}"}
+        wait_for_workers(run["scheduler"], 2)
         own = listening(psutil.Process())[psutil.Process()]
         seen = []
         assert outcome(run, lambda: seen.append([listening(each) for each in (*started, psutil.Process())])) == RIGHT
