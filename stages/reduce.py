@@ -23,6 +23,7 @@ from stages.algorithms.principal_components import (
     fit_reduction,
     overflows,
     reduce_blocks,
+    typical_length,
 )
 from stages.files.batches import (
     Batch,
@@ -44,6 +45,9 @@ from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
+# Typical length of a reduced row: Davies-Bouldin scores take distances below 1e-8 for none, and reduced rows are single
+# precision, which ends at 1e-38.
+CLOSEST = 1e-6
 PART_ROWS = 4096  # of a task: 25 MB at 768 columns of double precision
 
 
@@ -129,9 +133,15 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> tuple[Moments, list[byte
 
 def _find_components(embeddings: Path, *arguments: Any) -> tuple[Reduction, np.ndarray]:
     try:
-        return fit_reduction(*arguments)
+        reduction, spectrum = fit_reduction(*arguments)
     except ValueError as error:
         raise ValueError(f"{embeddings}: {error}") from error
+    if (length := typical_length(reduction)) < CLOSEST:
+        raise ValueError(
+            f"{embeddings}: reduced rows lie {length:.3g} from their mean, expected at least {CLOSEST:g}: nearer ones "
+            "are taken for equal; set standardize: true, or multiply all embeddings, new ones too, by one number."
+        )
+    return reduction, spectrum
 
 
 def _reduce_part(part: list[Batch], reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:

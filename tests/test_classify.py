@@ -340,6 +340,17 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     assert {name: content for name, content in read_all(Path("p")).items() if PARTIAL not in name} == expected
 
 
+@pytest.mark.parametrize("left", [0, 100, -1], ids=["empty", "cut short", "but for a byte"])
+def test_what_a_killed_run_has_half_written_is_written_over(fitted, left):
+    write_batches(Path("new"), new_rows(60), [])
+    run(fitted, predictions="expected")
+    Path("p").mkdir()
+    Path(f"p/{PARTIAL}b0.parquet").write_bytes(Path("expected/b0.parquet").read_bytes()[:left])
+    with Run():
+        run(fitted)
+    assert Path("p/b0.parquet").read_bytes() == Path("expected/b0.parquet").read_bytes()
+
+
 def test_the_pipelines_own_predictions_and_metrics_are_not_touched(fitted):
     write_batches(Path("new"), new_rows(), [])
     run(fitted)

@@ -1,6 +1,9 @@
 """params.yaml is checked by the signatures of the stages, in the words of its schema."""
 
 import json
+import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
@@ -182,3 +185,12 @@ def test_every_number_has_a_least_and_a_most():
     for name, schema in found:
         assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
         assert {"maximum", "exclusiveMaximum"} & schema.keys(), name
+
+
+def test_the_command_that_writes_the_schema_is_refused_in_one_line():
+    Path("dvc.yaml").write_text("stages: [")
+    command = [sys.executable, "-m", "stages.runtime.parameters"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"dvc\.yaml: not valid YAML .+ `git restore dvc\.yaml`\.\n", done.stderr)
+    assert not Path("params.schema.json").exists()

@@ -18,12 +18,12 @@ def make_rows(n: int, columns: int = 20) -> np.ndarray:
     return rng.normal(size=(n, columns)) * 0.8 ** np.arange(columns) + 3
 
 
-def run(rows: np.ndarray, cuts: list[int], folder: str) -> dict[str, bytes]:
+def run(rows: np.ndarray, cuts: list[int], folder: str, standardize: bool = True) -> dict[str, bytes]:
     Path(folder, "e").mkdir(parents=True)
     for i, part in enumerate(np.split(rows, cuts)):
         np.save(Path(folder, "e", f"b{i}.npy"), part)
     reduce(
-        variance_threshold=0.9, standardize=True, run=ONE_WORKER, embeddings=Path(folder, "e"),
+        variance_threshold=0.9, standardize=standardize, run=ONE_WORKER, embeddings=Path(folder, "e"),
         reduced=Path(folder, "r.npy"), model=Path(folder, "m.npz"),
     )  # fmt: skip
     return {name: Path(folder, name).read_bytes() for name in ("r.npy", "m.npz")}
@@ -44,6 +44,18 @@ def test_rows_too_large_to_square_are_refused_in_every_place(magnitude):
         run(rows, [50], "later")
     with pytest.raises(ValueError, match=r"b\d.npy: row \d+ holds a value of magnitude .*e\+\d+, too large"):
         run(rows[100:], [50], "all")
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-45, 1e-100])
+def test_rows_too_near_each_other_for_single_precision_are_refused_unless_standardized_or_multiplied(unit):
+    rows = make_rows(50) * unit
+    with pytest.raises(
+        ValueError, match=r"^near/e: reduced rows lie .+ from their mean, .+; set standardize: true, or"
+    ):
+        run(rows, [], "near", standardize=False)
+    assert not Path("near/r.npy").exists()
+    run(rows / unit, [], "multiplied", standardize=False)
+    run(rows, [], "standardized")
 
 
 def test_reduced_rows_are_a_plain_array_of_single_precision():

@@ -147,6 +147,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         library, and closing the file there, does not.
     """
     temporary = partial_of(path)
+    if _run is not None:
+        _run.read.pop(temporary, None)  # what a killed run has left, which was looked at and is written over now
     complete = False
     try:
         try:

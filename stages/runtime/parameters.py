@@ -227,4 +227,7 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(json.dumps(schema_of_all(), indent=2) + "\n", encoding="utf-8")
+    try:
+        SCHEMA.write_text(json.dumps(schema_of_all(), indent=2) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

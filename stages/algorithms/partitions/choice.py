@@ -146,7 +146,10 @@ def _warn(k: int, sizes: np.ndarray, n: int, figures: dict[str, Any], parameters
     log.info("sizes %d to %d rows, the largest cluster holds %.1f %%", sizes[-1], sizes[0], 100 * sizes[0] / n)
     if len(sizes) < k:
         empty = k - len(sizes)
-        log.warning("%d clusters were asked for, but %s leaves %d without rows", k, parameters["method"], empty)
+        log.warning(
+            "%d clusters were asked for, but %s leaves %d without rows; lower k_max, or set another method",
+            k, parameters["method"], empty,
+        )  # fmt: skip
     if figures["small_clusters"]:
         log.warning(
             "%d of the %d clusters have fewer than min_cluster_size = %d rows, the smallest %d: too few to tell a "
