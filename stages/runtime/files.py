@@ -8,6 +8,7 @@
 Outside of a run a file that is written takes its place as soon as it is complete, and nothing is remembered.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+# What no stage can make again. A file of these, or in these, is no output.
+SOURCES = [
+    Path(name) for name in ("data/embeddings_clu", "data/embeddings_classf", "stages", "params.yaml", "dvc.yaml")
+]
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
 
 State = tuple | None  # what tells whether a file or folder has changed; None where there is none
@@ -31,6 +36,7 @@ class Run:
 
     def __init__(self) -> None:
         self.read: dict[Path, State] = {}
+        self.held: dict[Path, Path] = {}  # outputs by where they lie, links among their folders followed
         self.pending: dict[Path, Path | None] = {}  # target to the complete file that takes its place; None removes it
         self.done: list[Path] = []  # targets that are replaced or removed
         self.locks: list[FileLock] = []
@@ -45,18 +51,16 @@ class Run:
         _run = None
         try:
             if not failed:
-                self._finish()
+                check_unchanged(self.read)
+                for target, complete in self.pending.items():
+                    _move(complete, target)
         finally:
+            if not failed:  # what lies where, whatever has stopped the moves
+                self.done = [to for to, complete in self.pending.items() if not os.path.lexists(complete or to)]
             for complete in filter(None, self.pending.values()):
                 complete.unlink(missing_ok=True)
             for lock in self.locks:
                 lock.release()
-
-    def _finish(self) -> None:
-        check_unchanged(self.read)
-        for target, complete in self.pending.items():
-            _move(complete, target)
-            self.done.append(target)
 
     def account(self) -> str:
         """What the run has left, in words."""
@@ -73,10 +77,30 @@ def read(path: Path) -> Path:
     """Remember a file or a folder as it is now, before it is read; the path, for convenience.
 
     Of a folder, the names in it are remembered.
+
+    Raises
+    ------
+    ValueError
+        If it is a file that this run holds to replace it, or the folder of one.
     """
     if _run is not None and path not in _run.read:
+        _refuse_held(path, _run.held)
         _run.read[path] = state_of(path)
     return path
+
+
+def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
+    """Refuse an input that is an output of the same run, or the folder of one."""
+    places = ({_place(path), path.resolve()} if path.is_symlink() else {_place(path)}) if held else set()
+    for place, output in held.items():
+        if not places.isdisjoint((place, place.parent)):
+            where = "is" if place in places else "lies in"
+            raise ValueError(f"{output}: {where} {path}, which this run reads; give the output another name or folder.")
+
+
+def _place(path: Path) -> Path:
+    """Where a file lies that takes this name: a link of this name is replaced, those among its folders are followed."""
+    return path.parent.resolve() / path.name
 
 
 def state_of(path: Path) -> State:
@@ -101,18 +125,40 @@ def check_unchanged(states: dict[Path, State]) -> None:
             )
 
 
-def hold(path: Path, folder: bool = False) -> None:
-    """Keep other runs from writing a file that this run is going to write, or into a folder, until it ends.
+def hold(*paths: Path, folder: bool = False) -> None:
+    """Keep other runs from writing files that this run is going to write, or into a folder, until it ends.
 
-    The lock is the operating system's, so that of a killed run is free. Its file stays, beside `path` or in the folder.
+    A stage holds every output whose name is an option, and its metrics, which no option moves.
+    The lock is the operating system's, so that of a killed run is free. Its file stays, beside the path or in it.
 
     Raises
     ------
     ValueError
-        If another run holds it.
+        If another run holds one of them; if two files are one; if one is read by this run, lies in a folder that is, or
+        is what no stage can make again.
+    OSError
+        If what has the name of a file is none, or no lock can be had.
     """
     if _run is None:
         return
+    for path in paths:
+        if not folder:
+            _refuse_no_file(path)
+            place = _place(path)
+            if place in _run.held:
+                raise ValueError(f"{path}: this run would write it twice; give its outputs different names.")
+            _run.held[place] = path
+            for other in _run.read:
+                _refuse_held(other, {place: path})
+            for source in SOURCES:
+                if source.resolve() in (place, *place.parents):
+                    raise ValueError(
+                        f"{path}: {source} is for what no stage can make again; give another name or folder."
+                    )
+        _lock(path, folder)
+
+
+def _lock(path: Path, folder: bool) -> None:
     lock = FileLock(path / f"{PARTIAL}lock" if folder else path.with_name(f"{PARTIAL}{path.name}.lock"))
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +169,11 @@ def hold(path: Path, folder: bool = False) -> None:
             "it has ended, and run again."
         ) from None
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(
+                f"{path}: not written ({error}): its file system lets no run keep others away; mount it with locks, or "
+                "write to another one."
+            ) from None
         raise not_written(path, error) from None
     _run.locks.append(lock)
 
@@ -131,8 +182,8 @@ def hold(path: Path, folder: bool = False) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write, beside `path`, that takes its place once it is complete: within a `Run`, at its end.
 
-    It is removed if the block fails. What a killed run leaves has the same name every time, so that the next run writes
-    over it; Git and DVC ignore it.
+    It is removed if the block fails. What a killed run leaves has the same name every time, so the next run removes it;
+    Git and DVC ignore it.
 
     Raises
     ------
@@ -143,10 +194,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = partial_of(path)
     complete = False
     try:
+        _refuse_no_file(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError("a folder has this name")
+            temporary.unlink(missing_ok=True)  # it may be a pipe, or a link to what somebody needs
             raw = _Output(temporary, path)
         except OSError as error:
             raise not_written(path, error) from None
@@ -159,6 +210,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         if not complete or _run is None:
             temporary.unlink(missing_ok=True)
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Refuse to replace a folder, a device (`/dev/null`), a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path}: not written (a folder or a device has this name); give a free name, or that of a file.")
 
 
 def partial_of(path: Path) -> Path:
@@ -186,7 +243,7 @@ class _Output(io.FileIO):
     """A file that names its target where a write fails."""
 
     def __init__(self, path: Path, target: Path):
-        super().__init__(path, "w")
+        super().__init__(path, "x")
         self.target = target
 
     def write(self, data) -> int:

@@ -12,11 +12,16 @@ import numpy as np
 from stages.runtime.files import PARTIAL, not_written, replacing
 
 
+def metrics_of(stage: str) -> Path:
+    """Where the metrics of a stage lie."""
+    return Path("metrics", stage, "metrics.json")
+
+
 def log_metrics(stage: str, **metrics: float | int | bool) -> None:
     """Write `metrics/<stage>/metrics.json` through DVCLive, floats rounded to six significant digits."""
     from dvclive import Live
 
-    path = Path("metrics", stage, "metrics.json")
+    path = metrics_of(stage)
     beside = path.with_name(f"{PARTIAL}live")  # DVCLive empties its folder before it writes
     try:
         with Live(str(beside), dvcyaml=False, save_dvc_exp=False) as live:
