@@ -340,6 +340,19 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     assert {name: content for name, content in read_all(Path("p")).items() if PARTIAL not in name} == expected
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_what_a_killed_run_has_half_written_is_made_anew_by_the_next_one(fitted, share):
+    write_batches(Path("new"), new_rows(), [100])
+    run(fitted)
+    expected = read_all(Path("p"))
+    content = Path("p/b1.parquet").read_bytes()
+    Path("p/b1.parquet").unlink()
+    Path(f"p/{PARTIAL}b1.parquet").write_bytes(content[: int(share * len(content))])
+    with Run():
+        run(fitted)
+    assert read_all(Path("p")).items() == expected.items() | {(f"{PARTIAL}lock", b"")}
+
+
 def test_the_pipelines_own_predictions_and_metrics_are_not_touched(fitted):
     write_batches(Path("new"), new_rows(), [])
     run(fitted)

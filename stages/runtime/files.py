@@ -76,14 +76,14 @@ _run: Run | None = None  # a program runs one stage at a time
 def read(path: Path) -> Path:
     """Remember a file or a folder as it is now, before it is read; the path, for convenience.
 
-    Of a folder, the names in it are remembered.
+    Of a folder, the names in it are remembered. What is half written is not, as the run itself goes on with it.
 
     Raises
     ------
     ValueError
         If it is a file that this run holds to replace it, or the folder of one.
     """
-    if _run is not None and path not in _run.read:
+    if _run is not None and path not in _run.read and not path.name.startswith(PARTIAL):
         _refuse_held(path, _run.held)
         _run.read[path] = state_of(path)
     return path
