@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stages.runtime.files import PARTIAL, not_written, replacing
+from stages.runtime.parameters import shown
 
 
 def metrics_of(stage: str) -> Path:
@@ -29,6 +30,11 @@ def log_metrics(stage: str, **metrics: float | int | bool) -> None:
         content = (beside / path.name).read_bytes()
     except (OSError, sqlite3.Error) as error:  # it opens DVC's own tables too
         raise not_written(path, error) from None
+    except Exception as error:  # whatever Git and DVC say of a repository that they cannot read
+        raise RuntimeError(
+            f"{path}: not written, because DVC cannot work here ({shown(error)}); mend .git, .dvc, .dvcignore or the "
+            "environment variable that it names, and run again."
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     with replacing(path) as file:
