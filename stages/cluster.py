@@ -30,7 +30,7 @@ def cluster(
 ) -> None:
     """Score what the method finds at every k, take the best by the criterion, and write its labels."""
     refuse(parameters)
-    hold(labels)
+    hold(labels, memberships, record.metrics_of("cluster"))
     rows = read_reduced(reduced)
     merges = read_tree(tree, len(rows), reduced)
 

@@ -37,7 +37,7 @@ def compare(
 
     A method that these rows or this machine's memory do not allow is left out, with the reason, unless it is in use.
     """
-    hold(results / "verdict.md")
+    hold(results / "verdict.md", plots / "null_band.json", record.metrics_of("compare"))
     rows = read_reduced(reduced)
     n = len(rows)
     in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)

@@ -67,7 +67,7 @@ def reduce(
     """
     batches = open_batches(embeddings)
     n, columns = sum(batch.rows for batch in batches), batches[0].columns
-    hold(reduced)
+    hold(reduced, model, record.metrics_of("reduce"))
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
 
     # How rows are cut into tasks depends on their number alone, so that neither files nor workers change a sum.

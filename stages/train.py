@@ -45,7 +45,7 @@ def train(
     """Fit centroids and the regression on the distances to them, cross-validate both together, and find out what rows
     that no model has seen look like.
     """
-    hold(model)
+    hold(model, record.metrics_of("train"))
     rows = read_reduced(reduced)
     n, d = rows.shape
     found = read_labels(labels, n, reduced)

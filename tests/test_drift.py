@@ -221,6 +221,9 @@ def test_of_many_batches_those_furthest_from_training_are_shown():
     assert list(shown) == [name for name in [ALL, *many] if name in shown]
     verdicts = [drift.verdict for name, drift in shown.items() if name != ALL]
     assert (verdicts.count("foreign"), verdicts.count("shifted")) == (30, LISTED - 30)
+    # Of those that are as far the first, in every process: a set of names has another order in each.
+    alike = {f"{i}.npy": like for i in range(3 * LISTED)}
+    assert list(furthest(compare_batches(alike, training))) == [ALL, *list(alike)[:LISTED]]
 
 
 def test_rounding_moves_no_copy_of_a_known_row_into_another_bin():

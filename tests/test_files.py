@@ -1,5 +1,6 @@
 """A run: what it writes appears together at its end or not at all, what it reads may not change, nobody else writes."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from conftest import ROOT, files_of_at_most
 from stages.files.batches import open_batches
 from stages.files.predictions import Result, write_predictions
 from stages.pictures.style import write_plot
-from stages.runtime import arrays, record
+from stages.runtime import arrays, files, record
 from stages.runtime.files import Run, hold, read, removing, replacing
 
 
@@ -262,3 +263,100 @@ def test_one_run_at_a_time_writes_and_a_killed_one_leaves_no_lock():
         hold(Path("data/out"))
     with Run():
         hold(Path("data/out"))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (["data/reduced.npy"], "is data/reduced.npy, which this run reads"),
+        (["link/reduced.npy"], "is data/reduced.npy, which this run reads"),
+        (["store/rows.npy"], "is data/linked.npy, which this run reads"),
+        (["data/batches/new.npy"], "lies in data/batches, which this run reads"),
+        (["data/labels.npy", "link/labels.npy"], "this run would write it twice"),
+        (["data/embeddings_clu/a.npy"], "data/embeddings_clu is for what no stage can make again"),
+        (["params.yaml"], "params.yaml is for what no stage can make again"),
+    ],
+    ids=["input", "input by a link of a folder", "input behind a link", "in a folder", "twice", "batch", "parameters"],
+)
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_no_output_takes_the_place_of_an_input_or_of_another_output(outputs, words, reads_first):
+    for folder in ("data/batches", "data/embeddings_clu", "store"):
+        Path(folder).mkdir(parents=True)
+    Path("link").symlink_to("data")
+    Path("data/linked.npy").symlink_to("../store/rows.npy")
+    inputs = [Path(name) for name in ("data/reduced.npy", "data/linked.npy", "data/batches")]
+    for path in (*inputs[:2], Path("params.yaml"), Path("data/embeddings_clu/a.npy")):
+        path.write_text("theirs")
+
+    def begin() -> None:
+        for step in sorted((read, hold), key=lambda step: step is not read, reverse=not reads_first):
+            if step is hold:
+                hold(*map(Path, outputs))
+            else:
+                for path in inputs:
+                    read(path)
+
+    with pytest.raises(ValueError, match=f"^{outputs[-1]}: {words}"), Run():
+        begin()
+
+
+def test_a_linked_output_is_replaced_and_what_the_link_leads_to_stays():
+    Path("cache").write_text("cached")
+    Path("out").symlink_to("cache")
+    with Run():
+        hold(Path("out"))
+        read(Path("cache"))
+        record.write_text(Path("out"), "new")
+    assert (Path("out").is_symlink(), Path("out").read_text(), Path("cache").read_text()) == (False, "new", "cached")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+@pytest.mark.parametrize("write", [lambda path: hold(path), lambda path: record.write_text(path, "new")])
+def test_what_is_no_file_is_never_replaced(make, write):
+    make(Path("out"))
+    with pytest.raises(OSError, match=r"^out: not written .a folder or a device has this name"), Run():
+        write(Path("out"))
+    assert Path("out").exists()
+    assert not Path("out").is_file()
+
+
+@pytest.mark.parametrize("path", ["", "..", "/"])
+def test_a_path_without_a_name_is_no_output(path):
+    with pytest.raises(OSError, match="not written"), Run():
+        hold(Path(path))
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("theirs"), lambda path: os.link("theirs", path)]
+)
+def test_what_has_the_name_of_a_half_written_file_is_not_written_to(make):
+    Path("theirs").write_text("theirs")
+    make(Path(".partial-out"))
+    record.write_text(Path("out"), "new")
+    assert (Path("out").read_text(), Path("theirs").read_text()) == ("new", "theirs")
+    assert not Path("out").is_symlink()
+
+
+def test_a_file_system_without_locks_is_named(monkeypatch):
+    def acquire(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.raises(OSError, match=r"^out: not written .*No locks available.*: its file system .* mount it"), Run():
+        hold(Path("out"))
+
+
+def test_a_run_that_is_interrupted_between_its_moves_says_what_lies_where(monkeypatch):
+    move = files._move
+
+    def interrupted(complete, target):
+        move(complete, target)
+        if target.name == "b":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_move", interrupted)
+    with pytest.raises(KeyboardInterrupt), Run() as run:
+        for name in "abc":
+            record.write_text(Path(name), "new")
+    assert run.account() == "Replaced: a, b; as they were: c."
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]

@@ -1,6 +1,7 @@
 """params.yaml is checked by the signatures of the stages, in the words of its schema."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -91,7 +92,15 @@ def test_a_broken_file_is_refused(content):
     assert len(str(refused.value)) < 400
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"{", b'{"properties": {"a": 1}}', b"\xff"])
+DAMAGED_SCHEMAS = [
+    None, b"", b"[]", b"{}", b"{", b"\xff", 100_000 * b"[", *(b'{"properties": {"a": %s}}' % each for each in (
+        b"1", b'{"type": "object"}', b'{"type": "object", "properties": 1}', b'{"type": "odd"}', b'{"enum": 5}',
+        b'{"anyOf": [3]}', b'{"anyOf": 3}', b'{"type": "integer", "minimum": "x"}', b'{"type": []}',
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED_SCHEMAS)
 def test_a_schema_that_is_damaged_or_missing_is_to_be_written_again(content):
     Path("params.yaml").write_text("a: 1")
     if content is not None:
@@ -118,6 +127,43 @@ def test_what_a_message_cannot_hold_is_cut(written):
     with pytest.raises(ValueError, match=r"C is .+, expected a number\.$") as refused:
         read_parameters({"C": float})
     assert len(str(refused.value)) < 400
+
+
+# Each list holds ten of the one before it: three lines of text, and ten thousand million words.
+LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 11))
+
+
+@pytest.mark.parametrize("written", ["C: *a10", "C: {a: *a10}", "C: &c [*c]"])
+def test_aliases_that_repeat_each_other_are_refused_at_once(written):
+    Path("params.yaml").write_text(LAUGHS + written)
+    Path("params.schema.json").write_text('{"properties": {}}')
+    with pytest.raises(ValueError, match=r"C is .+, expected a number\.") as refused:
+        read_parameters({"C": float})
+    assert len(str(refused.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "not a file"),
+        (Path.mkdir, "not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a file"),
+        (lambda path: path.write_bytes(b"#" * 1_000_001), "1000001 bytes, expected at most 1000000"),
+    ],
+    ids=["pipe", "folder", "device", "large"],
+)
+def test_what_is_no_file_or_a_huge_one_is_refused_and_not_read(make, message):
+    make(Path("params.yaml"))
+    with pytest.raises(ValueError, match=f"^params.yaml: {message}; .*`git restore params.yaml`"):
+        read_parameters(HINTS)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_schema_that_is_no_file_is_not_waited_for(make):
+    Path("params.yaml").write_text("a: 1")
+    make(Path("params.schema.json"))
+    with pytest.raises(ValueError, match=r"^params.schema.json: missing or not the schema"):
+        read_parameters(HINTS)
 
 
 @pytest.mark.parametrize("content", ["a: 1", "stages: 1", "stages: {reduce: 1}"])

@@ -151,6 +151,8 @@ def test_a_plot_without_a_title_is_refused():
         (b"stages: {one: [2]}\n", "has no stages"),
         (b"stages: {one: {plots: 3}}\n", "are not a list"),
         (b"- 1\n", "holds a list"),
+        (b"stages: {one: {plots: [{plots/tsne.json: 5}]}}\n", "are not a list"),
+        (b"stages: {one: {plots: [{plots/tsne.json: abc}]}}\n", "are not a list"),
         (b"stages: [\n", "not valid YAML"),
         (b"stages: \xff\n", "not valid YAML"),
         (None, "no such file"),

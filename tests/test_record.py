@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from stages.runtime import record
 
@@ -12,3 +13,16 @@ def test_plots_hold_plain_numbers_of_six_digits():
     assert (
         Path("p.json").read_text(encoding="utf-8") == '[\n{"k": 2, "score": 0.333333, "name": "ё", "edge": true}\n]\n'
     )
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("Unknown level: 'ODD'"), KeyError("core"), Exception("Empty git repo")], ids=repr
+)
+def test_metrics_that_dvc_cannot_write_are_named(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("dvclive.Live", fail)
+    with pytest.raises(RuntimeError, match=r"^metrics/reduce/metrics.json: not written, because DVC cannot work here"):
+        record.log_metrics("reduce", rows=1)
+    assert not list(Path("metrics").rglob("*.*"))

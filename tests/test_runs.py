@@ -47,6 +47,17 @@ def test_a_stage_is_refused_at_once_while_another_run_writes_the_same(shared, st
         assert refusal_of(shared, stage).startswith(f"{stage}: {name}: another run is writing ")
 
 
+# Of each stage whose outputs are options, what two runs with other options still have in common.
+SHARED = {stage: f"metrics/{stage}/metrics.json" for stage in ("reduce", "cluster", "train", "compare")}
+
+
+@pytest.mark.parametrize("stage", SHARED)
+def test_a_stage_is_refused_while_another_run_of_other_options_writes_the_same_metrics(shared, stage):
+    path = shared.folder / SHARED[stage]
+    with FileLock(path.with_name(f"{PARTIAL}{path.name}.lock")):
+        assert refusal_of(shared, stage).startswith(f"{stage}: {SHARED[stage]}: another run is writing ")
+
+
 @pytest.mark.parametrize("stage", HELD)
 def test_a_stage_that_cannot_write_its_last_output_replaces_none(shared, stage):
     _, last = HELD[stage]

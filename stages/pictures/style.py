@@ -112,10 +112,11 @@ def captions(name: str, **other: str) -> dict[str, str]:
 @cache
 def _entries() -> dict[str, dict[str, Any]]:
     """What dvc.yaml says of each plot, by its path."""
+    stages = load_stages(PIPELINE)
     try:
-        plots = [plot for stage in load_stages(PIPELINE).values() for plot in stage.get("plots") or []]
-        return {path: entry or {} for plot in plots if isinstance(plot, dict) for path, entry in plot.items()}
-    except (TypeError, AttributeError):
+        plots = [plot for stage in stages.values() for plot in stage.get("plots") or []]
+        return {path: dict(entry or {}) for plot in plots if isinstance(plot, dict) for path, entry in plot.items()}
+    except (TypeError, ValueError):
         raise ValueError(
             f"{PIPELINE}: the plots of a stage are not a list of names and settings; `git restore dvc.yaml`."
         ) from None

@@ -18,6 +18,10 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+# What no stage can make again. A file of these, or in these, is no output.
+SOURCES = [
+    Path(name) for name in ("data/embeddings_clu", "data/embeddings_classf", "stages", "params.yaml", "dvc.yaml")
+]
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
 
 # Why a file cannot be written: something else lies in its place or in that of its folder; a network drive has no locks.
@@ -36,6 +40,7 @@ class Run:
 
     def __init__(self) -> None:
         self.read: dict[Path, State] = {}
+        self.held: dict[Path, Path] = {}  # outputs by where they lie, links among their folders followed
         self.pending: dict[Path, Path | None] = {}  # target to the complete file that takes its place; None removes it
         self.done: list[Path] = []  # targets that are replaced or removed
         self.locks: list[FileLock] = []
@@ -50,19 +55,17 @@ class Run:
         _run = None
         try:
             if not failed:
-                self._finish()
+                check_unchanged(self.read)
+                for target, complete in self.pending.items():
+                    _move(complete, target)
         finally:
+            if not failed:  # what lies where, whatever has stopped the moves
+                self.done = [to for to, complete in self.pending.items() if not os.path.lexists(complete or to)]
             for complete in filter(None, self.pending.values()):
                 with suppress(OSError):  # what is left is written over by the next run
                     complete.unlink(missing_ok=True)
             for lock in self.locks:
                 lock.release()
-
-    def _finish(self) -> None:
-        check_unchanged(self.read)
-        for target, complete in self.pending.items():
-            _move(complete, target)
-            self.done.append(target)
 
     def account(self) -> str:
         """What the run has left, in words."""
@@ -78,11 +81,31 @@ _run: Run | None = None  # a program runs one stage at a time
 def read(path: Path) -> Path:
     """Remember a file or a folder as it is now, before it is read; the path, for convenience.
 
-    Of a folder, the names in it are remembered.
+    Of a folder, the names in it are remembered. What is half written is not, as the run itself goes on with it.
+
+    Raises
+    ------
+    ValueError
+        If it is a file that this run holds to replace it, or the folder of one.
     """
-    if _run is not None and path not in _run.read:
+    if _run is not None and path not in _run.read and not path.name.startswith(PARTIAL):
+        _refuse_held(path, _run.held)
         _run.read[path] = state_of(path)
     return path
+
+
+def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
+    """Refuse an input that is an output of the same run, or the folder of one."""
+    places = ({_place(path), path.resolve()} if path.is_symlink() else {_place(path)}) if held else set()
+    for place, output in held.items():
+        if not places.isdisjoint((place, place.parent)):
+            where = "is" if place in places else "lies in"
+            raise ValueError(f"{output}: {where} {path}, which this run reads; give the output another name or folder.")
+
+
+def _place(path: Path) -> Path:
+    """Where a file lies that takes this name: a link of this name is replaced, those among its folders are followed."""
+    return path.parent.resolve() / path.name
 
 
 def state_of(path: Path) -> State:
@@ -107,18 +130,40 @@ def check_unchanged(states: dict[Path, State]) -> None:
             )
 
 
-def hold(path: Path, folder: bool = False) -> None:
-    """Keep other runs from writing a file that this run is going to write, or into a folder, until it ends.
+def hold(*paths: Path, folder: bool = False) -> None:
+    """Keep other runs from writing files that this run is going to write, or into a folder, until it ends.
 
-    The lock is the operating system's, so that of a killed run is free. Its file stays, beside `path` or in the folder.
+    A stage holds every output whose name is an option, and its metrics, which no option moves.
+    The lock is the operating system's, so that of a killed run is free. Its file stays, beside the path or in it.
 
     Raises
     ------
     ValueError
-        If another run holds it.
+        If another run holds one of them; if two files are one; if one is read by this run, lies in a folder that is, or
+        is what no stage can make again.
+    OSError
+        If what has the name of a file is none, or no lock can be had.
     """
     if _run is None:
         return
+    for path in paths:
+        if not folder:
+            _refuse_no_file(path)
+            place = _place(path)
+            if place in _run.held:
+                raise ValueError(f"{path}: this run would write it twice; give its outputs different names.")
+            _run.held[place] = path
+            for other in _run.read:
+                _refuse_held(other, {place: path})
+            for source in SOURCES:
+                if source.resolve() in (place, *place.parents):
+                    raise ValueError(
+                        f"{path}: {source} is for what no stage can make again; give another name or folder."
+                    )
+        _lock(path, folder)
+
+
+def _lock(path: Path, folder: bool) -> None:
     lock = FileLock(path / f"{PARTIAL}lock" if folder else path.with_name(f"{PARTIAL}{path.name}.lock"))
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +174,11 @@ def hold(path: Path, folder: bool = False) -> None:
             "it has ended, and run again."
         ) from None
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(
+                f"{path}: not written ({error}): its file system lets no run keep others away; mount it with locks, or "
+                "write to another one."
+            ) from None
         raise not_written(path, error) from None
     _run.locks.append(lock)
 
@@ -137,8 +187,8 @@ def hold(path: Path, folder: bool = False) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write, beside `path`, that takes its place once it is complete: within a `Run`, at its end.
 
-    It is removed if the block fails. What a killed run leaves has the same name every time, so that the next run writes
-    over it; Git and DVC ignore it.
+    It is removed if the block fails. What a killed run leaves has the same name every time, so the next run removes it;
+    Git and DVC ignore it.
 
     Raises
     ------
@@ -151,10 +201,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         _run.read.pop(temporary, None)  # what a killed run has left, which was looked at and is written over now
     complete = False
     try:
+        _refuse_no_file(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder has this name")
             temporary.unlink(missing_ok=True)  # it may be a named pipe, or a link to another file
             raw = _Output(temporary, path)
         except OSError as error:
@@ -169,6 +218,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if not complete or _run is None:
             with suppress(OSError):  # or that a folder has its name would hide why nothing was written
                 temporary.unlink(missing_ok=True)
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Refuse to replace a folder, a device (`/dev/null`), a pipe."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise not_written(path, IsADirectoryError(errno.EISDIR, "a folder or a device has this name"))
 
 
 def partial_of(path: Path) -> Path:
@@ -196,7 +251,7 @@ class _Output(io.FileIO):
     """A file that names its target where a write fails."""
 
     def __init__(self, path: Path, target: Path):
-        super().__init__(path, "w")
+        super().__init__(path, "x")
         self.target = target
 
     def write(self, data) -> int:

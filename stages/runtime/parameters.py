@@ -11,6 +11,8 @@ pydantic adds 0.1 s to every start of a stage where they take 1 ms, and its mess
 import difflib
 import inspect
 import json
+import os
+import reprlib
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -27,6 +29,7 @@ SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
 
 LARGEST = sys.float_info.max
+LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have
 Schema = dict[str, Any]  # a part of JSON Schema: object, enum, anyOf, type with limits
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
@@ -37,6 +40,7 @@ WORDS = {
     "string": "a text",
     "null": "null",
 }
+LIMITS = {"exclusiveMinimum": "above", "minimum": "at least", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 def read_parameters(hints: dict[str, Any], path: Path = PARAMETERS, schema: Path = SCHEMA) -> dict[str, Any]:
@@ -67,6 +71,11 @@ def read_parameters(hints: dict[str, Any], path: Path = PARAMETERS, schema: Path
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read params.yaml or dvc.yaml as DVC does, by the same library as YAML 1.2: 1e-5 is a number, and 010 is ten."""
+    if os.path.exists(path):
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise ValueError(f"{path}: not a file; move it away, and `git restore {path}`.")
+        if (size := os.path.getsize(path)) > LARGEST_FILE:
+            raise ValueError(f"{path}: {size} bytes, expected at most {LARGEST_FILE}; `git restore {path}`.")
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -93,20 +102,36 @@ def load_stages(path: Path = PIPELINE) -> dict[str, Any]:
 
 def _load_schema(path: Path) -> Schema:
     try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-        if all("type" in each or "anyOf" in each or "enum" in each for each in schema["properties"].values()):
+        schema = json.loads(path.read_text(encoding="utf-8")) if os.path.isfile(path) else None
+        if isinstance(schema, dict) and _is_schema({**schema, "type": "object"}):
             return schema
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         pass
     raise ValueError(
         f"{path}: missing or not the schema of params.yaml; run `python -m stages.runtime.parameters` to write it."
     )
 
 
+def _is_schema(schema: Any) -> bool:
+    """Whether this is a schema as `schema_of` makes them."""
+    match schema:
+        case {"enum": list()}:
+            return True
+        case {"anyOf": list(choices)}:
+            return all(map(_is_schema, choices))
+        case {"type": "object", "properties": dict(properties)}:
+            return all(map(_is_schema, properties.values()))
+        case {"type": str(name)}:
+            return name in WORDS and all(type(schema.get(key, 0)) in (int, float) for key in LIMITS)
+    return False
+
+
 def shown(value: Any, length: int = 200) -> str:
     """A value as a message can hold it: on one line, and cut where it is long."""
+    bounded = reprlib.Repr()  # lists that aliases repeat would be longer than any memory
+    bounded.maxstring = bounded.maxlong = bounded.maxother = length
     try:
-        words = " ".join((str(value) if isinstance(value, Exception) else repr(value)).split())
+        words = " ".join((str(value) if isinstance(value, Exception) else bounded.repr(value)).split())
     except (ValueError, RecursionError):  # a whole number of more digits than Python writes
         words = f"a very large {type(value).__name__}"
     return cut(words, length)
@@ -208,8 +233,7 @@ def in_words(schema: Schema) -> str:
         return "a group of " + ", ".join(schema["properties"])
     if {"minimum", "maximum"} <= schema.keys():
         return f"{WORDS[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
-    limits = {"exclusiveMinimum": "above", "minimum": "at least", "maximum": "at most", "exclusiveMaximum": "below"}
-    ends = [f"{words} {schema[key]}" for key, words in limits.items() if key in schema]
+    ends = [f"{words} {schema[key]}" for key, words in LIMITS.items() if key in schema]
     return f"{WORDS[schema['type']]} {' and '.join(ends)}".rstrip()
 
 

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 
 from stages.runtime.files import PARTIAL, not_written, replacing
+from stages.runtime.parameters import shown
+
+
+def metrics_of(stage: str) -> Path:
+    """Where the metrics of a stage lie."""
+    return Path("metrics", stage, "metrics.json")
 
 
 def log_metrics(stage: str, **metrics: float | int | bool) -> None:
     """Write `metrics/<stage>/metrics.json` through DVCLive, floats rounded to six significant digits."""
     from dvclive import Live
 
-    path = Path("metrics", stage, "metrics.json")
+    path = metrics_of(stage)
     beside = path.with_name(f"{PARTIAL}live")  # DVCLive empties its folder before it writes
     try:
         with Live(str(beside), dvcyaml=False, save_dvc_exp=False) as live:
@@ -24,6 +30,11 @@ def log_metrics(stage: str, **metrics: float | int | bool) -> None:
         content = (beside / path.name).read_bytes()
     except (OSError, sqlite3.Error) as error:  # it opens DVC's own tables too
         raise not_written(path, error) from None
+    except Exception as error:  # whatever Git and DVC say of a repository that they cannot read
+        raise RuntimeError(
+            f"{path}: not written, because DVC cannot work here ({shown(error)}); mend .git, .dvc, .dvcignore or the "
+            "environment variable that it names, and run again."
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     with replacing(path) as file:

@@ -167,12 +167,15 @@ def compare_batches(profiles: dict[str, Profile], training: Training) -> dict[st
 
 
 def furthest(drifts: dict[str, Drift]) -> dict[str, Drift]:
-    """`ALL` and the `LISTED` batches furthest from training, as they come; foreign ones before others."""
+    """`ALL` and the `LISTED` batches furthest from training, as they come; foreign ones before others.
+
+    Of those that are as far, the first ones: a set of names has another order in each process.
+    """
 
     def nearness(name: str) -> tuple[bool, float]:
         return drifts[name].verdict != "foreign", -max(departures(drifts[name]).values())
 
-    chosen = {ALL, *sorted(drifts.keys() - {ALL}, key=nearness)[:LISTED]}
+    chosen = {ALL, *sorted((name for name in drifts if name != ALL), key=nearness)[:LISTED]}
     return {name: drift for name, drift in drifts.items() if name in chosen}
 
 
