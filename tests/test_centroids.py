@@ -50,6 +50,20 @@ def test_consolidation_mends_a_wrong_partition():
     assert moved == 10
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_as_near_to_two_centroids_go_to_the_first(seed):
+    # The two centroids have the same entries in other columns, so that their products differ by rounding alone. The
+    # last rows lie between them, and belong to a third cluster that lies elsewhere.
+    rng = np.random.default_rng(seed)
+    entries, nothing = rng.normal(size=50), np.zeros(50)
+    turned = rng.permutation(entries)
+    first, second = np.append(entries, nothing), np.append(nothing, turned)
+    far = np.append(rng.permutation(-entries), rng.permutation(-entries))
+    rows = np.concatenate([np.tile(each, (20, 1)) for each in (first, second, far)] + [np.tile(first + second, (5, 1))])
+    labels, _ = consolidate(rows, np.repeat([0, 1, 2, 2], [20, 20, 20, 5]))
+    assert (labels[-5:] == labels[0]).all()
+
+
 def test_a_cluster_that_would_empty_keeps_its_nearest_row():
     rows = np.array([[1, 0], [1, 0.1], [1, -0.1], [0, 1], [0.1, 1], [-0.1, 1], [1, 0.02], [0.02, 1]])
     start = np.array([0, 0, 0, 1, 1, 1, 2, 2])

@@ -30,6 +30,17 @@ def test_memberships_are_what_the_classifier_says(block_rows, monkeypatch):
         assert found.rival_probability[row] == pytest.approx(shares[rivals[0]])
 
 
+@pytest.mark.parametrize("copies", [2, 5])
+def test_equal_rows_have_equal_memberships_wherever_they_stand(copies):
+    rows, blobs = make_blobs(97, 30, 7, spread=1.5)
+    model = fit_classifier(rows, blobs, 10.0)
+    once = measure_memberships(rows, blobs, *model)
+    for found, expected in zip(
+        measure_memberships(np.tile(rows, (copies, 1)), np.tile(blobs, copies), *model), once, strict=True
+    ):
+        np.testing.assert_array_equal(found, np.tile(expected, copies))
+
+
 def test_the_lowest_of_each_cluster_ties_by_row():
     labels = np.array([0, 1, 0, -1, 0, 1])
     values = np.array([2.0, 5.0, 1.0, 0.0, 1.0, 4.0])
