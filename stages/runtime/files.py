@@ -26,7 +26,7 @@ PARTIAL = ".partial-"  # the start of a name of a file that is being written; .g
 
 # Why a file cannot be written: something else lies in its place or in that of its folder; a network drive has no locks.
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
-NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 State = tuple | None  # what tells whether a file or folder has changed; None where there is none
 
@@ -96,7 +96,7 @@ def read(path: Path) -> Path:
 
 def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
     """Refuse an input that is an output of the same run, or the folder of one."""
-    places = ({_place(path), path.resolve()} if path.is_symlink() else {_place(path)}) if held else set()
+    places = {_place(path), Path(os.path.realpath(path))} if held else set()
     for place, output in held.items():
         if not places.isdisjoint((place, place.parent)):
             where = "is" if place in places else "lies in"
@@ -105,7 +105,7 @@ def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
 
 def _place(path: Path) -> Path:
     """Where a file lies that takes this name: a link of this name is replaced, those among its folders are followed."""
-    return path.parent.resolve() / path.name
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def state_of(path: Path) -> State:
@@ -174,11 +174,6 @@ def _lock(path: Path, folder: bool) -> None:
             "it has ended, and run again."
         ) from None
     except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            raise OSError(
-                f"{path}: not written ({error}): its file system lets no run keep others away; mount it with locks, or "
-                "write to another one."
-            ) from None
         raise not_written(path, error) from None
     _run.locks.append(lock)
 
@@ -197,8 +192,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         library, and closing the file there, does not.
     """
     temporary = partial_of(path)
-    if _run is not None:
-        _run.read.pop(temporary, None)  # what a killed run has left, which was looked at and is written over now
     complete = False
     try:
         _refuse_no_file(path)
@@ -281,7 +274,7 @@ def not_written(path: Path, error: Exception) -> OSError:
     if reason in IN_THE_WAY:
         remedy = "move away what is in the way"
     elif reason in NO_LOCKS:
-        remedy = "work on a file system that has locks"
+        remedy = "mount its file system with locks, which keep other runs away, or write to another one"
     else:
         remedy = "free space or mend the permissions"
     return OSError(f"{path}: not written ({error}); {remedy}, and run again.")
