@@ -156,7 +156,7 @@ def hold(*paths: Path, folder: bool = False) -> None:
             for other in _run.read:
                 _refuse_held(other, {place: path})
             for source in SOURCES:
-                if source.resolve() in (place, *place.parents):
+                if Path(os.path.realpath(source)) in (place, *place.parents):
                     raise ValueError(
                         f"{path}: {source} is for what no stage can make again; give another name or folder."
                     )
