@@ -527,6 +527,31 @@ def test_any_bit_of_a_file_of_predictions_counts(fitted):
             read_predictions(Path("p"), Path("new"), K)
 
 
+def test_rows_of_predictions_are_counted_before_they_are_read(fitted, monkeypatch):
+    """A few kilobytes can stand for more equal rows than there is memory."""
+    write_batches(Path("new"), new_rows(), [])
+    forge_rows(Path("p/b0.parquet"), 2_000_000)
+    assert Path("p/b0.parquet").stat().st_size < 1_000_000
+    monkeypatch.setattr(predictions.pyarrow.parquet.ParquetFile, "read", None)
+    with pytest.raises(ValueError, match=r"^p/b0.parquet: .*2000000 rows, but new/b0.npy has"):
+        read_predictions(Path("p"), Path("new"), 2)
+
+
+def forge_rows(path: Path, rows: int) -> None:
+    """Predictions of so many equal rows, with a stamp and a digest that fit."""
+    fields = [field for field in predictions.FIELDS if field[0] != "id"]
+    table = pyarrow.table([np.zeros(rows, kind.to_pandas_dtype()) for _, kind in fields], schema=pyarrow.schema(fields))
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        sink = predictions._Digesting(file)
+        with pyarrow.parquet.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
+            stamp = {"model": "m", "batch": "b", "profile": [], "digest": predictions.UNKNOWN.decode()}
+            writer.add_key_value_metadata({KEY: json.dumps(stamp)})
+            sink.begin_footer()
+        sink.end_footer()
+
+
 def test_predictions_of_two_models_are_not_read_as_one(fitted):
     write_batches(Path("new"), new_rows(), [300])
     run(fitted)

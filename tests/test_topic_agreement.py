@@ -31,3 +31,9 @@ def test_fewer_than_two_topics_have_no_score():
     assert agree_with_topics(labels, ["a", "a", "b", "b", None]).v_measure == 1
     assert agree_with_topics(labels, ["a", None, None, "a", None]) == TopicAgreement(1, None, None, None, None)
     assert agree_with_topics(labels, [None] * 5) == TopicAgreement(0, None, None, None, None)
+
+
+def test_one_long_topic_takes_no_room_in_all_rows():
+    labels = np.arange(2000) % 2
+    topics = ["a" * 100_000_000 if label else "b" for label in labels.tolist()[:2]] * 1000
+    assert agree_with_topics(labels, topics).v_measure == 1

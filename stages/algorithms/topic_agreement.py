@@ -27,11 +27,13 @@ def agree_with_topics(labels: np.ndarray, topics: list[str | None]) -> TopicAgre
     """
     known = np.flatnonzero([topic is not None for topic in topics])
     given = [topics[row] for row in known.tolist()]
-    count = len(set(given))
+    numbers = {topic: number for number, topic in enumerate(sorted(set(given)))}
+    count = len(numbers)
     if count < 2:
         return TopicAgreement(count, None, None, None, None)
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
 
+    found = np.array([numbers[topic] for topic in given])  # an array of texts would give each the room of the longest
     measures = (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score)
-    v_measure, information, rand = (float(measure(given, labels[known])) for measure in measures)
+    v_measure, information, rand = (float(measure(found, labels[known])) for measure in measures)
     return TopicAgreement(count, v_measure, v_measure, information, rand)

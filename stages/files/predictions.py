@@ -95,12 +95,10 @@ def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
     for batch in open_batches(embeddings):
         path = _path(folder, batch)
         with opened(path, "classify") as file:
-            stamp, table = _read_file(path, file)
+            stamp, table = _read_file(path, file, batch)
         first = first or (path, stamp.model)
         if stamp.model != first[1]:
             raise damaged(path, f"of another model than {first[0].name}, expected one for all", "classify")
-        if len(table["row"]) != batch.rows:
-            raise damaged(path, f"{len(table['row'])} rows, but {batch.path} has {batch.rows}", "classify")
         for name, expected, good in (
             ("row", f"0 to {batch.rows - 1} in order", table["row"] == np.arange(batch.rows)),
             ("cluster", f"0 to {k - 1}", (table["cluster"] >= 0) & (table["cluster"] < k)),
@@ -113,8 +111,11 @@ def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
     return Predictions(*(np.concatenate([table[name] for table in tables]) for name in Predictions._fields))
 
 
-def _read_file(path: Path, file: BinaryIO) -> tuple[Stamp, dict[str, np.ndarray]]:
-    """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes."""
+def _read_file(path: Path, file: BinaryIO, batch: Batch) -> tuple[Stamp, dict[str, np.ndarray]]:
+    """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes.
+
+    A few bytes can stand for any number of rows, so that these are counted before they are read.
+    """
     footer = _read_footer(file)
     try:
         metadata = _read_metadata(footer)
@@ -122,6 +123,9 @@ def _read_file(path: Path, file: BinaryIO) -> tuple[Stamp, dict[str, np.ndarray]
         if stamp is None:
             raise ValueError("no stamp")
         _check_digest(file, footer)
+        rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        if rows != batch.rows or metadata.num_rows != rows:
+            raise ValueError(f"{rows} rows, but {batch.path} has {batch.rows}")
         fields = [(field.name, field.type) for field in metadata.schema.to_arrow_schema()]
         if fields not in (FIELDS, [field for field in FIELDS if field[0] != "id"]):
             raise ValueError(f"columns {', '.join(f'{name} {kind}' for name, kind in fields)}")
