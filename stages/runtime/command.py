@@ -58,6 +58,7 @@ def run(stage: Callable[..., None]) -> None:
         for name, default in paths.items():
             options.add_argument(f"--{name.replace('_', '-')}", type=Path, default=default, help=f"default: {default}")
         arguments = vars(options.parse_args())
+        _refuse_other_encodings()
         parameters = read_parameters(hints)
         sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
         with outputs:
@@ -74,6 +75,15 @@ def run(stage: Callable[..., None]) -> None:
         if isinstance(error, MemoryError) and ";" not in said:  # NumPy's own, or Python's, which has no words
             said = f"out of memory{f' ({said})' if said else ''}; end other programs, or give fewer rows."
         sys.exit(f"{stage.__name__}: {cut_middle(said, LINE_LENGTH)} {outputs.account()}")
+
+
+def _refuse_other_encodings() -> None:
+    """Refuse a setting of Python or of the system by which names of files would be other names."""
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise ValueError(
+            f"names of files are read as {encoding}, expected utf-8, by which they are written; set PYTHONUTF8=1, or "
+            "take a locale of UTF-8."
+        )
 
 
 def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
