@@ -38,6 +38,19 @@ def test_a_refusal_of_very_much_keeps_its_beginning_and_its_end():
     assert done.stderr.endswith("AAA ends No output was replaced.\n")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="where names of files are UTF-8 always")
+def test_a_locale_that_reads_names_of_files_otherwise_is_refused():
+    code = "from stages.runtime import command\ndef sample(): print('ran')\ncommand.run(sample)"
+    Path("params.yaml").write_text("{}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    ascii_names = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for environment, status in ((ascii_names, 1), ({"LC_ALL": "C"}, 0), ({**ascii_names, "PYTHONUTF8": "1"}, 0)):
+        environment = {"PYTHONPATH": str(ROOT), **environment}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == status
+        assert ("names of files are read as ascii, expected utf-8" in done.stderr) == bool(status)
+
+
 def test_warnings_are_shown_once_each_in_one_line_of_the_log():
     code = """
 import logging, warnings

@@ -59,6 +59,7 @@ def run(stage: Callable[..., None]) -> None:
         for name, default in paths.items():
             options.add_argument(f"--{name.replace('_', '-')}", type=Path, default=default, help=f"default: {default}")
         arguments = vars(options.parse_args())
+        _refuse_other_encodings()
         parameters = read_parameters(hints)
         sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
         with outputs:
@@ -92,6 +93,15 @@ def _library_that_raised(error: Exception) -> str | None:
     package = innermost.f_globals.get("__name__", "").partition(".")[0]
     named = package in ("stages", "__main__", "joblib", "concurrent") or getattr(error, "filename", None)
     return None if named else package
+
+
+def _refuse_other_encodings() -> None:
+    """Refuse a setting of Python or of the system by which names of files would be other names."""
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise ValueError(
+            f"names of files are read as {encoding}, expected utf-8, by which they are written; set PYTHONUTF8=1, or "
+            "take a locale of UTF-8."
+        )
 
 
 def _check_unchanged(used: dict[str, Any], now: dict[str, Any]) -> None:
