@@ -52,6 +52,13 @@ def test_labels_and_scores_are_scikit_learns(name, k):
         assert scores.inertia[0] == pytest.approx(peer.inertia_, rel=1e-4)
 
 
+def test_the_entropy_is_taken_in_double_precision():
+    shares = np.random.default_rng(0).dirichlet(np.ones(7), size=2000).astype(np.float32)
+    wide = shares.astype(np.float64)
+    expected = -(wide * np.log(wide)).sum(axis=1).mean() / np.log(7)
+    assert membership_entropy(shares) == pytest.approx(expected, rel=1e-12)
+
+
 def test_memberships_are_the_mixtures_and_follow_the_labels():
     found = fit_partition(ROWS, "GaussianMixture", 5, 0, {"covariance_type": "spherical"})
     peer = GaussianMixture(5, covariance_type="spherical", random_state=0).fit(ROWS.astype(np.float64))

@@ -59,7 +59,7 @@ def refine(
     for number, group in enumerate(groups):
         group_of[group] = number
     together = group_of[:, None] == group_of[:m]  # (n, m)
-    bits = (BITS - 1 - int(np.ceil(np.log2(n)))) // 2
+    bits = (BITS - 1 - (n - 1).bit_length()) // 2
     scale = power_above(np.trace(matrix))  # no entry and no eigenvalue is larger
     parts = slices(matrix / scale, bits, 3)
     values, vectors = values / scale, vectors.copy()

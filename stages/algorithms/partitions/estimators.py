@@ -101,7 +101,8 @@ def membership_entropy(memberships: np.ndarray) -> float:
     k = memberships.shape[1]
     if k < 2:
         return 0.0
-    logs = np.log(memberships, where=memberships > 0, out=np.zeros(memberships.shape, dtype=np.float64))
+    memberships = memberships.astype(np.float64)  # a logarithm in single precision is known to six digits at most
+    logs = np.log(memberships, where=memberships > 0, out=np.zeros_like(memberships))
     return float(-(memberships * logs).sum(axis=1).mean() / np.log(k))
 
 
