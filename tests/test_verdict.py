@@ -30,7 +30,14 @@ def band(references: int = 20, below: float = 0.0) -> NullBand:
     return compare_with_null(np.full(3, 2 - below), curves)
 
 
-PARAMETERS = {"linkage": "average", "criterion": "davies_bouldin", "k_min": 2, "k_max": 6, "min_cluster_size": 10}
+PARAMETERS = {
+    "linkage": "average",
+    "smooth": 0,
+    "criterion": "davies_bouldin",
+    "k_min": 2,
+    "k_max": 6,
+    "min_cluster_size": 10,
+}
 COMPARED = {"null_references": 20, "borderline_share": 0.1}
 
 

@@ -23,7 +23,8 @@ from stages.algorithms.partitions.density import EpsSearch
 from stages.algorithms.partitions.methods import LINKAGES, METHODS, ClusteringParameters, CompareParameters
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, log_seconds, run_timed, silent
-from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
+from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.smoothing import smoothed_tree
 
 log = logging.getLogger(__name__)
 
@@ -259,14 +260,16 @@ def _say_what_is_left_out(reasons: dict[str, str], in_use: set[str]) -> None:
 def _other_trees(case: _Case) -> dict[str, np.ndarray | Refusal]:
     others = [each for each in LINKAGES if each != case.parameters["linkage"]]
     needs = [matrix_bytes(each, len(case.rows)) for each in others]
-    trees = run_timed("trees", [(attempt, linkage_tree, case.rows, each) for each in others], needs, case.progress)
+    tasks = [(attempt, smoothed_tree, case.rows, each, case.parameters["smooth"]) for each in others]
+    trees = run_timed("trees", tasks, needs, case.progress)
     return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
 
 
 def _band(case: _Case, curve: Curve) -> NullBand:
     """The null band of the cuts of the tree in use."""
     linkage = case.parameters["linkage"]
-    cuts, need = (tree_curve, linkage, int(curve.k[0]), int(curve.k[-1])), matrix_bytes(linkage, len(case.rows))
+    cuts = tree_curve, linkage, case.parameters["smooth"], int(curve.k[0]), int(curve.k[-1])
+    need = matrix_bytes(linkage, len(case.rows))
     references, seed = case.compared["null_references"], case.parameters["seed"]
     return null_band(case.rows, curve.scores.davies_bouldin, cuts, references, seed, need, case.progress)
 
@@ -277,7 +280,8 @@ def _trees_of_parts(case: _Case, parts: list[np.ndarray]) -> list[PartStability]
     cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
     cut = case.in_use if of_tree else cut_tree(case.merges, case.k)
     moved = of_tree and case.parameters["consolidate"]
-    tasks = [(compare_part_tree, case.rows, part, linkage, case.grid, cuts, cut, moved) for part in parts]
+    smooth = case.parameters["smooth"]
+    tasks = [(compare_part_tree, case.rows, part, linkage, smooth, case.grid, cuts, cut, moved) for part in parts]
     return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 

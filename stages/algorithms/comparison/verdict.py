@@ -27,7 +27,7 @@ def describe_findings(f: Findings) -> str:
     sections = [
         f"# What k = {f.k} is worth",
         f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
-        f"{f.rows} rows. All of this is computed from numbers; `dvc repro compare` writes it anew.",
+        f"{f.rows} rows{_smoothed(f)}. All of this is computed from numbers; `dvc repro compare` writes it anew.",
         "\n".join(f"- {each}" for each in (_edge(f), _null(f), _guards(f, own), _stability(f), _rules(f, own))),
         f"## The methods at k = {f.k}",
         _table(f),
@@ -36,6 +36,11 @@ def describe_findings(f: Findings) -> str:
         "\n".join(f"- {each}" for each in (_dbscan(f), _kmeans(f), _minibatch(f), _curves(f))),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _smoothed(f: Findings) -> str:
+    smooth = f.parameters["smooth"]
+    return f", every tree being one of rows smoothed with their {smooth} nearest" if smooth else ""
 
 
 def _edge(f: Findings) -> str:

@@ -110,8 +110,8 @@ class TreeCuts(Method):
     """The cuts of the tree of merges."""
 
     def options(self, parameters: Parameters) -> dict[str, Any]:
-        """The linkage, and whether rows are moved once the tree is cut."""
-        return {name: parameters[name] for name in ("linkage", "consolidate")}
+        """The linkage, the neighbours that rows are smoothed with, and whether they are moved once the tree is cut."""
+        return {name: parameters[name] for name in ("linkage", "smooth", "consolidate")}
 
     def bytes_needed(self, rows: np.ndarray, options: dict[str, Any]) -> int:
         """Those of the distances that the linkage keeps."""
@@ -127,7 +127,7 @@ class TreeCuts(Method):
 
     def curve(self, parameters: Parameters) -> tuple:
         """The scores of the cuts of a tree by the linkage in use."""
-        return tree_curve, parameters["linkage"], parameters["k_min"], parameters["k_max"]
+        return tree_curve, *(parameters[name] for name in ("linkage", "smooth", "k_min", "k_max"))
 
 
 @dataclass(frozen=True)

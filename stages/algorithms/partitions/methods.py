@@ -12,6 +12,7 @@ from stages.algorithms.partitions.candidates import Dbscan, Estimator, Method, T
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.estimators import refuse_covariance
 from stages.algorithms.tree.linkage import LINKAGES, Linkage
+from stages.algorithms.tree.smoothing import Smooth
 
 
 class KMeansParameters(TypedDict):
@@ -99,6 +100,7 @@ class ClusteringParameters(Groups):
     method: MethodName
     criterion: Criterion
     linkage: Linkage
+    smooth: Smooth
     k_min: Annotated[int, Interval(ge=2)]
     k_max: Annotated[int, Interval(ge=2)]
     consolidate: bool
