@@ -86,7 +86,7 @@ METHODS: dict[str, Method] = {
         Estimator(
             "gaussian_mixture", GaussianMixtureParameters, estimator="GaussianMixture", refuse_rows=refuse_covariance
         ),
-        Dbscan("dbscan", DbscanParameters, criteria=("davies_bouldin", "silhouette")),
+        Dbscan("dbscan", DbscanParameters, criteria=("davies_bouldin", "silhouette", "modularity")),
     )
 }
 
@@ -104,6 +104,7 @@ class ClusteringParameters(Groups):
     k_min: Annotated[int, Interval(ge=2)]
     k_max: Annotated[int, Interval(ge=2)]
     consolidate: bool
+    max_share: Annotated[float, Interval(gt=0, le=1)]
     min_cluster_size: Annotated[int, Interval(ge=1)]
     seed: Annotated[int, Interval(ge=0, le=2**31)]
 
