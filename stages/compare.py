@@ -1,20 +1,26 @@
 """Put every method beside the one in use, and ask what the chosen number of clusters is worth.
 
-data/reduced.npy, data/tree.npy, data/labels.npy, data/embeddings_clu/*.jsonl for their topics
-  -> metrics/compare/metrics.json, methods.json and verdict.md,
+data/reduced.npy, data/tree.npy, data/labels.npy, data/model/reduction.npz, data/embeddings_clu/
+  -> metrics/compare/metrics.json, methods.json and verdict.md, data/near_duplicates.parquet,
      plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
 """
 
 from pathlib import Path
 from typing import Unpack
 
-from stages.algorithms.comparison.findings import compare_methods, figures, full_table
+import numpy as np
+
+from stages.algorithms.centroids import unit_vectors
+from stages.algorithms.comparison.findings import Embedded, compare_methods, figures, full_table
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
+from stages.algorithms.principal_components import Reduction, deviations
+from stages.files.batches import open_batches, read_blocks
+from stages.files.near_duplicates import write_near_duplicates
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
-from stages.runtime.arrays import read_array
+from stages.runtime.arrays import read_array, read_model
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
 
@@ -26,7 +32,9 @@ def compare(
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
+    model: Path = Path("data/model/reduction.npz"),
     embeddings: Path = Path("data/embeddings_clu"),
+    near_duplicates: Path = Path("data/near_duplicates.parquet"),
     results: Path = Path("metrics/compare"),
     plots: Path = Path("plots"),
     **parameters: Unpack[ClusteringParameters],
@@ -40,12 +48,17 @@ def compare(
     n = len(rows)
     if not len(in_use) == n == len(merges) + 1:
         raise ValueError(f"{labels}, {tree}: not of the {n} rows of {reduced}; rerun link and cluster.")
-    topics = [row.topic for row in read_rows(embeddings)]
-    if len(topics) != n:
-        raise ValueError(f"{embeddings}: {len(topics)} rows, but {reduced} has {n}; rerun reduce.")
+    known = list(read_rows(embeddings))
+    if len(known) != n:
+        raise ValueError(f"{embeddings}: {len(known)} rows, but {reduced} has {n}; rerun reduce.")
+    reduction = Reduction(**read_model(model, Reduction._fields))
+    raw = np.concatenate([unit_vectors(block).astype(np.float32) for block in read_blocks(open_batches(embeddings))])
+    texts, topics = [row.text for row in known], [row.topic for row in known]
+    embedded = Embedded(raw, reduction.scale, deviations(reduction, n), texts, topics)
 
-    findings = compare_methods(rows, merges, in_use, topics, parameters, compare, progress)
+    findings = compare_methods(rows, merges, in_use, embedded, parameters, compare, progress)
 
+    write_near_duplicates(near_duplicates, known, findings.near.group)
     record.write_text(results / "verdict.md", describe_findings(findings))
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))

@@ -121,6 +121,11 @@ def to_power(values: np.ndarray, power: float) -> np.ndarray:
     return np.array([float(Decimal(value) ** Decimal(power)) for value in values.tolist()])
 
 
+def deviations(reduction: Reduction, n: int) -> np.ndarray:
+    """Standard deviations of the components of the n rows that a reduction was fitted to, before they are divided."""
+    return np.sqrt(reduction.explained_variance * (n - 1) / n)
+
+
 def residual_lengths(rows: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
     """Euclidean distance of every row from the space of the components: (n, columns) -> (n,) float64."""
     centred = rows - mean

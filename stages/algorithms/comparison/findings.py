@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.algorithms.comparison.advice import Advice, advise
+from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.comparison.near_duplicates import NearDuplicates, find_near_duplicates
 from stages.algorithms.comparison.stability import (
     DOUBTFUL,
     STABLE,
@@ -55,7 +58,19 @@ class Findings(NamedTuple):
     agreement: np.ndarray
     jaccards: np.ndarray
     eps_table: list[TableRow]
+    near: NearDuplicates
+    advice: Advice | Refusal
     departure: tuple[float, float] | Refusal
+
+
+class Embedded(NamedTuple):
+    """What n rows were before they were reduced, and what is known of them from outside."""
+
+    raw: np.ndarray  # (n, columns) float32, to unit length
+    scale: np.ndarray  # (d,) what each component was divided by
+    deviations: np.ndarray  # (d,) its standard deviation before that
+    texts: list[str | None]
+    topics: list[str | None]
 
 
 class _Case(NamedTuple):
@@ -89,7 +104,7 @@ def compare_methods(
     rows: np.ndarray,
     merges: np.ndarray,
     in_use: np.ndarray,
-    topics: list[str | None],
+    embedded: Embedded,
     parameters: ClusteringParameters,
     compared: CompareParameters,
     progress: Progress = silent,
@@ -103,8 +118,8 @@ def compare_methods(
         The linkage matrix of the rows by the linkage in use.
     in_use : ndarray of shape (n,), int
         The labels that the parameters gave.
-    topics : list of str or None
-        Known from outside, of each row.
+    embedded : Embedded
+        What the rows were before they were reduced.
     parameters : ClusteringParameters
     compared : CompareParameters
     progress : callable
@@ -131,15 +146,21 @@ def compare_methods(
     agreement, jaccards = _stability(case, parts, fits[method], again)
     batch_size, share = parameters["minibatch_kmeans"]["batch_size"], compared["borderline_share"]
     departure = attempt(minibatch_departure, rows, case.k, parameters["seed"], batch_size, share)
-    table = [_table_row(case, name, fit, parts, topics) for name, fit in fits.items()]
+    controls, without = _fit_controls(case, embedded, parts[: compared["refits"]])
+    table = [_table_row(case, name, fit, parts, embedded.topics) for name, fit in (fits | controls).items()]
     next(row for row in table if row["method"] == method)["stability"] = agreement.mean()
+    advice = attempt(
+        advise, rows, embedded.scale, embedded.deviations, embedded.texts, embedded.topics,
+        parts[: compared["refits"]], parameters, compared, progress,
+    )  # fmt: skip
     return Findings(
         method=method, parameters=parameters, compared=compared, k=case.k, rows=len(rows), components=rows.shape[1],
-        part_rows=len(parts[0]), table=table, left_out=left_out,
+        part_rows=len(parts[0]), table=table, left_out=left_out | without,
         curves={name: fit.curve for name, fit in fits.items() if fit.curve},
         band_k=curve.k, band_scores=curve.scores.davies_bouldin, band=band,
         grid=case.grid, part_curves=np.stack([each.curve for each in again]),
-        agreement=agreement, jaccards=jaccards, eps_table=eps_table, departure=departure,
+        agreement=agreement, jaccards=jaccards, eps_table=eps_table, near=find_near_duplicates(rows), advice=advice,
+        departure=departure,
     )  # fmt: skip
 
 
@@ -167,6 +188,17 @@ def figures(findings: Findings) -> dict[str, Any]:
         found["kmeans_seed_agreement"] = seeds[0]
     if not isinstance(findings.departure, Refusal):
         found["minibatch_borderline_moved"] = findings.departure[0]
+    found["near_duplicates"] = findings.near.sizes.sum()
+    advice = findings.advice
+    if not isinstance(advice, Refusal):
+        found |= {
+            "recommended_k": advice.k,
+            "recommended_modularity": advice.best.modularity,
+            "recommended_stability": advice.best.stability,
+            "structure_p_value": advice.support.p_value,
+        }
+        if advice.best.v_measure is not None:
+            found["recommended_v_measure"] = advice.best.v_measure
     if findings.eps_table:
         beside = [1 - row["noise_share"] - row["largest_share"] for row in findings.eps_table]
         found["dbscan_beside_largest"] = max(beside)
@@ -263,6 +295,22 @@ def _other_trees(case: _Case) -> dict[str, np.ndarray | Refusal]:
     tasks = [(attempt, smoothed_tree, case.rows, each, case.parameters["smooth"]) for each in others]
     trees = run_timed("trees", tasks, needs, case.progress)
     return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
+
+
+def _fit_controls(case: _Case, embedded: Embedded, parts: list[np.ndarray]) -> tuple[dict[str, Fits], dict[str, str]]:
+    """The controls, and why those are left out that are."""
+    seed = case.parameters["seed"]
+    rows_of = {"kmeans on the raw embeddings": embedded.raw}
+    words = word_vectors(embedded.texts, seed)
+    if words is not None:
+        rows_of["kmeans on words alone"] = words
+    found = fit_controls(rows_of, case.k, parts, seed, case.parameters["kmeans"]["n_init"], case.progress)
+    left_out = {name: each.reason for name, each in found.items() if isinstance(each, Refusal)}
+    _say_what_is_left_out(left_out, in_use=set())
+    fits = {name: each for name, each in found.items() if name not in left_out}
+    for name, fit in fits.items():
+        log_seconds(name, fit.seconds)
+    return fits, left_out
 
 
 def _band(case: _Case, curve: Curve) -> NullBand:
