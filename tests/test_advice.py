@@ -6,12 +6,12 @@ import pytest
 from conftest import make_blobs, same_partition
 from sklearn.cluster import KMeans
 
-from stages.algorithms.centroids import unit_vectors
-from stages.algorithms.comparison.advice import HUBS, RECIPE, advise, hub_spread, shortlist, standardised
+from stages.algorithms.comparison.advice import RECIPE, advise, best_power, shortlist, standardised
 from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.near_duplicates import find_near_duplicates
 from stages.algorithms.comparison.stability import subsample_rows
 from stages.algorithms.partitions.choice import choose_clusters
+from stages.algorithms.partitions.modularity import Support
 from stages.algorithms.partitions.processes import Refusal
 from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.files.near_duplicates import write_near_duplicates
@@ -63,25 +63,25 @@ def test_nothing_is_to_be_changed_where_it_is_in_use():
     assert give_advice(rows[:60], **RECIPE, k_max=59).changes == {}  # no more clusters than rows
 
 
-def test_where_few_directions_rule_components_are_standardised():
+def test_where_few_directions_of_noise_rule_components_are_standardised():
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(900, 60)).astype(np.float32)
-    plain = give_advice(rows)
-    assert plain.parameters["standardize"] == next((p for p, spread in plain.hubs.items() if spread <= HUBS), 0)
-    rows[:, :3] += 4 * rng.standard_t(3, size=(900, 3))
-    advice = give_advice(rows)
-    assert advice.hubs[0.0] > HUBS >= advice.hubs[1.0]
+    rows, _ = make_blobs(600, 60, 12, spread=1.0)
+    rows -= rows.mean(axis=0)
+    assert give_advice(rows).parameters["standardize"] == 0
+    rows[:, :2] += 3 * rng.standard_t(4, size=(600, 2))
+    rows -= rows.mean(axis=0)
+    axes = np.linalg.svd(rows, full_matrices=False)[2]
+    advice = give_advice(rows @ axes.T)
     assert advice.changes["standardize"] == advice.parameters["standardize"] > 0
 
 
-def test_hubs_are_counted_among_the_ten_nearest():
-    rows = np.random.default_rng(0).normal(size=(200, 12))
-    units = unit_vectors(rows)
-    similar = units @ units.T
-    np.fill_diagonal(similar, -2)
-    counts = np.bincount(np.argsort(-similar, axis=1)[:, :10].ravel(), minlength=200)
-    assert hub_spread(rows) == pytest.approx(counts.std() / counts.mean())
-    assert hub_spread(np.ones((5, 3))) == 0
+def test_the_power_is_the_one_with_the_highest_modularity_of_those_beyond_shuffled_copies():
+    def of(highest: float, shuffled: float) -> Support:
+        return Support(highest, np.array([shuffled - 0.1, shuffled]))
+
+    assert best_power({0.0: of(0.8, 0.9), 0.5: of(0.4, 0.3), 1.0: of(0.6, 0.2)}) == 1
+    assert best_power({0.0: of(0.6, 0.5), 0.5: of(0.6, 0.3), 1.0: of(0.5, 0.2)}) == 0
+    assert best_power({0.0: of(0.8, 0.9), 0.5: of(0.4, 0.5)}) == 0
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1])

@@ -21,7 +21,6 @@ from stages.algorithms.partitions.modularity import (
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.principal_components import to_power
-from stages.algorithms.tree.neighbours import nearest_rows
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 RECIPE = {
@@ -29,12 +28,12 @@ RECIPE = {
     "k_min": 2,
 }  # fmt: skip
 K_MAX = 100
-POWERS = (0.0, 0.5, 1.0)  # of the standard deviation, from the one that is best where no few directions rule
-# Where few directions rule the distances, the same rows are everybody's neighbours. The number of rows that have a row
-# among their ten nearest spreads by 0.5 of its mean on embeddings made to be compared, and by more than 0.6 wherever a
-# higher power was better: on eight sets, the demonstration data with up to ten strong directions of noise added. Where
-# no power brings it down, as among round blobs, it tells nothing.
-HUB_NEIGHBOURS, HUB_SAMPLE, HUBS = 10, 3000, 0.6
+# Powers of the standard deviation that components may be divided by. The one at which the neighbours of some rows hang
+# together most is taken, of those at which they do so more than in shuffled copies. On the demonstration data with none
+# to ten strong directions of noise added (seven sets) that is the power with the highest V-measure; of blobs it is 0. How
+# unevenly rows are neighbours of others (hubness) tells strong directions of noise from none, but not from blobs.
+POWERS = (0.0, 0.5, 1.0)
+POWER_ROWS, POWER_REFERENCES = 3000, 3
 SCALES = ((2, 4), (5, 9), (10, 19), (20, 39), (40, K_MAX))  # of which each has its best k on the shortlist
 WORTH = 0.8  # share of the highest modularity that a k has to reach for it, but three are shown
 NAMED = 4  # clusters whose names are shown of each
@@ -57,7 +56,7 @@ class Advice(NamedTuple):
 
     parameters: dict[str, Any]
     changes: dict[str, Any]  # those of them that are not in use
-    hubs: dict[float, float]  # spread of in-degrees, by each power tried
+    powers: dict[float, Support]  # of some rows, by the power of the deviation that components are divided by
     support: Support
     evenness: float  # of the clusters that are recommended
     shortlist: list[Shortlisted]  # by rising k
@@ -105,9 +104,8 @@ def advise(
     -----
     Rows of another standardisation are those of `reduce` but for the last digit of single precision.
     """
-    sample = rows[np.linspace(0, len(rows) - 1, min(HUB_SAMPLE, len(rows))).astype(np.int64)]
-    hubs = {power: hub_spread(standardised(sample, scale, deviations, power)) for power in POWERS}
-    power = next((power for power, spread in hubs.items() if spread <= HUBS), POWERS[0])
+    powers = modularities_of_powers(rows, scale, deviations, parameters["seed"], progress)
+    power = best_power(powers)
     recommended = RECIPE | {"standardize": power, "k_max": min(K_MAX, len(rows) - 1)}
     same_rows = np.allclose(scale, to_power(deviations, power))
     changes = {name: value for name, value in recommended.items() if parameters.get(name) != value}
@@ -142,16 +140,26 @@ def advise(
         )
         for place, i in enumerate(places)
     ]
-    return Advice(recommended, changes, hubs, backing, evenness(np.bincount(moved[best])), listed, k_min + best)
+    return Advice(recommended, changes, powers, backing, evenness(np.bincount(moved[best])), listed, k_min + best)
 
 
-def hub_spread(rows: np.ndarray) -> float:
-    """Standard deviation over mean of the number of rows that have each row among their ten nearest."""
-    near = nearest_rows(rows, HUB_NEIGHBOURS).rows
-    if not near.size:
-        return 0.0
-    counts = np.bincount(near.ravel(), minlength=len(rows))
-    return float(counts.std() / counts.mean())
+def modularities_of_powers(
+    rows: np.ndarray, scale: np.ndarray, deviations: np.ndarray, seed: int, progress: Progress
+) -> dict[float, Support]:
+    """How far the neighbours of some rows hang together, and those of shuffled copies, by each power."""
+    sample = rows[np.linspace(0, len(rows) - 1, min(POWER_ROWS, len(rows))).astype(np.int64)]
+    scaled = {power: standardised(sample, scale, deviations, power) for power in POWERS}
+    curve = tree_modularities, RECIPE["linkage"], RECIPE["smooth"], RECIPE["k_min"], min(K_MAX, len(sample))
+    return {
+        power: support(each, float(curve[0](each, *curve[1:]).max()), curve, POWER_REFERENCES, seed, progress=progress)
+        for power, each in scaled.items()
+    }
+
+
+def best_power(found: dict[float, Support]) -> float:
+    """The power with the highest modularity of those that exceed their shuffled copies; 0 where none does."""
+    beating = {power: each.highest for power, each in found.items() if each.highest > each.references.max()}
+    return max(beating, key=lambda power: (beating[power], -power), default=POWERS[0])
 
 
 def standardised(rows: np.ndarray, scale: np.ndarray, deviations: np.ndarray, power: float) -> np.ndarray:

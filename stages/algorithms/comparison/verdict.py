@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from stages.algorithms.comparison.advice import HUB_NEIGHBOURS, HUBS
 from stages.algorithms.comparison.findings import Findings, TableRow
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.comparison.variants import CURVES
@@ -90,16 +89,13 @@ def _recommended(f: Findings, own: TableRow) -> str:
 
 def _standardised(f: Findings) -> str:
     """Why the components are divided by which power of their deviations."""
-    hubs = f.advice.hubs
-    tried = ", ".join(f"{spread:.2f} at {power:g}" for power, spread in hubs.items())
-    rule = (
-        "`standardize` is the lowest tried at which no few rows are everybody's neighbours"
-        if min(hubs.values()) <= HUBS
-        else "`standardize` is 0, as no value tried keeps a few rows from being everybody's neighbours"
+    tried = ", ".join(
+        f"{power:g} gives {each.highest:.3f} (shuffled {each.references.max():.3f})"
+        for power, each in f.advice.powers.items()
     )
     return (
-        f"{rule}: how many rows have a row among their {HUB_NEIGHBOURS} nearest spreads by {tried} times its mean, and "
-        f"{HUBS} is the limit."
+        "`standardize` is the value with the highest modularity of some rows, of those beyond shuffled copies: "
+        f"{tried}."
     )
 
 
