@@ -29,9 +29,9 @@ RECIPE = {
 }  # fmt: skip
 K_MAX = 100
 # Powers of the standard deviation that components may be divided by. The one at which the neighbours of some rows hang
-# together most is taken, of those at which they do so more than in shuffled copies. On the demonstration data with none
-# to ten strong directions of noise added (seven sets) that is the power with the highest V-measure; of blobs it is 0. How
-# unevenly rows are neighbours of others (hubness) tells strong directions of noise from none, but not from blobs.
+# together most is taken, of those at which they do so more than in shuffled copies. On the demonstration data, with as
+# many as ten strong directions of noise added or none, that is the power with the highest V-measure; of blobs it is 0.
+# How unevenly rows are neighbours of others (hubness) tells strong directions of noise from none, but not from blobs.
 POWERS = (0.0, 0.5, 1.0)
 POWER_ROWS, POWER_REFERENCES = 3000, 3
 SCALES = ((2, 4), (5, 9), (10, 19), (20, 39), (40, K_MAX))  # of which each has its best k on the shortlist
