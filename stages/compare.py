@@ -1,7 +1,7 @@
 """Put every method beside the one in use, and ask what the chosen number of clusters is worth.
 
 data/reduced.npy, data/tree.npy, data/labels.npy, data/model/reduction.npz, data/embeddings_clu/
-  -> metrics/compare/metrics.json, methods.json and verdict.md, data/near_duplicates.parquet,
+  -> metrics/compare/metrics.json, methods.json, verdict.md and near_duplicates.parquet,
      plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
 """
 
@@ -34,7 +34,6 @@ def compare(
     labels: Path = Path("data/labels.npy"),
     model: Path = Path("data/model/reduction.npz"),
     embeddings: Path = Path("data/embeddings_clu"),
-    near_duplicates: Path = Path("data/near_duplicates.parquet"),
     results: Path = Path("metrics/compare"),
     plots: Path = Path("plots"),
     **parameters: Unpack[ClusteringParameters],
@@ -58,7 +57,7 @@ def compare(
 
     findings = compare_methods(rows, merges, in_use, embedded, parameters, compare, progress)
 
-    write_near_duplicates(near_duplicates, known, findings.near.group)
+    write_near_duplicates(results / "near_duplicates.parquet", known, findings.near.group)
     record.write_text(results / "verdict.md", describe_findings(findings))
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))

@@ -1,12 +1,15 @@
 """What is recommended is what the recommended parameters give, and its parts against brute force."""
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_blobs, same_partition
+import yaml
+from conftest import ROOT, make_blobs, same_partition
 from sklearn.cluster import KMeans
 
-from stages.algorithms.comparison.advice import RECIPE, advise, best_power, shortlist, standardised
+from stages.algorithms.comparison.advice import K_MAX, RECIPE, advise, best_power, shortlist, standardised
 from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.near_duplicates import find_near_duplicates
 from stages.algorithms.comparison.stability import subsample_rows
@@ -16,6 +19,7 @@ from stages.algorithms.partitions.processes import Refusal
 from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.files.near_duplicates import write_near_duplicates
 from stages.files.rows import Row
+from stages.runtime.parameters import SCHEMA, find_faults, load_yaml
 
 COMPARED = {"null_references": 3}
 IN_USE = {
@@ -55,6 +59,16 @@ def test_the_figures_are_those_that_the_command_gives():
     assert listed.k == advice.k
     assert advice.command(9).endswith("-S k_max=9 -S k_min=9")
     assert choose_clusters(rows, merges, one, references=2).k == 9
+
+
+def test_the_file_of_recommended_options_has_what_is_recommended():
+    words = (ROOT / "recommended").read_text().split()
+    assert words[::2] == ["-S"] * (len(words) // 2)
+    options = {name: yaml.safe_load(value) for name, value in (word.split("=") for word in words[1::2])}
+    assert find_faults(load_yaml(ROOT / "params.yaml") | options, json.loads((ROOT / SCHEMA).read_text())) == []
+    defaults = load_yaml(ROOT / "params.yaml")
+    expected = RECIPE | {"k_max": K_MAX, "standardize": 0}
+    assert options == {name: value for name, value in expected.items() if defaults[name] != value}
 
 
 def test_nothing_is_to_be_changed_where_it_is_in_use():

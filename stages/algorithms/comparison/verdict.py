@@ -143,8 +143,8 @@ def _near_duplicates(f: Findings) -> str:
         return "**Near-duplicates.** None: no two rows are nearer than a tenth of the distance that unlike rows have."
     return (
         f"**Near-duplicates.** {sizes.sum()} rows in {len(sizes)} groups, the largest of {sizes[0]}, are linked by "
-        f"cosine distances up to {f.near.limit:.3f}, a tenth of what unlike rows have; `data/near_duplicates.parquet` "
-        "lists them. A group of many can pass for a cluster; remove all but one row of it."
+        f"cosine distances up to {f.near.limit:.3f}, a tenth of what unlike rows have; `near_duplicates.parquet` "
+        "beside this lists them. A group of many can pass for a cluster; remove all but one row of it."
     )
 
 
