@@ -63,8 +63,9 @@ def test_support_takes_rank_and_size():
     references = np.linspace(0.30, 0.32, 20)
     assert Support(0.6, references).holds
     assert Support(0.6, references).p_value == pytest.approx(1 / 21)
+    assert Support(0.6, references).excess == pytest.approx(0.29 / 0.69)
     assert not Support(0.31, references).holds
-    assert not Support(0.321, references).holds  # beyond all copies, but by no more than they differ
+    assert not Support(0.4, references).holds  # beyond all copies, but not by much
     assert not Support(0.6, references[:10]).holds  # too few to tell
     assert Support(0.6, np.full(20, 0.3)).holds
     assert not Support(0.3, np.full(20, 0.3)).holds

@@ -6,6 +6,7 @@ from stages.algorithms.comparison.findings import Findings, TableRow
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.comparison.variants import CURVES
 from stages.algorithms.partitions.criteria import highest_gap
+from stages.algorithms.partitions.modularity import EXCESS
 from stages.algorithms.partitions.processes import Refusal
 
 NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
@@ -107,7 +108,7 @@ def _structure(f: Findings) -> str:
     figures = (
         f"the highest modularity of the recommended tree's cuts is {found.highest:.3f}, of {len(found.references)} "
         f"copies with every column shuffled {found.references.min():.3f} to {found.references.max():.3f} (p = "
-        f"{found.p_value:.3f}, {found.deviations:.1f} standard deviations above their mean)"
+        f"{found.p_value:.3f}): {found.excess:.0%} of the way from their mean to 1, where {EXCESS:.0%} is needed"
     )
     if found.holds:
         return f"{head} Yes: {figures}. Neighbours hang together more than independent components would let them."

@@ -12,7 +12,7 @@ from stages.algorithms.partitions.cuts import score_labels
 from stages.algorithms.partitions.estimators import membership_entropy
 from stages.algorithms.partitions.methods import METHODS, ClusteringParameters
 from stages.algorithms.partitions.modularity import (
-    DEVIATIONS,
+    EXCESS,
     LEVEL,
     Support,
     modularity,
@@ -161,9 +161,9 @@ def _with_modularity(
     )  # fmt: skip
     if not backing.holds:
         log.warning(
-            "no number of clusters is supported: data without clusters reach such a modularity (p = %.3f, %.1f "
-            "standard deviations above their mean; supported is p <= %g and %g or more)",
-            backing.p_value, backing.deviations, LEVEL, DEVIATIONS,
+            "no number of clusters is supported: data without clusters reach such a modularity, or nearly (p = %.3f, "
+            "%.0f %% of the way from their mean to 1; supported is p <= %g and %.0f %% or more)",
+            backing.p_value, 100 * backing.excess, LEVEL, 100 * EXCESS,
         )  # fmt: skip
     return candidates._replace(extra={**candidates.extra, "modularity": np.array(final)}), backing
 
