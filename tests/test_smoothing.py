@@ -124,19 +124,25 @@ def test_progress_never_falls_and_ends_at_one():
 HASH = """
 import hashlib, numpy as np
 from threadpoolctl import threadpool_info
+from stages.algorithms.centroids import consolidate
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.modularity import cut_modularities
 from stages.algorithms.tree.neighbours import nearest_rows
-from stages.algorithms.tree.smoothing import smooth_rows
+from stages.algorithms.tree.smoothing import smooth_rows, smoothed_tree
 rng = np.random.default_rng(0)
 rows = np.round(rng.standard_normal((20, 64)), 1)[rng.integers(20, size=1700)]
 rows += np.round(0.3 * rng.standard_normal(rows.shape), 1)
 rows[:300] = rows[0] + 1e-6 * rng.standard_normal((300, 64))  # single precision does not tell these apart
 print(next(i.get("architecture") for i in threadpool_info() if i["user_api"] == "blas"))
-for array in (*nearest_rows(rows.astype(np.float32), 30)[:2], smooth_rows(rows.astype(np.float32), 30)):
+rows = rows.astype(np.float32)
+near, merges = nearest_rows(rows, 30), smoothed_tree(rows, "ward", 30).merges
+moved = [consolidate(rows, cut_tree(merges, k))[0] for k in (5, 20, 60)]
+for array in (*near[:2], smooth_rows(rows, 30), merges, *moved, cut_modularities(near.rows, merges, 2, 60)):
     print(hashlib.sha256(array.tobytes()).hexdigest())
 """
 
 
-def test_neighbours_and_smoothed_rows_do_not_depend_on_kernel_and_threads():
+def test_what_is_recommended_does_not_depend_on_kernel_and_threads():
     kernels, hashes = set(), set()
     for threads, kernel in enumerate((None, "Prescott", "Sandybridge", "Haswell", "SkylakeX")):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": str(threads % 2 + 1)}
