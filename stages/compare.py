@@ -17,8 +17,8 @@ from stages.algorithms.partitions.methods import ClusteringParameters, ComparePa
 from stages.algorithms.principal_components import deviations
 from stages.files.batches import open_batches, read_blocks
 from stages.files.intermediates import read_labels, read_reduced, read_tree, refuse_unequal
-from stages.files.model import read_reduction
 from stages.files.near_duplicates import write_near_duplicates
+from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
