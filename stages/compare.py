@@ -1,18 +1,24 @@
 """Put every method beside the one in use, and ask what the chosen number of clusters is worth.
 
-data/reduced.npy, data/tree.npy, data/labels.npy, data/embeddings_clu/*.jsonl for their topics
-  -> metrics/compare/metrics.json, methods.json and verdict.md,
+data/reduced.npy, data/tree.npy, data/labels.npy, data/model/reduction.npz, data/embeddings_clu/
+  -> metrics/compare/metrics.json, methods.json, verdict.md and near_duplicates.parquet,
      plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
 """
 
 from pathlib import Path
 from typing import Unpack
 
-from stages.algorithms.comparison.findings import compare_methods, figures, full_table
+import numpy as np
+
+from stages.algorithms.centroids import unit_vectors
+from stages.algorithms.comparison.findings import Embedded, compare_methods, figures, full_table
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
-from stages.files.batches import open_batches
+from stages.algorithms.principal_components import deviations
+from stages.files.batches import open_batches, read_blocks
 from stages.files.intermediates import read_labels, read_reduced, read_tree, refuse_unequal
+from stages.files.near_duplicates import write_near_duplicates
+from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
@@ -28,6 +34,7 @@ def compare(
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
+    model: Path = Path("data/model/reduction.npz"),
     embeddings: Path = Path("data/embeddings_clu"),
     results: Path = Path("metrics/compare"),
     plots: Path = Path("plots"),
@@ -41,11 +48,17 @@ def compare(
     rows = read_reduced(reduced)
     n = len(rows)
     in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
-    refuse_unequal(embeddings, sum(batch.rows for batch in open_batches(embeddings)), "rows", reduced, n, "reduce")
-    topics = [row.topic for row in read_rows(embeddings)]
+    batches = open_batches(embeddings)
+    refuse_unequal(embeddings, sum(batch.rows for batch in batches), "rows", reduced, n, "reduce")
+    known = list(read_rows(embeddings))
+    reduction = read_reduction(model)
+    raw = np.concatenate([unit_vectors(block).astype(np.float32) for block in read_blocks(batches)])
+    texts, topics = [row.text for row in known], [row.topic for row in known]
+    embedded = Embedded(raw, reduction.scale, deviations(reduction, n), texts, topics)
 
-    findings = compare_methods(rows, merges, in_use, topics, parameters, compare, progress)
+    findings = compare_methods(rows, merges, in_use, embedded, parameters, compare, progress)
 
+    write_near_duplicates(results / "near_duplicates.parquet", known, findings.near.group)
     record.write_text(results / "verdict.md", describe_findings(findings))
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))

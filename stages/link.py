@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
-from stages.algorithms.tree.linkage import Linkage, leaf_clusters, linkage_tree
+from stages.algorithms.tree.linkage import Linkage, leaf_clusters
+from stages.algorithms.tree.smoothing import Smooth, smoothed_tree
 from stages.files.intermediates import read_reduced
 from stages.runtime import command
 from stages.runtime.arrays import save_array
@@ -34,20 +35,23 @@ MAKING = Lock()  # so that the threads of a worker make its clusters once
 def link(
     *,
     linkage: Linkage,
+    smooth: Smooth,
     run: RunParameters,
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
 ) -> None:
-    """Build the dendrogram of the reduced embeddings by cosine distance.
+    """Build the dendrogram of the reduced embeddings, or of them smoothed with their neighbours, by cosine distance.
 
-    On Dask the workers do the first search of average and ward linkage, four fifths of all products. It only proposes
+    On Dask the workers do the first search of average and ward linkage, four fifths of all products; of smoothed rows,
+    the search for their neighbours. It only proposes
     which clusters may be near each other, so the tree is the same. Each worker process reads the reduced embeddings
     itself, and holds 12 bytes of memory for every row and component of them until it makes another tree or ends.
     """
     hold(tree)
     rows = read_reduced(reduced)
     n, d = rows.shape
-    log.info("%s linkage of %d rows x %d components", linkage, n, d)
+    smoothed = f", each smoothed with its {smooth} nearest" if smooth else ""
+    log.info("%s linkage of %d rows x %d components%s", linkage, n, d, smoothed)
     start = time.perf_counter()
     with tqdm(desc="tree", total=100, unit="%", bar_format=BAR, delay=1, disable=None) as bar:
 
@@ -55,7 +59,8 @@ def link(
             bar.set_postfix_str(f"{clusters_left} clusters left", refresh=False)
             bar.update(100 * share - bar.n)
 
-        merges, products = linkage_tree(rows, linkage, show, _search_on(run, reduced, linkage))
+        search = _search_on(run, reduced, "average" if smooth else linkage)  # of neighbours, or of the tree
+        merges, products = smoothed_tree(rows, linkage, smooth, show, search)
     log.info("tree in %.1f s, %.2f n^2 dot products", time.perf_counter() - start, products / n**2)
     save_array(tree, merges)
 

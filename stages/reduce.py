@@ -54,7 +54,7 @@ PART_ROWS = 4096  # of a task: 25 MB at 768 columns of double precision
 def reduce(
     *,
     variance_threshold: Annotated[float, Interval(gt=0, le=1)],
-    standardize: bool,
+    standardize: bool | Annotated[float, Interval(ge=0, le=1)],
     run: RunParameters,
     embeddings: Path = Path("data/embeddings_clu"),
     reduced: Path = Path("data/reduced.npy"),

@@ -16,7 +16,7 @@ from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
 from stages.files.batches import open_batches, read_chosen
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
-from stages.files.model import read_reduction
+from stages.files.reduction import read_reduction
 from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model

@@ -18,8 +18,8 @@ ROWS = np.random.default_rng(7).normal(size=(120, 5)).astype(np.float32)
 KMEANS = {"init": "random", "n_init": 1}
 DBSCAN = {"eps": 0.1, "min_samples": 3}
 VARIANTS = [
-    Variant("plain", "agglomerative", {"linkage": "ward", "consolidate": False}),
-    Variant("moved", "agglomerative", {"linkage": "ward", "consolidate": True}),
+    Variant("plain", "agglomerative", {"linkage": "ward", "smooth": 0, "consolidate": False}),
+    Variant("moved", "agglomerative", {"linkage": "ward", "smooth": 0, "consolidate": True}),
     Variant("kmeans", "kmeans", KMEANS),
     Variant("dbscan", "dbscan", DBSCAN),
 ]
@@ -120,7 +120,10 @@ def test_fits_that_need_much_memory_are_told_to_share_it(monkeypatch):
         return run_each(function, calls, done=done)
 
     monkeypatch.setattr(comparison, "run_each", run)
-    variants = [Variant("plain", "agglomerative", {"linkage": "complete", "consolidate": False}), *VARIANTS[2:]]
+    variants = [
+        Variant("plain", "agglomerative", {"linkage": "complete", "smooth": 0, "consolidate": False}),
+        *VARIANTS[2:],
+    ]
     tree = linkage_tree(ROWS, "complete").merges
     fit_variants(ROWS, {"complete": tree}, variants, K, K_VALUES, PARTS, seed=4)
     needs = {}

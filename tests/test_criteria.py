@@ -6,7 +6,7 @@ from conftest import make_blobs
 from scipy.cluster.hierarchy import linkage
 from sklearn.metrics import silhouette_score
 
-from stages.algorithms.partitions.criteria import choose, elbow_ratios, evenness, highest, highest_gap
+from stages.algorithms.partitions.criteria import choose, elbow_ratios, evenness, highest, highest_gap, pass_over
 from stages.algorithms.partitions.cuts import cut_tree, lowest, score_cuts, score_labels
 
 
@@ -93,3 +93,10 @@ def test_evenness_is_one_for_equal_sizes_and_falls_to_zero():
     assert evenness(np.array([10**6, 1, 1])) < 1e-4
     assert evenness(np.array([3, 1])) == pytest.approx(-(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)))
     assert evenness(np.array([7])) == 0
+
+
+def test_candidates_with_a_giant_cluster_are_passed_over_while_another_has_a_score():
+    scores, shares = np.array([0.5, 1.0, np.nan, 2.0]), np.array([0.98, 0.81, 0.1, 0.8])
+    assert np.nan_to_num(pass_over(scores, shares, 0.8)).tolist() == [0, 0, 0, 2]
+    np.testing.assert_array_equal(pass_over(scores, shares, 1.0), scores)
+    np.testing.assert_array_equal(pass_over(scores, shares, 0.5), scores)  # the one that is small enough has none

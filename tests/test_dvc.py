@@ -95,6 +95,17 @@ def test_parameters_turned_and_turned_back_in_a_moved_folder_run_what_has_no_run
     assert_settled(project, finished.digests())
 
 
+def test_the_recommended_path_is_one_line_and_git_brings_the_asked_for_one_back(copy):
+    said = copy.run("bash", "-c", "dvc exp run $(cat recommended) cluster").stdout
+    assert re.findall(r"Running stage '(\w+)'", said) == ["reduce", "link", "cluster"]
+    assert "ward linkage of 300 rows x" in said
+    assert "each smoothed with its 30 nearest" in said
+    assert abs(copy.json("metrics/cluster/metrics.json")["n_clusters"] - 6) <= 1
+    assert "consolidate: true" in (copy.folder / "params.yaml").read_text()
+    copy.run("git", "restore", ".")
+    assert repro(copy) == []
+
+
 class Remote(NamedTuple):
     """Where `dvc push` puts things, the options that a remote there has, and what must stand in the environment."""
 

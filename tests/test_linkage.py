@@ -316,7 +316,7 @@ def test_unknown_linkage_is_refused():
 
 def test_complete_is_refused_before_anything_is_allocated(monkeypatch):
     monkeypatch.setattr(linkage_module, "free_memory", lambda: 16 * 4950 - 1)
-    monkeypatch.setattr(linkage_module, "_unit_rows", lambda rows: pytest.fail("allocated"))
+    monkeypatch.setattr(linkage_module, "unit_rows", lambda rows: pytest.fail("allocated"))
     with pytest.raises(MemoryError, match="complete linkage of 100 rows needs"):
         linkage_tree(np.ones((100, 2)), "complete")
 

@@ -18,15 +18,18 @@ from conftest import ROOT, make_blobs, same_partition
 from stages.algorithms.partitions import density
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import METHODS
+from stages.algorithms.partitions.modularity import modularity, neighbour_graph
+from stages.algorithms.principal_components import Reduction
 from stages.algorithms.tree import linkage
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.cluster import cluster
 from stages.compare import compare
+from stages.runtime.arrays import save_model
 from stages.runtime.parameters import find_faults
 
 CRITERIA = get_args(Criterion)
 SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.annotation is not Path}
-VARIANTS = [name for method in METHODS.values() for name in method.variants]
+VARIANTS = [*(name for method in METHODS.values() for name in method.variants), "kmeans on the raw embeddings"]
 
 
 def parameters(**changes) -> dict:
@@ -45,6 +48,10 @@ def put(rows: np.ndarray) -> None:
     np.save("data/embeddings_clu/batch.npy", rows)
     np.save("data/reduced.npy", rows)
     np.save("data/tree.npy", linkage_tree(rows, "average").merges)
+    d = rows.shape[1]
+    variances = rows.var(axis=0, ddof=1, dtype=np.float64)
+    as_they_are = Reduction(np.zeros(d), np.eye(d), variances, variances.sum(), np.zeros(d), np.ones(d))
+    save_model(Path("data/model/reduction.npz"), **as_they_are._asdict())
 
 
 def metrics(stage: str) -> dict:
@@ -79,7 +86,7 @@ def check_eight(blobs: np.ndarray) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_eight_blobs_by_every_criterion_it_can_have(method, criterion):
     if method == "dbscan" and criterion in ("elbow", "davies_bouldin_gap"):
-        with pytest.raises(ValueError, match=f"criterion is {criterion}.* davies_bouldin or silhouette"):
+        with pytest.raises(ValueError, match=f"criterion is {criterion}.* davies_bouldin or silhouette or modularity"):
             cluster(**parameters(method=method, criterion=criterion))
         return
     rows, blobs = make_blobs(320, 24, 8, seed=2)
@@ -171,14 +178,56 @@ def test_k_max_may_be_one_less_than_the_rows():
     assert metrics("cluster")["singletons"] == 28
 
 
+def rows_with_a_clump() -> np.ndarray:
+    """Rows without structure, and some that are nearly equal: by Davies-Bouldin the best cut is between the two."""
+    rows = np.random.default_rng(0).normal(size=(440, 61)).astype(np.float32)
+    rows[:400, -1] = 2
+    rows[400:, :-1] *= 0.02
+    rows[400:, -1] = -20
+    return rows
+
+
+def test_one_giant_cluster_is_passed_over_with_a_warning_that_names_the_remedy(caplog):
+    put(rows_with_a_clump())
+    cluster(**parameters(max_share=1))
+    assert metrics("cluster")["n_clusters"] == 2
+    assert metrics("cluster")["largest_share"] > 0.9
+    assert "giant" not in caplog.text
+    cluster(**parameters(max_share=0.8))
+    assert metrics("cluster")["n_clusters"] > 2
+    assert metrics("cluster")["largest_share"] <= 0.8
+    assert "k = 2 is passed over" in caplog.text
+    assert "remove them, or take k = 2 by max_share: 1" in caplog.text
+    caplog.clear()
+    cluster(**parameters(max_share=0.8, k_max=2))
+    assert metrics("cluster")["n_clusters"] == 2
+    assert "one giant cluster" in caplog.text
+    assert "try linkage: ward with smooth: 30" in caplog.text
+
+
+def test_modularity_measures_the_moved_rows_and_warns_where_nothing_is_supported(caplog):
+    few = {"null_references": 20}
+    put(make_blobs(320, 24, 8, seed=2, spread=1.0)[0])
+    cluster(**parameters(criterion="modularity", consolidate=True, linkage="ward", compare=few))
+    point = next(p for p in json.loads(Path("plots/davies_bouldin.json").read_text()) if p["chosen"])
+    rows, labels = np.load("data/reduced.npy"), np.load("data/labels.npy")
+    assert point["modularity"] == pytest.approx(modularity(neighbour_graph(rows), labels), rel=1e-5)
+    assert metrics("cluster")["modularity"] == point["modularity"]
+    assert metrics("cluster")["modularity_p_value"] == pytest.approx(1 / 21, rel=1e-4)
+    assert "no number of clusters is supported" not in caplog.text
+    put(np.random.default_rng(0).normal(size=(200, 10)).astype(np.float32))
+    cluster(**parameters(criterion="modularity", compare=few))
+    assert "no number of clusters is supported" in caplog.text
+
+
 def test_a_cluster_below_the_smallest_size_is_warned_of(caplog):
     rows, _ = make_blobs(80, 8, 1, spread=0.5)
     put(np.concatenate([rows, -rows[:1]]))
-    cluster(**parameters())
+    cluster(**parameters(max_share=1))
     assert metrics("cluster")["singletons"] == 1
     assert "1 of the 2 clusters have fewer than min_cluster_size = 10 rows, the smallest 1" in caplog.text
     caplog.clear()
-    cluster(**parameters(min_cluster_size=1))
+    cluster(**parameters(max_share=1, min_cluster_size=1))
     assert "min_cluster_size" not in caplog.text
 
 
@@ -321,7 +370,7 @@ def test_what_does_not_fit_in_memory_is_left_out_and_changes_nothing_else(monkey
     assert all(table[name] == everything[name] for name in set(table) - gone)
     assert metrics("compare") == {name: value for name, value in first.items() if name != "dbscan_beside_largest"}
     drawn = json.loads(Path("plots/methods_silhouette.json").read_text())
-    assert {point["method"] for point in drawn} == set(table) - gone
+    assert {point["method"] for point in drawn} == set(table) - gone - {"kmeans on the raw embeddings"}  # at one k
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -31,12 +31,12 @@ def test_curves_are_the_scores_of_the_partitions():
     rows = make_blobs(80, 6, 3)[0]
     tree = linkage_tree(rows, "average").merges
     expected = [score_labels(rows, cut_tree(tree, k)).davies_bouldin[0] for k in (2, 3, 4)]
-    np.testing.assert_allclose(tree_curve(rows, "average", 2, 4), expected)
+    np.testing.assert_allclose(tree_curve(rows, "average", 0, 2, 4), expected)
     options = {"init": "random", "n_init": 1}
     fitted = [score_labels(rows, fit_partition(rows, "KMeans", k, 5, options).labels).davies_bouldin[0] for k in (3, 4)]
     np.testing.assert_allclose(fitted_curve(rows, "KMeans", 3, 4, 5, options), fitted)
-    permuted = tree_curve(permute_columns(rows, 7), "average", 2, 4)
-    np.testing.assert_array_equal(null_curve(rows, 7, tree_curve, "average", 2, 4), permuted)
+    permuted = tree_curve(permute_columns(rows, 7), "average", 0, 2, 4)
+    np.testing.assert_array_equal(null_curve(rows, 7, tree_curve, "average", 0, 2, 4), permuted)
 
 
 def test_the_band_is_the_mean_and_range_and_the_gap_that_of_logs():
@@ -92,21 +92,21 @@ def test_rows_that_shuffling_leaves_without_a_direction_take_no_part():
     left = permute_columns(rows, 1)
     left = left[left.any(axis=1)]
     assert 2 < len(left) < 11
-    curve = null_curve(rows, 1, tree_curve, "average", 2, 11)
+    curve = null_curve(rows, 1, tree_curve, "average", 0, 2, 11)
     assert np.flatnonzero(~np.isnan(curve)).tolist() == list(range(len(left) - 1))
-    np.testing.assert_array_equal(curve[: len(left) - 1], tree_curve(left, "average", 2, len(left)))
+    np.testing.assert_array_equal(curve[: len(left) - 1], tree_curve(left, "average", 0, 2, len(left)))
     options = {"init": "random", "n_init": 1}
     fitted = null_curve(rows, 1, fitted_curve, "KMeans", 2, 11, 0, options)
     np.testing.assert_array_equal(np.isnan(fitted), np.isnan(curve))
-    assert np.isnan(tree_curve(rows[:3], "average", 4, 5)).all()
+    assert np.isnan(tree_curve(rows[:3], "average", 0, 4, 5)).all()
 
 
 def test_dependence_without_clusters_can_beat_the_null():
     # So the verdict speaks of dependence.
     rows = np.random.default_rng(0).normal(size=(300, 10))
     rows[:, 1] = rows[:, 0] ** 2 - 1
-    curves = [null_curve(rows, 1 + i, tree_curve, "average", 2, 12) for i in range(20)]
-    assert compare_with_null(tree_curve(rows, "average", 2, 12), np.stack(curves)).beats.any()
+    curves = [null_curve(rows, 1 + i, tree_curve, "average", 0, 2, 12) for i in range(20)]
+    assert compare_with_null(tree_curve(rows, "average", 0, 2, 12), np.stack(curves)).beats.any()
 
 
 def test_the_test_rejects_one_in_twenty_one_of_curves_like_the_references():
@@ -124,9 +124,9 @@ def test_the_test_rejects_one_in_twenty_one_of_curves_like_the_references():
 @pytest.mark.parametrize("seed", range(3))
 def test_blobs_beat_the_null_and_noise_does_not(seed):
     def band_of(rows):
-        scores = tree_curve(rows, "average", 2, 12)
+        scores = tree_curve(rows, "average", 0, 2, 12)
         return compare_with_null(
-            scores, np.stack([null_curve(rows, 1 + i, tree_curve, "average", 2, 12) for i in range(20)])
+            scores, np.stack([null_curve(rows, 1 + i, tree_curve, "average", 0, 2, 12) for i in range(20)])
         )
 
     blobs = band_of(make_blobs(300, 20, 8, seed)[0])

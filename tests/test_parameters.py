@@ -25,14 +25,15 @@ class Group(TypedDict):
 HINTS = {
     "share": Annotated[float, Interval(gt=0, le=1)],
     "standardize": bool,
+    "power": bool | Annotated[float, Interval(ge=0, le=1)],
     "linkage": Literal["average", "ward"],
     "k_min": Annotated[int, Interval(ge=2)],
     "address": str | None,
     "group": Group,
 }
 GOOD = {
-    "share": 0.95, "standardize": True, "linkage": "ward", "k_min": 2, "address": None,
-    "group": {"C": 10, "folds": 5}, "of_another": 1,
+    "share": 0.95, "standardize": True, "power": 0.5, "linkage": "ward", "k_min": 2,
+    "address": None, "group": {"C": 10, "folds": 5}, "of_another": 1,
 }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def read(**changes) -> dict:
 def test_good_parameters_arrive():
     assert read() == {name: GOOD[name] for name in HINTS}
     assert isinstance(read(share=1)["share"], float)
+    assert [read(power=value)["power"] for value in (False, 0, 1)] == [False, 0, 1]
     assert read(address="tcp://one")["address"] == "tcp://one"
 
 
@@ -58,6 +60,8 @@ def test_good_parameters_arrive():
         ({"share": "0.95"}, "share is '0.95'"),
         ({"share": True}, "share is True"),
         ({"standardize": 1}, "standardize is 1, expected true or false"),
+        ({"power": 1.5}, "power is 1.5, expected true or false or a number from 0 to 1"),
+        ({"power": "yes"}, "power is 'yes', expected true or false or a number from 0 to 1"),
         ({"linkage": "Ward"}, "linkage is 'Ward', expected one of average, ward"),
         ({"k_min": 1}, "k_min is 1, expected a whole number at least 2"),
         ({"k_min": 2.0}, "k_min is 2.0, expected a whole number"),

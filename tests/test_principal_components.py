@@ -43,14 +43,20 @@ def test_equals_scikit_learn(n, columns, threshold, seed):
     np.testing.assert_allclose((reduced * signs)[:, separated], expected[:, separated], atol=2e-5)
 
 
-@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("standardize", [True, False, 0, 0.25, 0.5, 1])
 def test_columns_have_zero_mean_and_the_variance_promised(standardize):
     rows = correlated_rows(300, 30, 0, offset=5.0)
     reduction, _ = fit(rows, 0.99, standardize)
     reduced = reduce_rows(rows, reduction)
     np.testing.assert_allclose(reduced.mean(axis=0), 0, atol=1e-6)
-    expected = 1.0 if standardize else np.sqrt(reduction.explained_variance * 299 / 300)
+    expected = np.sqrt(reduction.explained_variance * 299 / 300) ** (1 - standardize)
     np.testing.assert_allclose(reduced.std(axis=0), expected, rtol=1e-6)
+
+
+def test_true_and_false_are_1_and_0_to_the_last_digit():
+    rows = correlated_rows(300, 30, 0)
+    for word, power in ((True, 1), (False, 0)):
+        np.testing.assert_array_equal(fit(rows, 0.99, word)[0].scale, fit(rows, 0.99, float(power))[0].scale)
 
 
 def test_any_block_size_gives_the_same_reduction():

@@ -52,7 +52,7 @@ def test_a_part_tree_is_compared_on_the_rows_of_the_part():
     tree, part = linkage_tree(rows, "average").merges, subsample_rows(90, 0.7, 1)
     k_values = [2, 6, 80]
     cuts = np.stack([cut_tree(tree, k) for k in k_values])
-    stability = compare_part_tree(rows, part, "average", k_values, cuts, cuts[1], False)
+    stability = compare_part_tree(rows, part, "average", 0, k_values, cuts, cuts[1], False)
     again = linkage_tree(rows[part], "average").merges
     expected = [adjusted_rand_score(cut[part], cut_tree(again, min(k, 63))) for k, cut in zip(k_values, cuts)]  # noqa: B905
     np.testing.assert_allclose(stability.curve, expected)

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
+from stages.algorithms.comparison.advice import Advice, Shortlisted
 from stages.algorithms.comparison.findings import Findings
+from stages.algorithms.comparison.near_duplicates import NearDuplicates
+from stages.algorithms.comparison.variants import Curve
 from stages.algorithms.comparison.verdict import describe_findings
+from stages.algorithms.partitions.cuts import CutScores
+from stages.algorithms.partitions.modularity import Support
 from stages.algorithms.partitions.null_band import NullBand, compare_with_null
 from stages.algorithms.partitions.processes import Refusal
 
@@ -30,7 +35,26 @@ def band(references: int = 20, below: float = 0.0) -> NullBand:
     return compare_with_null(np.full(3, 2 - below), curves)
 
 
-PARAMETERS = {"linkage": "average", "criterion": "davies_bouldin", "k_min": 2, "k_max": 6, "min_cluster_size": 10}
+PARAMETERS = {
+    "linkage": "average",
+    "smooth": 0,
+    "criterion": "davies_bouldin",
+    "k_min": 2,
+    "k_max": 6,
+    "min_cluster_size": 10,
+    "max_share": 0.8,
+    "method": "agglomerative",
+}
+LISTED = [
+    Shortlisted(3, 0.5, True, 0.9, np.array([50, 30, 20]), 0.3, ["a b", "c"]),
+    Shortlisted(7, 0.6, False, 0.8, np.array([40, 20, 10, 10, 10, 5, 5]), 0.4, ["d | e"]),
+]
+POWERS = {0.0: Support(0.4, np.array([0.3, 0.5])), 0.5: Support(0.7, np.array([0.2, 0.3]))}
+ADVICE = Advice(
+    parameters={"linkage": "ward", "smooth": 30, "k_min": 2, "k_max": 99, "standardize": 0.5},
+    changes={"linkage": "ward", "smooth": 30, "k_max": 99, "standardize": 0.5}, powers=POWERS,
+    support=Support(0.7, np.linspace(0.40, 0.42, 20)), evenness=0.95, shortlist=LISTED, k=7,
+)  # fmt: skip
 COMPARED = {"null_references": 20, "borderline_share": 0.1}
 
 
@@ -42,6 +66,7 @@ def say(**changes) -> str:
         grid=[2, 6], part_curves=np.ones((2, 2)), agreement=np.array([0.4, 0.6]),
         jaccards=np.array([0.9, 0.8, 0.7, 0.1]),
         eps_table=[{"eps": 0.1, "clusters": 3, "noise_share": 0.1, "largest_share": 0.8}], departure=(0.5, 0.1),
+        near=NearDuplicates(np.array([0, 0, 0, 1, 1, -1], np.int32), 0.1), advice=ADVICE,
     )  # fmt: skip
     return describe_findings(findings._replace(**changes))
 
@@ -114,3 +139,64 @@ def test_what_cannot_be_shown_is_not_claimed():
     assert "k = 4 is all of the range; nothing chose it" in say(parameters=PARAMETERS | {"k_min": 4, "k_max": 4})
     assert "k = 4 lies outside the range" in say(parameters=PARAMETERS | {"k_min": 5})
     assert "elbow none" in say(table=[{**TREE, "k_by_elbow": None}, *kmeans(0.1, 0.1)])
+
+
+def lines_of(said: str, head: str) -> str:
+    (line,) = [each for each in said.splitlines() if each.startswith(f"- **{head}")]
+    return line
+
+
+def test_the_head_is_what_was_taken_what_is_recommended_as_a_command_and_whether_anything_is_there():
+    own = {**TREE, "v_measure": 0.2}
+    head = say(table=[own, *kmeans(0.1, 0.1)], parameters=PARAMETERS | {"k_max": 4}).splitlines()[2:5]
+    taken, recommended, structure = head
+    assert taken.startswith("- **What the rule took.** `davies_bouldin` of `agglomerative average` took k = 4 of 2..4")
+    assert "the edge of the range. 30.0% of the rows are in the largest cluster, V-measure with the topics" in taken
+    assert taken.endswith("0.200, stability 0.50: other clusters are found in parts of the rows.")
+    command = "`dvc exp run -S linkage=ward -S smooth=30 -S k_max=99 -S standardize=0.5`"
+    assert recommended.startswith(f"- **What is recommended.** {command}.")
+    for change in ("k 4 -> 7", "stability 0.50 -> 0.80", "0.200 -> 0.400", "30.0% -> 40.0%", "evenness 0.90 -> 0.95"):
+        assert change in recommended
+    assert recommended.endswith("0 gives 0.400 (shuffled 0.500), 0.5 gives 0.700 (shuffled 0.300).")
+    assert structure.startswith("- **Whether there is structure.** Yes: ")
+    assert "is 0.700, of 20 copies with every column shuffled 0.400 to 0.420 (p = 0.048" in structure
+
+
+def test_nothing_is_recommended_where_nothing_is_supported_or_it_is_in_use():
+    none = say(advice=ADVICE._replace(support=Support(0.41, np.linspace(0.40, 0.42, 20))))
+    assert lines_of(none, "What is recommended").endswith("Nothing: see the next line.")
+    assert "No number of clusters is better supported than none" in lines_of(none, "Whether there is structure")
+    assert "worth a look" not in none
+    few = say(advice=ADVICE._replace(support=Support(0.7, np.array([0.4, 0.41]))))
+    assert "raise `compare.null_references`" in lines_of(few, "Whether there is structure")
+    assert "What is in use." in lines_of(say(advice=ADVICE._replace(changes={})), "What is recommended")
+    refused = say(advice=Refusal("out of memory"))
+    assert lines_of(refused, "What is recommended").endswith("Not to be had: out of memory")
+
+
+def test_the_shortlist_has_a_command_for_each_k():
+    rows = [line for line in say().splitlines() if "-S k_min=" in line]
+    assert rows[0].startswith("| 3 | 0.500 | yes | 0.90 | 50 to 20 | 0.300 | a b; c | `dvc exp run -S linkage=ward")
+    assert rows[1].startswith("| **7** | 0.600 | no | 0.80 | 40 to 5 | 0.400 | d \\| e |")
+    assert rows[0].endswith("-S k_max=3 -S standardize=0.5 -S k_min=3` |")
+    assert len(rows) == 2
+
+
+def test_an_edge_says_what_modularity_takes_and_near_duplicates_are_counted():
+    said = say(parameters=PARAMETERS | {"k_min": 4})
+    assert "the lower edge of the range" in lines_of(said, "Edge")
+    assert "of 2..99, modularity takes 7." in lines_of(said, "Edge")
+    assert "5 rows in 2 groups, the largest of 3" in lines_of(said, "Near-duplicates")
+    none = say(near=NearDuplicates(np.full(6, -1, np.int32), 0.1))
+    assert "None: " in lines_of(none, "Near-duplicates")
+
+
+def test_what_max_share_passed_over_is_told():
+    scores = CutScores(
+        k=np.array([2, 3, 4]), davies_bouldin=np.array([1.0, 3.0, 2.0]), davies_bouldin_cosine=np.zeros(3),
+        inertia=np.zeros(3), silhouette=np.zeros(3), sizes=[np.array([98, 2]), np.array([60, 20, 20]), np.full(4, 25)],
+    )  # fmt: skip
+    curves = {"agglomerative average": Curve(scores.k, scores, np.zeros(3))}
+    said = lines_of(say(curves=curves), "Guards")
+    assert "`davies_bouldin` alone would take k = 2, whose largest cluster holds 98.0%" in said
+    assert "passed over" not in lines_of(say(curves=curves, parameters=PARAMETERS | {"max_share": 1.0}), "Guards")

@@ -162,7 +162,7 @@ def test_every_backend_gives_the_same_bytes(cluster, data, tmp_path):
 def test_the_commands_run_on_a_cluster(cluster, data):
     # A stage that is the program is another module to its workers, and its functions are not found there.
     one, two = data / "one", Path("two").resolve()
-    link_stage.link(linkage="average", run=ONE_WORKER, reduced=one / "r.npy", tree=Path("tree.npy"))
+    link_stage.link(linkage="average", smooth=0, run=ONE_WORKER, reduced=one / "r.npy", tree=Path("tree.npy"))
     shutil.copy(ROOT / "params.schema.json", "params.schema.json")
     parameters = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"run": cluster.run}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
@@ -206,9 +206,9 @@ def make_rows(seed: int = 0) -> np.ndarray:
     return rows
 
 
-def link(linkage: str, run: dict, tree: str, reduced: Path | None = None) -> bytes:
-    path = Path(tree)
-    link_stage.link(linkage=linkage, run=run, reduced=reduced or Path("reduced.npy").resolve(), tree=path)
+def link(linkage: str, run: dict, tree: str, reduced: Path | None = None, smooth: int = 0) -> bytes:
+    path, reduced = Path(tree), reduced or Path("reduced.npy").resolve()
+    link_stage.link(linkage=linkage, smooth=smooth, run=run, reduced=reduced, tree=path)
     return path.read_bytes()
 
 
@@ -232,6 +232,13 @@ def test_the_tree_is_searched_by_workers_and_has_the_same_bytes(cluster, small_t
     monkeypatch.setattr(link_stage, "search_tile", search_nothing_here)
     for linkage, tree in expected.items():
         assert link(linkage, run, "dask.npy") == tree, linkage
+
+
+def test_workers_search_the_neighbours_of_smoothed_rows_and_the_tree_has_the_same_bytes(cluster, small_tiles):
+    np.save("reduced.npy", make_rows())
+    expected = link("ward", ONE_WORKER, "local.npy", smooth=8)
+    assert expected != link("ward", ONE_WORKER, "plain.npy")
+    assert link("ward", cluster.run, "dask.npy", smooth=8) == expected
 
 
 @pytest.mark.parametrize("linkage", ["average", "ward"])

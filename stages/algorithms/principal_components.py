@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -77,15 +78,16 @@ def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Mome
     return Moments(origin, count, total, products)
 
 
-def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool) -> tuple[Reduction, np.ndarray]:
+def fit_reduction(moments: Moments, variance_threshold: float, standardize: float) -> tuple[Reduction, np.ndarray]:
     """Find the fewest principal components that reach a share of the variance.
 
     Parameters
     ----------
     moments : Moments
     variance_threshold : float in (0, 1]
-    standardize : bool
-        Divide each component by its standard deviation (divisor n, as scikit-learn's StandardScaler does).
+    standardize : float in [0, 1]
+        Divide each component by its standard deviation (divisor n, as scikit-learn's StandardScaler does) to this
+        power: 0, or False, leaves it as it is; 1, or True, gives all of them one deviation.
 
     Returns
     -------
@@ -117,8 +119,20 @@ def fit_reduction(moments: Moments, variance_threshold: float, standardize: bool
         total_variance=float(np.cumsum(spectrum)[-1]),
         # The components of centred rows have zero mean and a known variance: no second pass is needed to scale.
         center=np.zeros(d),
-        scale=np.sqrt(spectrum[:d] * (n - 1) / n) if standardize else np.ones(d),
+        scale=to_power(np.sqrt(spectrum[:d] * (n - 1) / n), standardize),
     ), spectrum
+
+
+def to_power(values: np.ndarray, power: float) -> np.ndarray:
+    """Positive values to a power from 0 to 1; decimal, as the last digit of `**` differs between processors."""
+    if power in (0, 1):
+        return values if power else np.ones(len(values))
+    return np.array([float(Decimal(value) ** Decimal(power)) for value in values.tolist()])
+
+
+def deviations(reduction: Reduction, n: int) -> np.ndarray:
+    """Standard deviations of the components of the n rows that a reduction was fitted to, before they are divided."""
+    return np.sqrt(reduction.explained_variance * (n - 1) / n)
 
 
 def overflows(moments: Moments) -> bool:

@@ -1,26 +1,16 @@
-"""Both halves of a model, each with its one reader, and what they have to agree in."""
+"""A model: the half that train writes, with its reader, and what both halves have to agree in."""
 
 from pathlib import Path
 
-import numpy as np
-
 from stages.algorithms.prediction.model import Half, why_not_of_one_model
 from stages.algorithms.principal_components import Reduction
+from stages.files.reduction import read_reduction
 from stages.runtime.arrays import Field, damaged, read_model
 
-POSITIVE = float(np.finfo(np.float64).tiny)
 MOST_ROWS = float(2**40)  # that any count can be of: far below where a sum of counts overflows
 
 # The sizes: columns of embeddings, d components, k clusters, q components and groups of the detector, m rows held out.
 SMALLEST = {"k": 2, "q": 0}
-REDUCTION = {
-    "mean": Field("f8", ("columns",)),
-    "components": Field("f8", ("d", "columns")),
-    "explained_variance": Field("f8", ("d",), low=0),
-    "total_variance": Field("f8", (), low=POSITIVE),
-    "center": Field("f8", ("d",)),
-    "scale": Field("f8", ("d",), low=POSITIVE),
-}
 HALF = {
     "centroids": Field("f8", ("k", "d")),
     "coef": Field("f8", ("k", "k")),
@@ -36,11 +26,6 @@ HALF = {
     "held_out_distance": Field("f8", ("m",), low=0, high=2),
     "held_out_residual": Field("f8", ("m",), low=0),
 }
-
-
-def read_reduction(path: Path) -> Reduction:
-    """Read the half that reduce writes."""
-    return Reduction(**read_model(path, "reduce", REDUCTION, SMALLEST))
 
 
 def read_half(path: Path) -> Half:

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.algorithms.comparison.advice import Advice, advise
+from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.comparison.near_duplicates import NearDuplicates, find_near_duplicates
 from stages.algorithms.comparison.stability import (
     DOUBTFUL,
     STABLE,
@@ -30,7 +33,8 @@ from stages.algorithms.partitions.methods import (
 )
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, log_seconds, run_timed, silent
-from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
+from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.smoothing import smoothed_tree
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +65,19 @@ class Findings(NamedTuple):
     agreement: np.ndarray
     jaccards: np.ndarray
     eps_table: list[TableRow]
+    near: NearDuplicates
+    advice: Advice | Refusal
     departure: tuple[float, float] | Refusal
+
+
+class Embedded(NamedTuple):
+    """What n rows were before they were reduced, and what is known of them from outside."""
+
+    raw: np.ndarray  # (n, columns) float32, to unit length
+    scale: np.ndarray  # (d,) what each component was divided by
+    deviations: np.ndarray  # (d,) its standard deviation before that
+    texts: list[str | None]
+    topics: list[str | None]
 
 
 class _Case(NamedTuple):
@@ -95,7 +111,7 @@ def compare_methods(
     rows: np.ndarray,
     merges: np.ndarray,
     in_use: np.ndarray,
-    topics: list[str | None],
+    embedded: Embedded,
     parameters: ClusteringParameters,
     compared: CompareParameters,
     progress: Progress = silent,
@@ -109,8 +125,8 @@ def compare_methods(
         The linkage matrix of the rows by the linkage in use.
     in_use : ndarray of shape (n,), int
         The labels that the parameters gave.
-    topics : list of str or None
-        Known from outside, of each row.
+    embedded : Embedded
+        What the rows were before they were reduced.
     parameters : ClusteringParameters
     compared : CompareParameters
     progress : callable
@@ -139,15 +155,21 @@ def compare_methods(
     agreement, jaccards = _stability(case, parts, fits[method], again)
     batch_size, share = parameters["minibatch_kmeans"]["batch_size"], compared["borderline_share"]
     departure = attempt(minibatch_departure, rows, case.k, parameters["seed"], batch_size, share)
-    table = [_table_row(case, name, fit, parts, topics) for name, fit in fits.items()]
+    controls, without = _fit_controls(case, embedded, parts[: compared["refits"]])
+    table = [_table_row(case, name, fit, parts, embedded.topics) for name, fit in (fits | controls).items()]
     next(row for row in table if row["method"] == method)["stability"] = agreement.mean()
+    advice = attempt(
+        advise, rows, embedded.scale, embedded.deviations, embedded.texts, embedded.topics,
+        parts[: compared["refits"]], parameters, compared, progress,
+    )  # fmt: skip
     return Findings(
         method=method, parameters=parameters, compared=compared, k=case.k, rows=len(rows), components=rows.shape[1],
-        part_rows=len(parts[0]), table=table, left_out=left_out,
+        part_rows=len(parts[0]), table=table, left_out=left_out | without,
         curves={name: fit.curve for name, fit in fits.items() if fit.curve},
         band_k=curve.k, band_scores=curve.scores.davies_bouldin, band=band,
         grid=case.grid, part_curves=np.stack([each.curve for each in again]),
-        agreement=agreement, jaccards=jaccards, eps_table=eps_table, departure=departure,
+        agreement=agreement, jaccards=jaccards, eps_table=eps_table, near=find_near_duplicates(rows), advice=advice,
+        departure=departure,
     )  # fmt: skip
 
 
@@ -175,6 +197,17 @@ def figures(findings: Findings) -> dict[str, Any]:
         found["kmeans_seed_agreement"] = seeds[0]
     if not isinstance(findings.departure, Refusal):
         found["minibatch_borderline_moved"] = findings.departure[0]
+    found["near_duplicates"] = findings.near.sizes.sum()
+    advice = findings.advice
+    if not isinstance(advice, Refusal):
+        found |= {
+            "recommended_k": advice.k,
+            "recommended_modularity": advice.best.modularity,
+            "recommended_stability": advice.best.stability,
+            "structure_p_value": advice.support.p_value,
+        }
+        if advice.best.v_measure is not None:
+            found["recommended_v_measure"] = advice.best.v_measure
     if findings.eps_table:
         beside = [1 - row["noise_share"] - row["largest_share"] for row in findings.eps_table]
         found["dbscan_beside_largest"] = max(beside)
@@ -268,14 +301,32 @@ def _say_what_is_left_out(reasons: dict[str, str], in_use: set[str]) -> None:
 def _other_trees(case: _Case) -> dict[str, np.ndarray | Refusal]:
     others = [each for each in LINKAGES if each != case.parameters["linkage"]]
     needs = [matrix_bytes(each, len(case.rows)) for each in others]
-    trees = run_timed("trees", [(attempt, linkage_tree, case.rows, each) for each in others], needs, case.progress)
+    tasks = [(attempt, smoothed_tree, case.rows, each, case.parameters["smooth"]) for each in others]
+    trees = run_timed("trees", tasks, needs, case.progress)
     return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
+
+
+def _fit_controls(case: _Case, embedded: Embedded, parts: list[np.ndarray]) -> tuple[dict[str, Fits], dict[str, str]]:
+    """The controls, and why those are left out that are."""
+    seed = case.parameters["seed"]
+    rows_of = {"kmeans on the raw embeddings": embedded.raw}
+    words = word_vectors(embedded.texts, seed)
+    if words is not None:
+        rows_of["kmeans on words alone"] = words
+    found = fit_controls(rows_of, case.k, parts, seed, case.parameters["kmeans"]["n_init"], case.progress)
+    left_out = {name: each.reason for name, each in found.items() if isinstance(each, Refusal)}
+    _say_what_is_left_out(left_out, in_use=set())
+    fits = {name: each for name, each in found.items() if name not in left_out}
+    for name, fit in fits.items():
+        log_seconds(name, fit.seconds)
+    return fits, left_out
 
 
 def _band(case: _Case, curve: Curve) -> NullBand:
     """The null band of the cuts of the tree in use."""
     linkage = case.parameters["linkage"]
-    cuts, need = (tree_curve, linkage, int(curve.k[0]), int(curve.k[-1])), matrix_bytes(linkage, len(case.rows))
+    cuts = tree_curve, linkage, case.parameters["smooth"], int(curve.k[0]), int(curve.k[-1])
+    need = matrix_bytes(linkage, len(case.rows))
     references, seed = case.compared["null_references"], case.parameters["seed"]
     return null_band(case.rows, curve.scores.davies_bouldin, cuts, references, seed, need, case.progress)
 
@@ -286,7 +337,8 @@ def _trees_of_parts(case: _Case, parts: list[np.ndarray]) -> list[PartStability]
     cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
     cut = case.in_use if of_tree else cut_tree(case.merges, case.k)
     moved = of_tree and case.parameters["consolidate"]
-    tasks = [(compare_part_tree, case.rows, part, linkage, case.grid, cuts, cut, moved) for part in parts]
+    smooth = case.parameters["smooth"]
+    tasks = [(compare_part_tree, case.rows, part, linkage, smooth, case.grid, cuts, cut, moved) for part in parts]
     return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.algorithms.centroids import cluster_centroids, consolidate
 from stages.algorithms.partitions.cuts import cut_tree
-from stages.algorithms.tree.linkage import linkage_tree
+from stages.algorithms.tree.smoothing import smoothed_tree
 
 # Mean Jaccard from which a cluster is stable, and below which it is not to be trusted: Hennig's (2007) for the
 # bootstrap, whose samples hold 63 % of the rows. Parts that hold more of them make the limits easier to meet.
@@ -63,6 +63,7 @@ def compare_part_tree(
     rows: np.ndarray,
     part: np.ndarray,
     linkage: str,
+    smooth: int,
     k_values: list[int],
     cuts: np.ndarray,
     in_use: np.ndarray,
@@ -76,6 +77,8 @@ def compare_part_tree(
     part : ndarray of shape (m,), int
         Row numbers.
     linkage : str
+    smooth : int
+        Neighbours in the part that its rows are smoothed with before the tree, 0 for none.
     k_values : list of int
         A cut with more clusters than the part has rows is compared with the part's rows one by one.
     cuts : ndarray of shape (len(k_values), n), int
@@ -86,7 +89,7 @@ def compare_part_tree(
     """
     from sklearn.metrics import adjusted_rand_score
 
-    tree = linkage_tree(rows[part], linkage).merges
+    tree = smoothed_tree(rows[part], linkage, smooth).merges
     curve = [
         adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
     ]

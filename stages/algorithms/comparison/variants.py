@@ -10,7 +10,8 @@ from stages.algorithms.partitions.criteria import choose, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
 from stages.algorithms.partitions.methods import METHODS
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
-from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
+from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.smoothing import smoothed_tree
 
 CURVES = {"davies_bouldin": "davies_bouldin", "silhouette": "silhouette", "elbow": "inertia"}  # a criterion's curve
 
@@ -20,7 +21,7 @@ class Variant(NamedTuple):
 
     name: str
     method: str  # one of `METHODS`
-    options: dict[str, Any]  # linkage and consolidate; those of scikit-learn's estimator; eps and min_samples
+    options: dict[str, Any]  # linkage, smooth and consolidate; those of scikit-learn's estimator; eps and min_samples
 
     @property
     def random(self) -> bool:
@@ -67,9 +68,9 @@ def fit_variants(
     ----------
     rows : ndarray of shape (n, d)
     trees : dict of str to ndarray of shape (n - 1, 4)
-        The linkage matrix of these rows by each linkage that a variant has.
+        The linkage matrix of these rows, smoothed as the variants are, by each linkage that a variant has.
     variants : list of Variant
-        Of agglomerative ones, each linkage both plain and consolidated.
+        Of agglomerative ones, each linkage both plain and consolidated, and all smoothed alike.
     k : int in 2..n
         The k in use.
     k_values : list of int
@@ -121,10 +122,10 @@ def cluster_part(
     return METHODS[method].label(rows, min(k, len(rows)), seed, options).labels
 
 
-def cut_part(rows: np.ndarray, part: np.ndarray, linkage: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_part(rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut the tree of some of the rows at k: the labels (m,), and those after consolidation."""
     rows = rows[part]
-    labels = cut_tree(linkage_tree(rows, linkage).merges, min(k, len(rows)))
+    labels = cut_tree(smoothed_tree(rows, linkage, smooth).merges, min(k, len(rows)))
     return labels, consolidate(rows, labels)[0]
 
 
@@ -142,8 +143,9 @@ def consolidate_and_score(rows: np.ndarray, tree: np.ndarray, k: int) -> tuple[n
     return labels, score_labels(rows, labels)
 
 
-def _linkages(variants: list[Variant]) -> list[str]:
-    return list(dict.fromkeys(v.options["linkage"] for v in variants if v.method == "agglomerative"))
+def _linkages(variants: list[Variant]) -> dict[str, int]:
+    """The neighbours that rows are smoothed with, by each linkage."""
+    return {v.options["linkage"]: v.options["smooth"] for v in variants if v.method == "agglomerative"}
 
 
 def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, Callable, tuple, int]]:
@@ -154,8 +156,8 @@ def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, 
     The longest come first, so that no worker waits in the end.
     """
     tasks = [
-        ((linkage, "part", i), cut_part, (rows, part, linkage, k), matrix_bytes(linkage, len(part)))
-        for linkage in _linkages(variants)
+        ((linkage, "part", i), cut_part, (rows, part, linkage, smooth, k), matrix_bytes(linkage, len(part)))
+        for linkage, smooth in _linkages(variants).items()
         for i, part in enumerate(parts)
     ]
     for v in sorted(variants, key=lambda v: v.method != "gaussian_mixture"):

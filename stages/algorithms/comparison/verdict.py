@@ -4,7 +4,9 @@ import numpy as np
 
 from stages.algorithms.comparison.findings import Findings, TableRow
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
+from stages.algorithms.comparison.variants import CURVES
 from stages.algorithms.partitions.criteria import highest_gap
+from stages.algorithms.partitions.modularity import EXCESS
 from stages.algorithms.partitions.processes import Refusal
 
 NOISE_ALLOWED = 0.05  # a method that leaves more rows out is not ranked: it scores the rows that it likes
@@ -26,9 +28,15 @@ def describe_findings(f: Findings) -> str:
     own = next(row for row in f.table if row["method"] == f.method)
     sections = [
         f"# What k = {f.k} is worth",
+        "\n".join(f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f))),
+        *_shortlist(f),
+        "## The clusters in use",
         f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
-        f"{f.rows} rows. All of this is computed from numbers; `dvc repro compare` writes it anew.",
-        "\n".join(f"- {each}" for each in (_edge(f), _null(f), _guards(f, own), _stability(f), _rules(f, own))),
+        f"{f.rows} rows{_smoothed(f)}. All of this is computed from numbers; `dvc repro compare` writes it anew.",
+        "\n".join(
+            f"- {each}"
+            for each in (_edge(f), _null(f), _guards(f, own), _near_duplicates(f), _stability(f), _rules(f, own))
+        ),
         f"## The methods at k = {f.k}",
         _table(f),
         _ranks(f, own),
@@ -36,6 +44,114 @@ def describe_findings(f: Findings) -> str:
         "\n".join(f"- {each}" for each in (_dbscan(f), _kmeans(f), _minibatch(f), _curves(f))),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _taken(f: Findings, own: TableRow) -> str:
+    parameters = f.parameters
+    at_edge = parameters["k_min"] < parameters["k_max"] and f.k in (parameters["k_min"], parameters["k_max"])
+    where = ", the edge of the range" if at_edge else ""
+    topics = "" if own["v_measure"] is None else f", V-measure with the topics {own['v_measure']:.3f}"
+    return (
+        f"**What the rule took.** `{parameters['criterion']}` of `{f.method}` took k = {f.k} of {parameters['k_min']}.."
+        f"{parameters['k_max']}{where}. {own['largest_share']:.1%} of the rows are in the largest cluster"
+        f"{topics}{_comes_back(f, own)}."
+    )
+
+
+def _comes_back(f: Findings, own: TableRow) -> str:
+    stability = own["stability"]
+    if f.part_rows <= f.k:  # each row would be a cluster, and be found again
+        return ""
+    if stability >= EXCELLENT:
+        words = "the same clusters are found again in parts of the rows"
+    else:
+        words = f"{'other clusters are' if stability < POOR else 'most of it is'} found in parts of the rows"
+    return f", stability {stability:.2f}: {words}"
+
+
+def _recommended(f: Findings, own: TableRow) -> str:
+    head, advice = "**What is recommended.**", f.advice
+    if isinstance(advice, Refusal):
+        return f"{head} Not to be had: {advice.reason}"
+    if not advice.support.holds:
+        return f"{head} Nothing: see the next line."
+    if not advice.changes:
+        return f"{head} What is in use. {_standardised(f)}"
+    best = advice.best
+    changes = [f"k {f.k} -> {best.k}", f"stability {own['stability']:.2f} -> {best.stability:.2f}"]
+    if best.v_measure is not None and own["v_measure"] is not None:
+        changes.append(f"V-measure with the topics {own['v_measure']:.3f} -> {best.v_measure:.3f}")
+    changes += [
+        f"largest cluster {own['largest_share']:.1%} -> {best.sizes[0] / f.rows:.1%}",
+        f"evenness {own['evenness']:.2f} -> {advice.evenness:.2f}",
+    ]
+    return f"{head} `{advice.command()}`. Computed on these rows: {', '.join(changes)}. {_standardised(f)}"
+
+
+def _standardised(f: Findings) -> str:
+    """Why the components are divided by which power of their deviations."""
+    tried = ", ".join(
+        f"{power:g} gives {each.highest:.3f} (shuffled {each.references.max():.3f})"
+        for power, each in f.advice.powers.items()
+    )
+    return (
+        "`standardize` is the value with the highest modularity of some rows, of those beyond shuffled copies: "
+        f"{tried}."
+    )
+
+
+def _structure(f: Findings) -> str:
+    head = "**Whether there is structure.**"
+    if isinstance(f.advice, Refusal):
+        return f"{head} Not asked of the recommended clusters; see the null below."
+    found = f.advice.support
+    figures = (
+        f"the highest modularity of the recommended tree's cuts is {found.highest:.3f}, of {len(found.references)} "
+        f"copies with every column shuffled {found.references.min():.3f} to {found.references.max():.3f} (p = "
+        f"{found.p_value:.3f}): {found.excess:.0%} of the way from their mean to 1, where {EXCESS:.0%} is needed"
+    )
+    if found.holds:
+        return f"{head} Yes: {figures}. Neighbours hang together more than independent components would let them."
+    few = " Of so few copies nothing is told; raise `compare.null_references`." if len(found.references) < 19 else ""
+    return f"{head} No number of clusters is better supported than none: {figures}.{few}"
+
+
+def _shortlist(f: Findings) -> list[str]:
+    """Numbers of clusters of the recommended kind that are worth a look."""
+    if isinstance(f.advice, Refusal) or not f.advice.support.holds:
+        return []
+    topics, names = (any(getattr(each, what) for each in f.advice.shortlist) for what in ("v_measure", "names"))
+    head = ["k", "modularity", "beats the null", "stability", "sizes", *["v measure"] * topics, *["largest"] * names]
+    lines = ["| " + " | ".join([*head, "command"]) + " |", "|---" * (len(head) + 1) + "|"]
+    for each in f.advice.shortlist:
+        cells = [
+            f"**{each.k}**" if each.k == f.advice.k else str(each.k),
+            f"{each.modularity:.3f}",
+            "yes" if each.beats_null else "no",
+            f"{each.stability:.2f}",
+            f"{each.sizes[0]} to {each.sizes[-1]}",
+            *([f"{each.v_measure:.3f}" if each.v_measure is not None else "-"] if topics else []),
+            *(["; ".join(each.names).replace("|", "\\|")] if names else []),
+            f"`{f.advice.command(each.k)}`",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return ["## Numbers of clusters worth a look", "\n".join(lines)]
+
+
+def _near_duplicates(f: Findings) -> str:
+    sizes = f.near.sizes
+    if not len(sizes):
+        return "**Near-duplicates.** None: no two rows are nearer than a tenth of the distance that unlike rows have."
+    return (
+        f"**Near-duplicates.** {sizes.sum()} rows in {len(sizes)} groups, the largest of {sizes[0]}, are linked by "
+        f"cosine distances up to {f.near.limit:.3f}, a tenth of what unlike rows have; `near_duplicates.parquet` "
+        "beside this lists them. A group of many can pass for a cluster; remove all but one row of it."
+    )
+
+
+def _smoothed(f: Findings) -> str:
+    smooth = f.parameters["smooth"]
+    return f", every tree being one of rows smoothed with their {smooth} nearest" if smooth else ""
 
 
 def _edge(f: Findings) -> str:
@@ -49,9 +165,16 @@ def _edge(f: Findings) -> str:
     if f.k in (k_min, k_max):
         which = "upper" if f.k == k_max else "lower"
         return (
-            f"**Edge.** k = {f.k} is the {which} edge of the range, not an optimum inside it; widen `k_min`..`k_max`."
+            f"**Edge.** k = {f.k} is the {which} edge of the range, not an optimum inside it, and widening the range "
+            f"may move it without end{_inside(f)}."
         )
     return f"**Edge.** k = {f.k} lies inside the range."
+
+
+def _inside(f: Findings) -> str:
+    if isinstance(f.advice, Refusal):
+        return ""
+    return f": of {f.advice.parameters['k_min']}..{f.advice.parameters['k_max']}, modularity takes {f.advice.k}"
 
 
 def _null(f: Findings) -> str:
@@ -94,6 +217,23 @@ def _guards(f: Findings, own: TableRow) -> str:
     return (
         f"**Guards.** The largest cluster holds {own['largest_share']:.1%} of the rows, {own['small_clusters']} of "
         f"{own['k']} have fewer than {f.parameters['min_cluster_size']}{noise}; evenness {own['evenness']:.3f} of 1."
+        f"{_passed_over(f)}"
+    )
+
+
+def _passed_over(f: Findings) -> str:
+    """What the criterion would have taken, were there no limit to the largest cluster."""
+    name = f"agglomerative {f.parameters['linkage']}" if f.parameters["method"] == "agglomerative" else f.method
+    criterion, curve, limit = f.parameters["criterion"], f.curves.get(name), f.parameters["max_share"]
+    first = curve and criterion in CURVES and curve.takes(criterion)
+    if not first or first == f.k:
+        return ""
+    share = curve.scores.sizes[int(np.flatnonzero(curve.k == first)[0])][0] / f.rows
+    if share <= limit:
+        return ""
+    return (
+        f" `{criterion}` alone would take k = {first}, whose largest cluster holds {share:.1%}, more than `max_share` "
+        f"= {limit:g}: it was passed over."
     )
 
 

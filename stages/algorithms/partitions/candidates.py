@@ -11,6 +11,7 @@ from stages.algorithms.partitions.criteria import Criterion, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, score_cuts
 from stages.algorithms.partitions.density import EpsSearch, graph_bytes, search_eps
 from stages.algorithms.partitions.estimators import Partition, fit_partition, score_partitions
+from stages.algorithms.partitions.modularity import fitted_modularities, searched_modularities, tree_modularities
 from stages.algorithms.partitions.null_band import fitted_curve, tree_curve
 from stages.algorithms.partitions.processes import Progress, run_each
 from stages.algorithms.tree.linkage import matrix_bytes
@@ -102,13 +103,17 @@ class Method:
         """A function of `null_band` that scores other rows at the same k, and its arguments after the rows."""
         raise NotImplementedError
 
+    def modularities(self, parameters: Parameters) -> tuple:
+        """A function of `modularity` that does the same, and its arguments after the rows."""
+        raise NotImplementedError
+
 
 class TreeCuts(Method):
     """The cuts of the tree of merges."""
 
     def options(self, parameters: Parameters) -> dict[str, Any]:
-        """The linkage, and whether rows are moved once the tree is cut."""
-        return {name: parameters[name] for name in ("linkage", "consolidate")}
+        """The linkage, the neighbours that rows are smoothed with, and whether they are moved once the tree is cut."""
+        return {name: parameters[name] for name in ("linkage", "smooth", "consolidate")}
 
     def bytes_needed(self, rows: np.ndarray, options: dict[str, Any]) -> int:
         """Those of the distances that the linkage keeps."""
@@ -124,7 +129,11 @@ class TreeCuts(Method):
 
     def curve(self, parameters: Parameters) -> tuple:
         """The scores of the cuts of a tree by the linkage in use."""
-        return tree_curve, parameters["linkage"], parameters["k_min"], parameters["k_max"]
+        return tree_curve, *(parameters[name] for name in ("linkage", "smooth", "k_min", "k_max"))
+
+    def modularities(self, parameters: Parameters) -> tuple:
+        """The modularity of the cuts of such a tree, before rows are moved."""
+        return tree_modularities, *self.curve(parameters)[1:]
 
 
 @dataclass(frozen=True)
@@ -168,9 +177,17 @@ class Estimator(Method):
         k_min, k_max, seed = parameters["k_min"], parameters["k_max"], parameters["seed"]
         return fitted_curve, self.estimator, k_min, k_max, seed, self.options(parameters)
 
+    def modularities(self, parameters: Parameters) -> tuple:
+        """The modularity of the same fits."""
+        return fitted_modularities, *self.curve(parameters)[1:]
+
 
 class Dbscan(Method):
     """DBSCAN, which is given eps and finds k."""
+
+    def modularities(self, parameters: Parameters) -> tuple:
+        """The modularity of what a search finds in other rows."""
+        return searched_modularities, parameters[self.name], parameters["k_min"], parameters["k_max"]
 
     def options(self, parameters: Parameters) -> dict[str, Any]:
         """The two that DBSCAN itself has."""

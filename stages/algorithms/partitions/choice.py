@@ -7,12 +7,20 @@ import numpy as np
 
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.partitions.candidates import Candidates, Method
-from stages.algorithms.partitions.criteria import choose, evenness
+from stages.algorithms.partitions.criteria import choose, evenness, pass_over
 from stages.algorithms.partitions.cuts import score_labels
 from stages.algorithms.partitions.estimators import membership_entropy
 from stages.algorithms.partitions.methods import METHODS, ClusteringParameters, refuse_range
+from stages.algorithms.partitions.modularity import (
+    EXCESS,
+    LEVEL,
+    Support,
+    modularity,
+    neighbour_graph,
+    support,
+)
 from stages.algorithms.partitions.null_band import NullBand, null_band
-from stages.algorithms.partitions.processes import Progress, silent
+from stages.algorithms.partitions.processes import Progress, run_each, silent
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +30,8 @@ class Choice(NamedTuple):
 
     candidates: Candidates
     best: int  # its place among the candidates
-    band: NullBand | None  # where the criterion compares with the null
+    band: NullBand | None  # where the criterion is davies_bouldin_gap
+    support: Support | None  # where the criterion is modularity
     labels: np.ndarray  # (n,) int32, numbered by falling size, -1 for noise
     memberships: np.ndarray  # (n, k) float32, rows sum to 1 but for rounding, or to 0 for noise
     entropy: float  # of the memberships; 0 where a row has one cluster
@@ -50,7 +59,7 @@ def choose_clusters(
         The linkage matrix of the rows by the linkage of the parameters.
     parameters : ClusteringParameters
     references : int
-        Shuffled copies of the rows, where the criterion is davies_bouldin_gap.
+        Shuffled copies of the rows, where the criterion is davies_bouldin_gap or modularity.
     progress : callable
         As in `processes`.
 
@@ -63,15 +72,20 @@ def choose_clusters(
     k_min, k_max = parameters["k_min"], parameters["k_max"]
     refuse_range(parameters, len(rows))
     candidates = method.candidates(rows, merges, parameters, progress)
-    band = None
+    band = backing = None
     if criterion == "davies_bouldin_gap":
         band = _null_band(rows, candidates, method, parameters, references, progress)
+    if criterion == "modularity":
+        candidates, backing = _with_modularity(rows, candidates, method, parameters, references, progress)
     series = _series(candidates, criterion, band)
     if np.isnan(series).all():
         raise ValueError(f"{method.name} finds one cluster at every k of {k_min}..{k_max}; take another method.")
-    best = choose(criterion, series, band and band.error)
+    shares = np.array([sizes[0] / len(rows) for sizes in candidates.scores.sizes])
+    allowed = pass_over(series, shares, parameters["max_share"])
+    best = choose(criterion, allowed, band and band.error)
     log.info("%s, k = %d of %d..%d by %s: %.4f", method.name, candidates.k[best], k_min, k_max, criterion, series[best])
-    return _taken(rows, candidates, best, band, parameters["consolidate"])
+    _warn_of_shares(candidates.k, shares, choose(criterion, series, band and band.error), best, parameters)
+    return _taken(rows, candidates, best, band, backing, parameters["consolidate"])
 
 
 def measure_choice(rows: np.ndarray, choice: Choice, parameters: ClusteringParameters) -> dict[str, Any]:
@@ -96,6 +110,9 @@ def measure_choice(rows: np.ndarray, choice: Choice, parameters: ClusteringParam
     }
     if choice.band is not None:
         figures |= {"gap": choice.band.gap[choice.best], "gap_p_value": choice.band.p_value}
+    if choice.support is not None:
+        of_best = choice.candidates.extra["modularity"][choice.best]
+        figures |= {"modularity": of_best, "modularity_p_value": choice.support.p_value}
     _warn(choice.k, sizes, n, figures, parameters)
     return figures
 
@@ -115,6 +132,58 @@ def _null_band(
     return band
 
 
+def _with_modularity(
+    rows: np.ndarray,
+    candidates: Candidates,
+    method: Method,
+    parameters: ClusteringParameters,
+    references: int,
+    progress: Progress,
+) -> tuple[Candidates, Support]:
+    """The candidates with their modularity, of the moved rows where rows are moved, and how far it is supported."""
+    neighbours = neighbour_graph(rows)
+    partitions = [candidates.partition(i).labels for i in range(len(candidates.k))]
+    own = final = [modularity(neighbours, labels) for labels in partitions]
+    if parameters["consolidate"]:
+        tasks = [(rows, labels) for labels in partitions[::-1]]  # the longest first
+        done = progress("consolidate", len(tasks))
+        final = [modularity(neighbours, labels) for labels, _ in run_each(consolidate, tasks, done=done)][::-1]
+    # By the partitions before rows are moved: moving those of every copy at every k would take an hour.
+    options, curve = method.options(parameters), method.modularities(parameters)
+    if "eps" in candidates.extra:
+        options["eps"] = candidates.extra["eps"].max()
+    need = method.bytes_needed(rows, options)
+    backing = support(rows, max(own), curve, references, parameters["seed"], need, progress)
+    log.info(
+        "modularity %.4f at most, of shuffled copies %.4f to %.4f, p = %.3f",
+        backing.highest, backing.references.min(), backing.references.max(), backing.p_value,
+    )  # fmt: skip
+    if not backing.holds:
+        log.warning(
+            "no number of clusters is supported: data without clusters reach such a modularity, or nearly (p = %.3f, "
+            "%.0f %% of the way from their mean to 1; supported is p <= %g and %.0f %% or more)",
+            backing.p_value, 100 * backing.excess, LEVEL, 100 * EXCESS,
+        )  # fmt: skip
+    return candidates._replace(extra={**candidates.extra, "modularity": np.array(final)}), backing
+
+
+def _warn_of_shares(k: np.ndarray, shares: np.ndarray, first: int, best: int, parameters: ClusteringParameters) -> None:
+    limit = parameters["max_share"]
+    if first != best:
+        log.warning(
+            "k = %d is passed over for k = %d: its largest cluster holds %.1f %% of the rows, and max_share is %g. "
+            "Nearly equal rows, or outliers, may have split off first: metrics/compare/verdict.md counts such rows; "
+            "remove them, or take k = %d by max_share: 1",
+            k[first], k[best], 100 * shares[first], limit, k[first],
+        )  # fmt: skip
+    elif shares[best] > limit:
+        log.warning(
+            "one giant cluster: the largest holds %.1f %% of the rows, more than max_share = %g, and no other k is "
+            "better; try linkage: ward with smooth: 30 and consolidate: true, or raise k_max",
+            100 * shares[best], limit,
+        )  # fmt: skip
+
+
 def _series(candidates: Candidates, criterion: str, band: NullBand | None) -> np.ndarray:
     """What the criterion looks at, an entry a candidate."""
     if band is not None:
@@ -123,7 +192,9 @@ def _series(candidates: Candidates, criterion: str, band: NullBand | None) -> np
     return getattr(candidates.scores, criterion) if extra is None else extra
 
 
-def _taken(rows: np.ndarray, candidates: Candidates, best: int, band: NullBand | None, move: bool) -> Choice:
+def _taken(
+    rows: np.ndarray, candidates: Candidates, best: int, band: NullBand | None, backing: Support | None, move: bool
+) -> Choice:
     labels, memberships, *_ = candidates.partition(best)
     moved, entropy = 0, 0.0
     if move:
@@ -133,14 +204,14 @@ def _taken(rows: np.ndarray, candidates: Candidates, best: int, band: NullBand |
         memberships = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float32)
     else:
         entropy = membership_entropy(memberships)
-    return Choice(candidates, best, band, labels, memberships, entropy, moved)
+    return Choice(candidates, best, band, backing, labels, memberships, entropy, moved)
 
 
 def _warn(k: int, sizes: np.ndarray, n: int, figures: dict[str, Any], parameters: ClusteringParameters) -> None:
     if figures["k_at_edge"]:
         log.warning(
             "k = %d is the edge of the range: the criterion may go on improving beyond it, as Davies-Bouldin does on "
-            "noise; widen k_min..k_max to see",
+            "noise; criterion: modularity seldom does, and metrics/compare/verdict.md says what it takes",
             k,
         )
     log.info("sizes %d to %d rows, the largest cluster holds %.1f %%", sizes[-1], sizes[0], 100 * sizes[0] / n)

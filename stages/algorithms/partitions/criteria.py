@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.algorithms.partitions.cuts import lowest
 
-Criterion = Literal["davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow"]
+Criterion = Literal["davies_bouldin", "davies_bouldin_gap", "silhouette", "elbow", "modularity"]
 
 
 def highest(scores: np.ndarray) -> int:
@@ -56,15 +56,29 @@ def choose(criterion: str, scores: np.ndarray, error: np.ndarray | None = None) 
 
     Parameters
     ----------
-    criterion : {"davies_bouldin", "elbow", "silhouette", "davies_bouldin_gap"}
-        Lowest, lowest, highest, highest within one standard error; ties go to the first.
+    criterion : {"davies_bouldin", "elbow", "silhouette", "modularity", "davies_bouldin_gap"}
+        Lowest, lowest, highest, highest, highest within one standard error; ties go to the first.
     scores : ndarray of shape (m,)
     error : ndarray of shape (m,), optional
         For davies_bouldin_gap.
     """
     if criterion == "davies_bouldin_gap":
         return highest_gap(scores, error)
-    return highest(scores) if criterion == "silhouette" else lowest(scores)
+    return highest(scores) if criterion in ("silhouette", "modularity") else lowest(scores)
+
+
+def pass_over(scores: np.ndarray, largest_shares: np.ndarray, max_share: float) -> np.ndarray:
+    """The scores without those of candidates whose largest cluster holds too much, while another has a score.
+
+    Parameters
+    ----------
+    scores, largest_shares : ndarray of shape (m,)
+        NaN is no score.
+    max_share : float
+        Of the rows.
+    """
+    kept = np.where(largest_shares <= max_share, scores, np.nan)
+    return scores if np.isnan(kept).all() else kept
 
 
 def evenness(sizes: np.ndarray) -> float:

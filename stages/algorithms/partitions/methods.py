@@ -12,6 +12,7 @@ from stages.algorithms.partitions.candidates import Dbscan, Estimator, Method, T
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.estimators import refuse_covariance
 from stages.algorithms.tree.linkage import LINKAGES, Linkage
+from stages.algorithms.tree.smoothing import Smooth
 
 
 class KMeansParameters(TypedDict):
@@ -85,7 +86,7 @@ METHODS: dict[str, Method] = {
         Estimator(
             "gaussian_mixture", GaussianMixtureParameters, estimator="GaussianMixture", refuse_rows=refuse_covariance
         ),
-        Dbscan("dbscan", DbscanParameters, criteria=("davies_bouldin", "silhouette")),
+        Dbscan("dbscan", DbscanParameters, criteria=("davies_bouldin", "silhouette", "modularity")),
     )
 }
 
@@ -99,9 +100,11 @@ class ClusteringParameters(Groups):
     method: MethodName
     criterion: Criterion
     linkage: Linkage
+    smooth: Smooth
     k_min: Annotated[int, Interval(ge=2, le=10_000)]
     k_max: Annotated[int, Interval(ge=2, le=10_000)]
     consolidate: bool
+    max_share: Annotated[float, Interval(gt=0, le=1)]
     min_cluster_size: Annotated[int, Interval(ge=1, le=1_000_000)]
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)]
 

@@ -9,7 +9,7 @@ from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import score_cuts
 from stages.algorithms.partitions.estimators import fit_partition, score_partitions
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
-from stages.algorithms.tree.linkage import linkage_tree
+from stages.algorithms.tree.smoothing import smoothed_tree
 
 SMALLEST_SCORE = 1e-12  # stands for a score of 0, which has no logarithm
 GAP = 2.0**-30  # unit of gaps between logarithms, which may be 0
@@ -33,12 +33,16 @@ def permute_columns(rows: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permuted(rows, axis=0)
 
 
-def tree_curve(rows: np.ndarray, linkage: str, k_min: int, k_max: int) -> np.ndarray:
-    """Davies-Bouldin scores of the cuts of the tree of these rows: (k_max - k_min + 1,), NaN for more k than rows."""
+def tree_curve(rows: np.ndarray, linkage: str, smooth: int, k_min: int, k_max: int) -> np.ndarray:
+    """Davies-Bouldin scores of the cuts of the tree of these rows, smoothed or not.
+
+    (k_max - k_min + 1,), NaN for more k than rows.
+    """
     top = min(k_max, len(rows))
     if top < k_min:
         return np.full(k_max - k_min + 1, np.nan)
-    scores = score_cuts(rows, linkage_tree(rows, linkage).merges, k_min, top, silhouette=False).davies_bouldin
+    merges = smoothed_tree(rows, linkage, smooth).merges
+    scores = score_cuts(rows, merges, k_min, top, silhouette=False).davies_bouldin
     return np.pad(scores, (0, k_max - top), constant_values=np.nan)
 
 

@@ -106,10 +106,10 @@ def linkage_tree(
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
     _refuse_large_matrix(linkage, len(rows))
     if linkage in RECIPROCAL:
-        threads = _blas_threads()  # before they are limited
+        threads = blas_threads()  # before they are limited
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
             return _reciprocal_linkage(rows, linkage, pool.map, progress or (lambda clusters, share: None), search)
-    unit = _unit_rows(rows)
+    unit = unit_rows(rows)
     pairs = len(rows) * (len(rows) - 1) // 2
     if not pairs:
         return Tree(np.empty((0, 4)), 0)
@@ -136,7 +136,7 @@ def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[
     owners : ndarray of shape (n,), int64
         Of each row the lowest row that equals it.
     """
-    unit = _unit_rows(rows, run)
+    unit = unit_rows(rows, run)
     factors = np.random.default_rng(0).integers(2**63, size=unit.shape[1], dtype=np.uint64) * 2 + 1
     owners = _equal_rows(unit, factors, run)
     first_row, sizes = np.unique(owners, return_counts=True)
@@ -224,7 +224,7 @@ def _chunks(n: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
-def _unit_rows(rows: np.ndarray, run: Callable = map) -> np.ndarray:
+def unit_rows(rows: np.ndarray, run: Callable = map) -> np.ndarray:
     """Rows divided by their lengths, float64; each is first scaled to 1 so none overflows."""
     unit = np.empty(rows.shape, np.float64)
     largest = np.empty(len(rows))
@@ -270,7 +270,7 @@ def _equal_rows(unit: np.ndarray, factors: np.ndarray, run: Callable = map) -> n
     return owners
 
 
-def _blas_threads() -> int:
+def blas_threads() -> int:
     """Threads that BLAS may use now."""
     libraries = threadpool_info()
     return max((found["num_threads"] for found in libraries if found["user_api"] == "blas"), default=1)

@@ -1,0 +1,132 @@
+"""How far clusters keep neighbours together, and whether any number of them does so more than chance would."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.density import search_eps
+from stages.algorithms.partitions.estimators import fit_partition
+from stages.algorithms.partitions.null_band import null_curve
+from stages.algorithms.partitions.processes import Progress, run_timed, silent
+from stages.algorithms.tree.neighbours import nearest_rows
+from stages.algorithms.tree.smoothing import smoothed_tree
+
+NEIGHBOURS = 5
+# A number of clusters is supported where modularity is beyond that of all shuffled copies in rank, up to this p-value,
+# and by so much of the room that their mean leaves up to 1. The rank alone lets one sample of noise in twenty pass, and
+# rows of a cube in few dimensions always, whose columns depend on each other without clusters: they had 0.12 at most,
+# real embeddings 0.5.
+LEVEL, EXCESS = 0.05, 0.2
+
+
+class Support(NamedTuple):
+    """The highest modularity at any number of clusters, of the rows and of copies with every column shuffled."""
+
+    highest: float
+    references: np.ndarray  # float64, the highest of each copy
+
+    @property
+    def p_value(self) -> float:
+        """Share of all, the rows among them, that reach what the rows do; at least 1 / (references + 1)."""
+        return float((1 + (self.references >= self.highest).sum()) / (1 + len(self.references)))
+
+    @property
+    def excess(self) -> float:
+        """How far the rows exceed the mean of the references, as a share of what that mean leaves up to 1."""
+        mean = float(self.references.mean())
+        return (self.highest - mean) / max(1 - mean, 1e-12)
+
+    @property
+    def holds(self) -> bool:
+        """Whether some number of clusters is better supported than none."""
+        return self.p_value <= LEVEL and self.excess >= EXCESS
+
+
+def neighbour_graph(rows: np.ndarray) -> np.ndarray:
+    """The rows that each row is linked to: (n, 5) int64, fewer columns where there are few distinct rows."""
+    return nearest_rows(rows, NEIGHBOURS).rows
+
+
+def modularity(neighbours: np.ndarray, labels: np.ndarray) -> float:
+    """Share of links inside clusters, beyond what the clusters' numbers of link ends alone would give.
+
+    Newman & Girvan (2004): sum over clusters of e_c / e - (d_c / 2 e)^2, e the links, d_c the ends of links at the
+    rows of a cluster. Between -0.5 and 1; 0 for one cluster of all. Counts are whole numbers, so the digits are the
+    same everywhere.
+
+    Parameters
+    ----------
+    neighbours : ndarray of shape (n, m), int
+        As `neighbour_graph` gives them.
+    labels : ndarray of shape (n,), int
+        From 0; each row of noise, -1, is a cluster of its own.
+    """
+    n, m = neighbours.shape
+    if not m:
+        return 0.0
+    ends = m + np.bincount(neighbours.ravel(), minlength=n)
+    noise = labels < 0
+    labels = np.where(noise, labels.max(initial=-1) + 1 + np.arange(n), labels)
+    inside = int((labels[neighbours] == labels[:, None]).sum())
+    of_clusters = np.zeros(labels.max() + 1, np.int64)
+    np.add.at(of_clusters, labels, ends)
+    squares = sum(each**2 for each in of_clusters.tolist())
+    return inside / (n * m) - squares / (2 * n * m) ** 2
+
+
+def cut_modularities(neighbours: np.ndarray, merges: np.ndarray, k_min: int, k_max: int) -> np.ndarray:
+    """Modularity of every cut of a tree: (k_max - k_min + 1,) float64."""
+    return np.array([modularity(neighbours, cut_tree(merges, k)) for k in range(k_min, k_max + 1)])
+
+
+def support(
+    rows: np.ndarray,
+    highest: float,
+    curve: tuple,
+    references: int,
+    seed: int,
+    need: int = 0,
+    progress: Progress = silent,
+) -> Support:
+    """Compare the highest modularity of the rows with that of as many copies with every column shuffled.
+
+    Were the columns independent, the rows would be one more copy, and the p-value exact. What passes has columns that
+    depend on each other; clusters are one way of that.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    highest : float
+        What `curve` gives of the rows, at its highest.
+    curve : tuple
+        `tree_modularities`, `fitted_modularities` or `searched_modularities`, and its arguments after the rows.
+    references, seed, need, progress
+        As in `null_band`.
+    """
+    tasks = [(null_curve, rows, seed + 1 + i, *curve) for i in range(references)]
+    curves = run_timed("null references", tasks, [need] * references, progress)
+    return Support(highest, np.array([max(values, default=0.0) for values in curves]))
+
+
+def tree_modularities(rows: np.ndarray, linkage: str, smooth: int, k_min: int, k_max: int) -> np.ndarray:
+    """Modularity of the cuts of the tree of these rows, of no more clusters than there are rows."""
+    merges = smoothed_tree(rows, linkage, smooth).merges
+    return cut_modularities(neighbour_graph(rows), merges, k_min, min(k_max, len(rows)))
+
+
+def fitted_modularities(
+    rows: np.ndarray, estimator: str, k_min: int, k_max: int, seed: int, options: dict[str, Any]
+) -> np.ndarray:
+    """Modularity of an estimator's partitions, of no more clusters than there are rows."""
+    neighbours = neighbour_graph(rows)
+    fits = (fit_partition(rows, estimator, k, seed, options) for k in range(k_min, min(k_max, len(rows)) + 1))
+    return np.array([modularity(neighbours, fit.labels) for fit in fits])
+
+
+def searched_modularities(rows: np.ndarray, group: dict[str, Any], k_min: int, k_max: int) -> np.ndarray:
+    """Modularity of what DBSCAN finds at every eps, as far as the numbers of clusters and the noise are allowed."""
+    search = search_eps(rows, group["min_samples"], group["eps"] and [group["eps"]], group["eps_steps"])
+    allowed = (search.clusters >= k_min) & (search.clusters <= k_max) & (search.noise_share <= group["max_noise"])
+    neighbours = neighbour_graph(rows)
+    return np.array([modularity(neighbours, search.labels[i]) for i in np.flatnonzero(allowed)])

@@ -1,0 +1,90 @@
+"""Rows smoothed with their nearest, and the tree of them.
+
+A row of embeddings lies far from its cluster's centre, in a direction that is mostly its own; so do its neighbours, in
+other directions, and the mean of all lies nearer to the centre. A tree of smoothed rows merges along what neighbours
+have in common.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Interval
+
+from stages.algorithms.tree.first_search import Search
+from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
+from stages.algorithms.tree.neighbours import nearest_rows
+
+Smooth = Annotated[int, Interval(ge=0, le=1000)]  # neighbours that a row is smoothed with; 0 is none
+ROUNDS = 2
+BLOCK_ROWS = 2048
+SHORTEST = 1e-6  # of a sum of unit rows, below which it is nothing but rounding
+# Progress of the neighbours as a share of that of neighbours and tree.
+NEIGHBOURS_SHARE = 0.4
+
+
+def smoothed_tree(
+    rows: np.ndarray,
+    linkage: str,
+    smooth: int,
+    progress: Callable[[int, float], None] | None = None,
+    search: Search | None = None,
+) -> Tree:
+    """The tree of the rows, smoothed or as they are.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+    linkage : str
+    smooth : int
+        Neighbours that each row is smoothed with; 0 is none, and `linkage_tree` of the rows.
+    progress, search : callable, optional
+        As in `linkage_tree`. Where rows are smoothed, the search is that of the neighbours, by average linkage; the
+        tree, of rows that only this process has, is searched here.
+    """
+    if not smooth:
+        return linkage_tree(rows, linkage, progress, search)
+    report = progress or (lambda clusters, share: None)
+    smoothed = smooth_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search)
+    tree = linkage_tree(
+        smoothed, linkage, lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share)
+    )
+    return tree._replace(products=tree.products + len(rows) ** 2 // 2)
+
+
+def smooth_rows(
+    rows: np.ndarray,
+    smooth: int,
+    progress: Callable[[float], None] = lambda share: None,
+    search: Search | None = None,
+) -> np.ndarray:
+    """Each row as the direction of the mean of it and its nearest rows, twice over; the neighbours stay the same.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        None of them zero.
+    smooth : int
+        Neighbours of a row, as many as `nearest_rows` takes of so many.
+    progress, search : callable
+        As in `nearest_rows`.
+
+    Returns
+    -------
+    ndarray of shape (n, d), float32
+        Of unit length but for rounding. Equal rows stay equal. Sums are in double precision, term by term, so they are
+        the same on every processor.
+    """
+    near = nearest_rows(rows, smooth, progress, search).rows
+    smoothed = unit_rows(rows).astype(np.float32)
+    for _ in range(ROUNDS):
+        before, smoothed = smoothed, np.empty_like(smoothed)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            sums = before[part].astype(np.float64)
+            for column in near[part].T:
+                sums += before[column]
+            # A sum of nothing has no direction: the row stays as it was.
+            lengths = np.sqrt(np.square(sums).sum(axis=1, keepdims=True))
+            smoothed[part] = np.where(lengths > SHORTEST, sums / np.maximum(lengths, SHORTEST), before[part])
+    return smoothed
