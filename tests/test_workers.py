@@ -284,7 +284,7 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
         return read_bytes(out)
 
     def link_here(run: dict, out: Path) -> None:
-        link_stage.link(linkage="average", run=run, reduced=Path("reduced.npy"), tree=out / "tree.npy")
+        link_stage.link(linkage="average", smooth=0, run=run, reduced=Path("reduced.npy"), tree=out / "tree.npy")
 
     def reduce_here(run: dict, out: Path) -> None:
         reduce(
