@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.algorithms.grids import keep_bits, on_grid, outer_sums, power_above, slices
+from stages.algorithms.grids import exact_sums, keep_bits, on_grid, power_above, slices
 
 
 def test_values_go_to_the_nearest_multiple_and_zero_has_no_sign():
@@ -30,12 +30,13 @@ def test_the_power_above_is_above():
 def test_sums_of_products_are_those_of_integers(n, scale):
     rows = scale * np.random.default_rng(0).normal(size=(n, 6)) * [1, 1e-3, 1, 1e-9, 0, 5]
     exact = rows.T @ rows
-    found = outer_sums(rows)  # rounds the rows
+    total, found = exact_sums(rows)  # rounds the rows, which are in units then
     largest = np.sqrt(np.diagonal(exact).max())
     unit = float(power_above(largest)) * 2.0**-26
-    integers = [[int(each) for each in row] for row in rows / unit]
+    integers = [[int(each) for each in row] for row in rows]
     expected = [[sum(row[i] * row[j] for row in integers) for j in range(6)] for i in range(6)]
     assert [[int(each) for each in row] for row in found / unit / unit] == expected
+    assert [int(each) for each in total / unit] == [sum(row[i] for row in integers) for i in range(6)]
     np.testing.assert_allclose(found, exact, atol=1e-6 * largest**2)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.grids import BITS, keep_bits, on_grid, outer_sums, power_above
+from stages.algorithms.grids import BITS, exact_sums, keep_bits, on_grid, power_above
 from stages.algorithms.principal_axes import leading_axes
 
 # Distance of rows, together, from the origin of their moments, beyond which they cannot be reduced: reduced rows are
@@ -64,16 +64,16 @@ def accumulate_moments(blocks: Iterable[np.ndarray], origin: np.ndarray) -> Mome
     Notes
     -----
     Rows are rounded first, to some 2^-20 of the standard deviation of the widest column at 4,096 rows a block (see
-    `outer_sums`): half precision has 2^-11 of each value, and sampling n rows makes a variance uncertain by sqrt(2 / n)
+    `exact_sums`): half precision has 2^-11 of each value, and sampling n rows makes a variance uncertain by sqrt(2 / n)
     of it. Time O(n columns^2), memory O(columns^2). Chan, Golub & LeVeque (1983), "Algorithms for computing the sample
     variance", recommend the shift.
     """
     count, total, products = 0, np.zeros(len(origin)), None
     for block in blocks:
         block -= origin
-        of_block = outer_sums(block)
+        of_rows, of_block = exact_sums(block)
         count += len(block)
-        total += block.sum(axis=0)
+        total += of_rows
         products = of_block if products is None else np.add(products, of_block, out=products)
     return Moments(origin, count, total, products)
 
