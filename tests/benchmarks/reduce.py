@@ -4,7 +4,7 @@
 
 Writes batches of 1,000 rows of 768 columns in float16, made from the demonstration data, and fits both to them, each
 line in a process of its own. IncrementalPCA has the batches in single precision, as it likes them best. The fit is one
-pass over the files and the principal axes; the whole stage also finds the axes without each tenth of the rows, and
+pass over the files and the principal axes; the whole stage reads the files again and
 writes the reduced rows. Memory is the peak less that of the same process after its imports.
 """
 
