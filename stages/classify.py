@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 import xxhash
@@ -20,25 +20,16 @@ from tqdm import tqdm
 
 from stages.algorithms.prediction.drift import (
     ALL,
-    Drift,
     Edges,
     Profile,
     compare_batches,
     count_rows,
-    departures,
-    furthest,
 )
 from stages.algorithms.prediction.model import Trained, join_halves
 from stages.algorithms.prediction.prediction import Folded, classify_chunks
-from stages.files.batches import (
-    Batch,
-    digest_batch,
-    digested,
-    open_batches,
-    read_centred,
-    seen_otherwise,
-    too_large,
-)
+from stages.files.batches import Batch, open_batches
+from stages.files.blocks import digest_batch, digested, read_centred, seen_otherwise, too_large
+from stages.files.drift_report import drift_points, refuse_another_report, write_report
 from stages.files.model import read_halves
 from stages.files.predictions import (
     Result,
@@ -50,7 +41,6 @@ from stages.files.predictions import (
     write_predictions,
 )
 from stages.runtime import command, record
-from stages.runtime.arrays import opened
 from stages.runtime.files import hold
 from stages.runtime.workers import RunParameters, map_tasks
 
@@ -61,8 +51,6 @@ OWN_MODEL = Path("data/model")
 # What the pipeline reads or writes: anything else that lies there would change it, or be replaced by it.
 OF_THE_PIPELINE = [Path(f"data/{name}") for name in ("embeddings_clu", "embeddings_classf", "model", "predictions")]
 OF_THE_PIPELINE += [Path("metrics"), Path("plots"), Path("stages")]
-# How drift.json begins, but for its spaces. No other file is taken for one that may be replaced.
-REPORT = f'{{"drift":{{"{ALL}":{{"verdict":'.replace(" ", "").encode()
 
 
 class NoveltyParameters(TypedDict):
@@ -124,9 +112,9 @@ def classify(
         rows, len(batches), len(batches) - len(todo), rows * novel_share, 100 * novel_share,
         100 * (1 - novelty["quantile"]),
     )  # fmt: skip
-    _report_drift(drifts, report)
+    write_report(report, drifts)
     if own:
-        record.write_plot(Path("plots/drift.json"), _drift_points(drifts))
+        record.write_plot(Path("plots/drift.json"), drift_points(drifts))
         record.log_metrics("classify", classified=rows, novel_share=novel_share)
 
 
@@ -145,18 +133,6 @@ def refuse_shared(predictions: Path, folders: list[Path]) -> None:
 def followed(path: Path) -> Path:
     """The path without links; one in a circle, which `Path.resolve` may refuse, is refused where it is written to."""
     return Path(os.path.realpath(path))
-
-
-def refuse_another_report(path: Path) -> None:
-    """Refuse to replace what no run of classify wrote."""
-    begins = b""
-    if path.is_file():
-        with opened(path, "classify") as file:
-            begins = b"".join(file.read(1000).split())
-    if os.path.lexists(path) and not begins.startswith(REPORT):
-        raise ValueError(
-            f"{path}: not written by classify, and it would be replaced; move it away, or choose another folder."
-        )
 
 
 def load_model(folder: Path, quantile: float) -> tuple[Trained, str]:
@@ -181,34 +157,6 @@ def _of_the_same_rows(results: Iterator[Result], parts: list[Batch]) -> Iterator
         if result.digest != digest_batch(part):
             raise seen_otherwise(part.path)
         yield result
-
-
-def _report_drift(drifts: dict[str, Drift], path: Path) -> None:
-    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
-    shown = furthest(drifts)
-    for name, drift in shown.items():
-        if drift.verdict != "like training":
-            causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
-            log.warning("%s: %s (%s)", name, drift.verdict, causes)
-    listed = {name: drift for name, drift in drifts.items() if name in shown or drift.verdict != "like training"}
-    if len(listed) > len(shown):
-        log.warning("%d more batches are not like training; drift.json lists them", len(listed) - len(shown))
-    if drifts[ALL].verdict == "foreign":
-        # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
-        log.warning("check that these rows were embedded as those were that the model was made from")
-    table = {
-        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
-    }
-    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
-    record.write_json(path, {"drift": table} | left_out)
-
-
-def _drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
-    return (
-        {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
-        for name, drift in furthest(drifts).items()
-        for test, departure in departures(drift).items()
-    )
 
 
 if __name__ == "__main__":

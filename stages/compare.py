@@ -15,7 +15,8 @@ from stages.algorithms.comparison.findings import Embedded, compare_methods, fig
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.principal_components import deviations
-from stages.files.batches import open_batches, read_blocks
+from stages.files.batches import open_batches
+from stages.files.blocks import read_blocks
 from stages.files.intermediates import read_labels, read_reduced, read_tree, refuse_unequal
 from stages.files.near_duplicates import write_near_duplicates
 from stages.files.reduction import read_reduction

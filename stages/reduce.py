@@ -25,18 +25,8 @@ from stages.algorithms.principal_components import (
     reduce_blocks,
     typical_length,
 )
-from stages.files.batches import (
-    Batch,
-    changed,
-    digest_batch,
-    largest_row,
-    locate,
-    open_batches,
-    read_blocks,
-    seen_otherwise,
-    split_rows,
-    too_large,
-)
+from stages.files.batches import Batch, changed, locate, open_batches, split_rows
+from stages.files.blocks import digest_batch, largest_row, read_blocks, seen_otherwise, too_large
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model, write_header

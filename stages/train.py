@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from stages.algorithms.classifier import Validated, fit_and_validate
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
-from stages.files.batches import open_batches, read_chosen
+from stages.files.batches import open_batches
+from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
 from stages.files.reduction import read_reduction
 from stages.pictures.heat_maps import write_confusion

@@ -18,7 +18,8 @@ from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import reduce_rows
 from stages.algorithms.silhouettes import cosine_silhouettes
-from stages.files.batches import open_batches, read_chosen
+from stages.files.batches import open_batches
+from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_names, read_reduced, read_tree, refuse_unequal
 from stages.files.model import read_halves
 from stages.files.predictions import read_predictions

@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from stages.files import batches, texts
-from stages.files.batches import (
-    LONGEST_NAME,
-    open_batches,
-    open_input,
-    read_blocks,
-    read_centred,
-    read_stored,
-    split_rows,
-)
+from stages.files.batches import LONGEST_NAME, open_batches, open_input, split_rows
+from stages.files.blocks import read_blocks, read_centred, read_stored
 from stages.files.rows import read_rows
 from stages.files.texts import iterate_texts, read_texts
 from stages.runtime.files import PARTIAL
@@ -129,8 +122,7 @@ def test_a_file_that_is_replaced_by_another_after_it_was_opened_is_refused(tmp_p
 def test_another_process_holds_only_the_size_against_a_copy_of_the_file(tmp_path):
     # A worker on another machine reads the same rows from a copy with an inode and times of its own.
     (batch,) = open_batches(write(tmp_path / "e", b=random_rows(9)))
-    state = batch.stored.state._replace(process=-1)
-    elsewhere = batch._replace(stored=batch.stored._replace(state=state))
+    elsewhere = batch._replace(stored=batch.stored._replace(process=-1))
     np.save(batch.path, random_rows(9, seed=1))
     assert len(list(read_stored(elsewhere))) == 1
     np.save(batch.path, random_rows(10))

@@ -23,9 +23,10 @@ from test_damage import flip, with_stamp
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.drift import Profile
 from stages.classify import classify, load_model
-from stages.files import predictions
+from stages.files import predictions, stamped
 from stages.files.batches import open_batches
-from stages.files.predictions import KEY, read_predictions
+from stages.files.predictions import read_predictions
+from stages.files.stamped import KEY
 from stages.reduce import reduce
 from stages.runtime import environment
 from stages.runtime.files import PARTIAL, Run
@@ -161,7 +162,7 @@ def restamp(path: Path, stamp: dict) -> None:
     """Give a file of predictions another stamp."""
     table = pq.read_table(path)
     metadata = table.schema.metadata or {}
-    pq.write_table(table.replace_schema_metadata(metadata | {predictions.KEY: json.dumps(stamp)}), path)
+    pq.write_table(table.replace_schema_metadata(metadata | {stamped.KEY: json.dumps(stamp)}), path)
 
 
 def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
@@ -440,7 +441,7 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
     _, origin = load_model(fitted / "model", 0.99)
-    stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[predictions.KEY])
+    stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[stamped.KEY])
     assert stamp["model"] == origin
     profile = Profile(*map(np.array, stamp["profile"]))
     assert profile.rows == 40_000
@@ -464,7 +465,7 @@ def test_held_out_rows_are_novel_as_often_as_asked_and_unrelated_ones_always(fit
 
 def damage_stamp(change) -> None:
     """Write the predictions of b0 with another stamp, sealed as classify does it."""
-    table, content = pq.read_table("p/b0.parquet"), pq.read_metadata("p/b0.parquet").metadata[predictions.KEY]
+    table, content = pq.read_table("p/b0.parquet"), pq.read_metadata("p/b0.parquet").metadata[stamped.KEY]
     Path("p/b0.parquet").write_bytes(with_stamp(table, change(json.loads(content)), seals=True))
 
 
@@ -543,7 +544,7 @@ def forge_rows(path: Path, rows: int) -> None:
     table = pyarrow.table([np.zeros(rows, kind.to_pandas_dtype()) for _, kind in fields], schema=pyarrow.schema(fields))
     path.parent.mkdir()
     with path.open("wb") as file:
-        sink = predictions._Digesting(file)
+        sink = stamped.Digesting(file)
         with pyarrow.parquet.ParquetWriter(sink, table.schema, compression="zstd") as writer:
             writer.write_table(table)
             stamp = {"model": "m", "batch": "b", "profile": [], "digest": predictions.UNKNOWN.decode()}

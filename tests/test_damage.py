@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Project
 
-from stages.files import predictions
+from stages.files import stamped
 
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
@@ -103,7 +103,7 @@ def table(change: Callable[[pyarrow.Table], pyarrow.Table], seals: bool = True) 
 
     def apply(content: bytes) -> bytes:
         whole = pq.read_table(io.BytesIO(content))
-        stamp = json.loads(pq.read_metadata(io.BytesIO(content)).metadata[predictions.KEY])
+        stamp = json.loads(pq.read_metadata(io.BytesIO(content)).metadata[stamped.KEY])
         return with_stamp(change(whole), stamp, seals)
 
     return apply
@@ -113,10 +113,10 @@ def with_stamp(whole: pyarrow.Table, stamp: object, seals: bool = True) -> bytes
     if seals:
         stamp = {name: value for name, value in stamp.items() if name != "digest"} | {"digest": "0" * 32}
     file = io.BytesIO()
-    sink = predictions._Digesting(file)
+    sink = stamped.Digesting(file)
     with pq.ParquetWriter(sink, whole.schema) as writer:
         writer.write_table(whole)
-        writer.add_key_value_metadata({predictions.KEY: stamp if isinstance(stamp, bytes) else json.dumps(stamp)})
+        writer.add_key_value_metadata({stamped.KEY: stamp if isinstance(stamp, bytes) else json.dumps(stamp)})
         sink.begin_footer()
     if seals:
         sink.end_footer()
@@ -127,7 +127,7 @@ def with_stamp(whole: pyarrow.Table, stamp: object, seals: bool = True) -> bytes
 
 def stamp(change: Callable[[dict], object]) -> Change:
     def apply(content: bytes) -> bytes:
-        before = json.loads(pq.read_metadata(io.BytesIO(content)).metadata[predictions.KEY])
+        before = json.loads(pq.read_metadata(io.BytesIO(content)).metadata[stamped.KEY])
         after = change(before)
         return with_stamp(pq.read_table(io.BytesIO(content)), after, seals=isinstance(after, dict))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.files.batches import open_batches, read_blocks
+from stages.files.batches import open_batches
+from stages.files.blocks import read_blocks
 from stages.files.texts import read_texts
 
 TEXTS = b'{"text": "winter", "id": "n1"}\n{"text": "\xd0\xb7\xd0\xb8\xd0\xbc\xd0\xb0"}\n{"text": "", "topic": "time"}\n'

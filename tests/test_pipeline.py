@@ -20,7 +20,8 @@ from sklearn.metrics import davies_bouldin_score
 from stages.algorithms.partitions.cuts import cut_tree, lowest, score_cuts
 from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows
 from stages.algorithms.tree.linkage import linkage_tree
-from stages.files.batches import open_batches, read_blocks
+from stages.files.batches import open_batches
+from stages.files.blocks import read_blocks
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DEMO = ROOT / "data" / "embeddings_clu"

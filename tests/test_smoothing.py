@@ -79,7 +79,7 @@ def test_ties_go_to_the_lowest_row_and_equal_rows_count_once():
 @pytest.mark.parametrize("rows", [np.ones((1, 3)), np.ones((7, 3)), np.outer(np.arange(1, 6), [1.0, 2.0])])
 def test_rows_of_one_direction_have_no_neighbours_and_stay(rows):
     assert nearest_rows(rows, 5).rows.shape == (len(rows), 0)
-    np.testing.assert_allclose(smooth_rows(rows, 5), unit(rows), atol=1e-7)
+    np.testing.assert_allclose(smooth_rows(rows, nearest_rows(rows, 5).rows), unit(rows), atol=1e-7)
     assert len(smoothed_tree(rows, "ward", 5).merges) == len(rows) - 1
 
 
@@ -91,17 +91,17 @@ def test_smoothing_is_the_direction_of_the_mean_with_the_neighbours_twice(seed, 
     expected = unit(rows)
     for _ in range(2):
         expected = unit(expected + sum(expected[near[:, j]] for j in range(smooth)))
-    np.testing.assert_allclose(smooth_rows(rows, smooth), expected, atol=5e-7)
+    np.testing.assert_allclose(smooth_rows(rows, nearest_rows(rows, smooth).rows), expected, atol=5e-7)
 
 
 def test_a_row_that_its_neighbours_cancel_stays_as_it_was():
     near = [[1.0, 0.0], [-1.0, 0.0]]
-    np.testing.assert_array_equal(smooth_rows(np.array(near), 3), near)
+    np.testing.assert_array_equal(smooth_rows(np.array(near), nearest_rows(np.array(near), 3).rows), near)
 
 
 def test_equal_rows_stay_equal():
     rows = np.tile(np.random.default_rng(0).normal(size=(60, 8)), (3, 1))
-    smoothed = smooth_rows(rows, 5)
+    smoothed = smooth_rows(rows, nearest_rows(rows, 5).rows)
     np.testing.assert_array_equal(smoothed[:60], smoothed[60:120])
 
 
@@ -109,7 +109,8 @@ def test_equal_rows_stay_equal():
 def test_the_tree_is_that_of_the_smoothed_rows_or_with_0_of_the_rows(linkage):
     rows = make_blobs(150, 12, 4, spread=1.5)[0]
     np.testing.assert_array_equal(
-        smoothed_tree(rows, linkage, 6).merges, linkage_tree(smooth_rows(rows, 6), linkage).merges
+        smoothed_tree(rows, linkage, 6).merges,
+        linkage_tree(smooth_rows(rows, nearest_rows(rows, 6).rows), linkage).merges,
     )
     np.testing.assert_array_equal(smoothed_tree(rows, linkage, 0).merges, linkage_tree(rows, linkage).merges)
 
@@ -137,7 +138,7 @@ print(next(i.get("architecture") for i in threadpool_info() if i["user_api"] == 
 rows = rows.astype(np.float32)
 near, merges = nearest_rows(rows, 30), smoothed_tree(rows, "ward", 30).merges
 moved = [consolidate(rows, cut_tree(merges, k))[0] for k in (5, 20, 60)]
-for array in (*near[:2], smooth_rows(rows, 30), merges, *moved, cut_modularities(near.rows, merges, 2, 60)):
+for array in (*near[:2], smooth_rows(rows, near.rows), merges, *moved, cut_modularities(near.rows, merges, 2, 60)):
     print(hashlib.sha256(array.tobytes()).hexdigest())
 """
 

@@ -1,12 +1,10 @@
 """Files of predictions: Parquet that says in its metadata which model, code and batch it was made from.
 
 Nobody else knows which file holds a batch's predictions, how they are stamped, or when they are up to date: a stage
-asks for the `current_predictions`, and has the others written. The stamp holds a digest of the whole file, so that no
-byte of it changes unseen.
+asks for the `current_predictions`, and has the others written.
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -20,18 +18,17 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from stages.files.batches import Batch, changed, digest_batch, is_utf8, not_read, open_batches, open_input, split_rows
+from stages.files.batches import Batch, changed, is_utf8, open_batches, open_input, split_rows
+from stages.files.blocks import digest_batch
+from stages.files.stamped import KEY, UNKNOWN, Digesting, Stamp, check_digest, read_footer, read_metadata, read_stamp
 from stages.files.texts import iterate_texts
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.environment import digest_code
-from stages.runtime.files import PARTIAL, adopt, not_written, partial_of, removing, replacing
+from stages.runtime.files import PARTIAL, adopt, not_read, not_written, partial_of, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
 
-KEY = b"stages.classify"
-# The stamp's last entry: a digest of all bytes of the file, taken with these zeros in its own place.
-DIGEST, UNKNOWN = b'"digest": "', b"0" * 32
 PART_ROWS = 16384  # of a task, and of a row group: 25 MB at 768 columns of half precision
 # What makes predictions and the counts beside them: all that classify imports. A change to any of these files makes
 # all predictions anew, be it in a comment; that costs less than a number which somebody forgets to raise.
@@ -58,14 +55,6 @@ class Result(NamedTuple):
     columns: dict[str, np.ndarray]  # those of FIELDS but row and id, an entry a row
     counts: Counts
     digest: bytes  # of the rows, as `digest_batch` makes it
-
-
-class Stamp(NamedTuple):
-    """What a file of predictions was made from, and the counts that drift is judged by; all but `model` unchecked."""
-
-    model: str
-    batch: Any
-    profile: Any
 
 
 class Predictions(NamedTuple):
@@ -116,13 +105,13 @@ def _read_file(path: Path, file: BinaryIO, batch: Batch) -> tuple[Stamp, dict[st
 
     A few bytes can stand for any number of rows, so that these are counted before they are read.
     """
-    footer = _read_footer(file)
+    footer = read_footer(file)
     try:
-        metadata = _read_metadata(footer)
-        stamp = _read_stamp(metadata)
+        metadata = read_metadata(footer)
+        stamp = read_stamp(metadata)
         if stamp is None:
             raise ValueError("no stamp")
-        _check_digest(file, footer)
+        check_digest(file, footer)
         rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         if rows != batch.rows or metadata.num_rows != rows:
             raise ValueError(f"{rows} rows, but {batch.path} has {batch.rows}")
@@ -236,17 +225,16 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
     """
     if not os.path.lexists(path):
         return None
-    footer = None
     if path.is_file():
         with opened(path, "classify") as file:
-            footer = _read_footer(file)
+            footer = read_footer(file)
             try:
-                metadata = _read_metadata(footer)
-                stamp = _read_stamp(metadata)
+                metadata = read_metadata(footer)
+                stamp = read_stamp(metadata)
                 if stamp is not None:
                     if stamp.model != origin or metadata.num_rows != rows:
                         return None
-                    _check_digest(file, footer)
+                    check_digest(file, footer)
                     _check_counts(stamp, rows, shapes)
                     return stamp
             except ValueError as error:
@@ -266,27 +254,6 @@ def _left_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, ...]
         return None
 
 
-def _read_stamp(metadata: pyarrow.parquet.FileMetaData | None) -> Stamp | None:
-    """The stamp in a file's metadata; None where classify did not write the file.
-
-    Raises
-    ------
-    ValueError
-        If it is not in the form of a stamp.
-    """
-    content = ((metadata and metadata.metadata) or {}).get(KEY)
-    if content is None:
-        return None
-    try:
-        entries = json.loads(content)
-        stamp = Stamp(*(entries[name] for name in Stamp._fields))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise ValueError("its stamp cannot be read") from None
-    if not isinstance(stamp.model, str):
-        raise ValueError("its stamp names no model")
-    return stamp
-
-
 def _counts(stamp: Stamp) -> Counts:
     return tuple(np.array(each) if isinstance(each, list) else each for each in stamp.profile)
 
@@ -301,71 +268,6 @@ def _check_counts(stamp: Stamp, rows: int, shapes: list[tuple[int, ...]]) -> Non
         raise ValueError("its counts are not those of a batch")
     if any(array.min() < 0 or array.max() > rows or (array.ndim and array.sum() != rows) for array in arrays):
         raise ValueError(f"its counts are not of {rows} rows")
-
-
-def _read_footer(file: BinaryIO) -> bytes:
-    """The end of a Parquet file, from its metadata on; nothing where it is no such file."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(size - 8, 0))
-    end = file.read(8)
-    length = int.from_bytes(end[:4], "little") + 8
-    if end[4:] != b"PAR1" or length > size:
-        return b""
-    file.seek(size - length)
-    return file.read(length)
-
-
-def _read_metadata(footer: bytes) -> pyarrow.parquet.FileMetaData | None:
-    """What the footer says of the file; None where it says nothing that can be read."""
-    try:
-        return pyarrow.parquet.read_metadata(pyarrow.BufferReader(b"PAR1" + footer))
-    except (pyarrow.ArrowException, OSError):
-        return None
-
-
-def _check_digest(file: BinaryIO, footer: bytes) -> None:
-    """Refuse a file whose bytes are not those that were digested when it was written."""
-    digest = xxhash.xxh3_128()
-    left = file.seek(0, io.SEEK_END) - len(footer)
-    file.seek(0)
-    while left > 0 and (block := file.read(min(left, 1 << 20))):
-        digest.update(block)
-        left -= len(block)
-    file.seek(0)
-    start = footer.rfind(DIGEST) + len(DIGEST)
-    stored = footer[start : start + len(UNKNOWN)]
-    digest.update(footer[:start] + UNKNOWN + footer[start + len(UNKNOWN) :])
-    if stored != digest.hexdigest().encode():
-        raise ValueError("its bytes are not those that were written")
-
-
-class _Digesting(io.RawIOBase):
-    """A file that digests what is written through it, for the digest to take the place of `UNKNOWN` in the footer."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.digest = xxhash.xxh3_128()
-        self.footer: bytes | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data) -> int:
-        self.digest.update(data)
-        if self.footer is None:
-            return self.file.write(data)
-        self.footer += bytes(data)
-        return len(data)
-
-    def begin_footer(self) -> None:
-        """Keep what follows until the digest is known."""
-        self.footer = b""
-
-    def end_footer(self) -> None:
-        """Write what was kept, with the digest of everything."""
-        start = self.footer.rindex(DIGEST) + len(DIGEST)
-        rest = self.footer[start + len(UNKNOWN) :]
-        self.file.write(self.footer[:start] + self.digest.hexdigest().encode() + rest)
 
 
 def refuse_unreadable_names(folder: Path) -> None:
@@ -385,7 +287,7 @@ def is_ours(path: Path) -> bool:
         return False
     with opened(path, "classify") as file:
         try:
-            return _read_stamp(_read_metadata(_read_footer(file))) is not None
+            return read_stamp(read_metadata(read_footer(file))) is not None
         except ValueError:
             return True
 
@@ -422,7 +324,7 @@ def digest_origin(arrays: Iterable[np.ndarray], quantile: float) -> str:
 
 def _digest_texts(batch: Batch) -> bytes:
     """Digest of the texts beside a batch; nothing where it has none."""
-    if not batch.texts_path.exists():
+    if not batch.has_texts:
         return b""
     with open_input(batch.texts_path) as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).digest()
@@ -446,7 +348,7 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
     schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
     with replacing(_path(folder, batch)) as file:
-        sink = _Digesting(file)
+        sink = Digesting(file)
         with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=["cluster"]) as writer:
             for result in results:
                 n = len(result.columns["cluster"])
@@ -480,6 +382,6 @@ def _add_counts(counts: list[Counts]) -> Counts:
 
 def _ids(batch: Batch) -> Iterator[str | None] | None:
     """The ids of a batch's rows, if any row has one."""
-    if not batch.texts_path.exists() or not any("id" in text for text in iterate_texts(batch)):
+    if not batch.has_texts or not any("id" in text for text in iterate_texts(batch)):
         return None
     return (text.get("id") for text in iterate_texts(batch))

@@ -1,13 +1,15 @@
 """The texts beside a batch: one JSON object a line, one line a row."""
 
 import json
+import os
 import reprlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed, state_of_open
+from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed
+from stages.runtime.files import state_of_status
 
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 
@@ -43,7 +45,7 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
     """
     path, row, position, blank = batch.texts_path, 0, 0, False
     with open_input(path) as file:
-        state = state_of_open(file)
+        state = state_of_status(os.fstat(file.fileno()))
         try:
             for line in file:
                 start, position = position, position + len(line)

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from stages.runtime.files import read, replacing
+from stages.runtime.files import not_read, read, replacing
 
 
 class Field(NamedTuple):
@@ -115,7 +115,7 @@ def opened(path: Path, stage: str) -> Iterator[BinaryIO]:
         with open(read(path), "rb") as file:
             yield file
     except OSError as error:
-        raise OSError(f"{path}: not read ({error.strerror or error}); mend its permissions or its disk.") from None
+        raise not_read(path, error) from None
 
 
 def damaged(path: Path, what: str, stage: str) -> ValueError:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +28,18 @@ PARTIAL = ".partial-"  # the start of a name of a file that is being written; .g
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
-State = tuple | None  # what tells whether a file or folder has changed; None where there is none
+
+class FileState(NamedTuple):
+    """What tells whether a file is still the one that it was, and as it was."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int  # of the file's record: shows a file that was replaced by one with the old times
+    inode: int
+    device: int
+
+
+State = FileState | tuple[str, ...] | None  # of a file; of a folder, the names in it; of what is not there
 
 
 class Run:
@@ -109,15 +120,18 @@ def _place(path: Path) -> Path:
 
 
 def state_of(path: Path) -> State:
-    """Size, times and number of a file, or the names in a folder; None where there is neither."""
+    """The state of a file, or the names in a folder; None where there is neither."""
     try:
         if path.is_dir():
             return tuple(sorted(name for name in os.listdir(path) if not name.startswith(PARTIAL)))
-        stat = path.stat()
+        return state_of_status(path.stat())
     except FileNotFoundError:
         return None
-    # The time of the last change of the file's record shows a file that was replaced by one with the old times.
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+
+
+def state_of_status(status: os.stat_result) -> FileState:
+    """The state of a file, open or not, of which this is the status."""
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 def check_unchanged(states: dict[Path, State]) -> None:
@@ -278,3 +292,8 @@ def not_written(path: Path, error: Exception) -> OSError:
     else:
         remedy = "free space or mend the permissions"
     return OSError(f"{path}: not written ({error}); {remedy}, and run again.")
+
+
+def not_read(path: Path, error: OSError) -> OSError:
+    """The refusal of a file or folder that the system does not let be read."""
+    return OSError(f"{path}: not read ({error.strerror or error}); mend its permissions or its disk, and run again.")

@@ -28,7 +28,8 @@ from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_blocks
 from stages.algorithms.tree.neighbours import nearest_rows
 from stages.algorithms.tree.smoothing import smoothed_tree
-from stages.files.batches import open_batches, read_blocks
+from stages.files.batches import open_batches
+from stages.files.blocks import read_blocks
 from stages.files.rows import read_rows
 
 Cluster = Callable[[np.ndarray, int, int], np.ndarray]  # rows, k, seed -> labels

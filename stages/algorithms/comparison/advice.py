@@ -14,8 +14,8 @@ from stages.algorithms.partitions.modularity import (
     Support,
     cut_modularities,
     modularity,
-    neighbour_graph,
     support,
+    tree_and_graph,
     tree_modularities,
 )
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
@@ -115,7 +115,7 @@ def advise(
         rows = standardised(rows, scale, deviations, power)
 
     linkage, smooth, k_min, k_max = (recommended[name] for name in ("linkage", "smooth", "k_min", "k_max"))
-    merges, neighbours = smoothed_tree(rows, linkage, smooth).merges, neighbour_graph(rows)
+    merges, neighbours = tree_and_graph(rows, linkage, smooth)
     of_cuts = cut_modularities(neighbours, merges, k_min, k_max)
     tasks = [(consolidate, rows, cut_tree(merges, k)) for k in range(k_max, k_min - 1, -1)]
     moved = [labels for labels, _ in run_timed("recommended", tasks, [0] * len(tasks), progress)][::-1]

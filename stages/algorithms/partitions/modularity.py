@@ -48,6 +48,12 @@ def neighbour_graph(rows: np.ndarray) -> np.ndarray:
     return nearest_rows(rows, NEIGHBOURS).rows
 
 
+def tree_and_graph(rows: np.ndarray, linkage: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
+    """The merges of the tree of the rows, smoothed or not, and the `neighbour_graph`, of one search of neighbours."""
+    near = nearest_rows(rows, max(smooth, NEIGHBOURS))
+    return smoothed_tree(rows, linkage, smooth, near=near).merges, near.rows[:, :NEIGHBOURS]
+
+
 def modularity(neighbours: np.ndarray, labels: np.ndarray) -> float:
     """Share of links inside clusters, beyond what the clusters' numbers of link ends alone would give.
 
@@ -111,8 +117,8 @@ def support(
 
 def tree_modularities(rows: np.ndarray, linkage: str, smooth: int, k_min: int, k_max: int) -> np.ndarray:
     """Modularity of the cuts of the tree of these rows, of no more clusters than there are rows."""
-    merges = smoothed_tree(rows, linkage, smooth).merges
-    return cut_modularities(neighbour_graph(rows), merges, k_min, min(k_max, len(rows)))
+    merges, neighbours = tree_and_graph(rows, linkage, smooth)
+    return cut_modularities(neighbours, merges, k_min, min(k_max, len(rows)))
 
 
 def fitted_modularities(

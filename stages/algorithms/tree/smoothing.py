@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from stages.algorithms.tree.first_search import Search
 from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
-from stages.algorithms.tree.neighbours import nearest_rows
+from stages.algorithms.tree.neighbours import Neighbours, nearest_rows
 
 Smooth = Annotated[int, Interval(ge=0, le=1000)]  # neighbours that a row is smoothed with; 0 is none
 ROUNDS = 2
@@ -29,6 +29,7 @@ def smoothed_tree(
     smooth: int,
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
+    near: Neighbours | None = None,
 ) -> Tree:
     """The tree of the rows, smoothed or as they are.
 
@@ -41,33 +42,30 @@ def smoothed_tree(
     progress, search : callable, optional
         As in `linkage_tree`. Where rows are smoothed, the search is that of the neighbours, by average linkage; the
         tree, of rows that only this process has, is searched here.
+    near : Neighbours, optional
+        At least `smooth` of each row, where the caller has them already.
     """
     if not smooth:
         return linkage_tree(rows, linkage, progress, search)
     report = progress or (lambda clusters, share: None)
-    smoothed = smooth_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search)
+    if near is None:
+        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search)
+    smoothed = smooth_rows(rows, near.rows[:, :smooth])
     tree = linkage_tree(
         smoothed, linkage, lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share)
     )
     return tree._replace(products=tree.products + len(rows) ** 2 // 2)
 
 
-def smooth_rows(
-    rows: np.ndarray,
-    smooth: int,
-    progress: Callable[[float], None] = lambda share: None,
-    search: Search | None = None,
-) -> np.ndarray:
+def smooth_rows(rows: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Each row as the direction of the mean of it and its nearest rows, twice over; the neighbours stay the same.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
         None of them zero.
-    smooth : int
-        Neighbours of a row, as many as `nearest_rows` takes of so many.
-    progress, search : callable
-        As in `nearest_rows`.
+    near : ndarray of shape (n, m), int
+        The nearest of each row, as `nearest_rows` gives them.
 
     Returns
     -------
@@ -75,7 +73,6 @@ def smooth_rows(
         Of unit length but for rounding. Equal rows stay equal. Sums are in double precision, term by term, so they are
         the same on every processor.
     """
-    near = nearest_rows(rows, smooth, progress, search).rows
     smoothed = unit_rows(rows).astype(np.float32)
     for _ in range(ROUNDS):
         before, smoothed = smoothed, np.empty_like(smoothed)

@@ -1,0 +1,216 @@
+"""The rows of batches: read a block at a time, checked, and digested on the way."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from stages.files.batches import Batch, changed, locate, open_input, refuse_changed
+
+BLOCK_ROWS = 4096  # read at a time: 25 MB at 768 columns of double precision
+CENTRED_ROWS = 2048  # read at a time in single precision, so that a block and what is made of it stay in the cache
+ALIKE = 1e-4  # relative difference up to which two squared lengths in single precision may be equal
+
+
+def read_stored(batch: Batch, block_rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Read the rows of one batch as they are stored, in blocks. Memory: one block; two of a file in Fortran order.
+
+    No memory map: where a file is cut short meanwhile, touching a page beyond its end kills the process (SIGBUS).
+
+    Yields
+    ------
+    ndarray of shape (block_rows, columns)
+        C-contiguous, unchecked. Do not keep it: the next block overwrites it.
+
+    Raises
+    ------
+    ValueError
+        If the file is not as it was when the folder was opened, before the first block or after the last.
+    """
+    stored, end = batch.stored, batch.start + batch.rows
+    state = stored.state, stored.process == os.getpid()
+    block = np.empty((min(block_rows, batch.rows), batch.columns), dtype=stored.dtype)
+    with open_input(batch.path) as file:
+
+        def fill(values: np.ndarray, first: int) -> bool:
+            file.seek(stored.offset + first * values.itemsize)
+            return file.readinto(values.view(np.uint8)) == values.nbytes
+
+        refuse_changed(batch.path, file, *state)
+        for start in range(batch.start, end, block_rows):
+            rows = block[: end - start]
+            if stored.fortran_order:
+                by_column = np.empty(rows.shape[::-1], dtype=stored.dtype)
+                whole = all(fill(column, i * stored.rows + start) for i, column in enumerate(by_column))
+                rows[...] = by_column.T
+            else:
+                whole = fill(rows, start * batch.columns)
+            if not whole:
+                raise changed(batch.path, f"rows {start} to {start + len(rows) - 1} are no longer all there")
+            yield rows
+        refuse_changed(batch.path, file, *state)
+
+
+def digested(chunks: Iterable[tuple[np.ndarray, ...]], digest: xxhash.xxh3_128) -> Iterator[tuple[np.ndarray, ...]]:
+    """Pass chunks of a batch on and update the digest with the first array of each: its rows as they are stored.
+
+    Whoever takes the chunks so gets the digest of the very bytes that were taken.
+    """
+    for rows, *others in chunks:
+        digest.update(rows.view(np.uint8))
+        yield rows, *others
+    digest.update(rows.dtype.str.encode())
+
+
+def digest_batch(batch: Batch) -> bytes:
+    """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
+    digest = xxhash.xxh3_128()
+    for _ in digested(zip(read_stored(batch)), digest):
+        pass
+    return digest.digest()
+
+
+def read_blocks(
+    batches: list[Batch], block_rows: int = BLOCK_ROWS, digests: list[bytes] | None = None
+) -> Iterator[np.ndarray]:
+    """Read all rows in order and in double precision, in blocks of equal size that run across the borders of files.
+
+    The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
+    one-row batches costs no more arithmetic than one large file. Memory: one block.
+
+    Parameters
+    ----------
+    batches : list of Batch
+    block_rows : int
+        Rows a block; the last one may have fewer.
+    digests : list, optional
+        Takes the digest of each batch once it was read to its end, as `digest_batch` makes it.
+
+    Yields
+    ------
+    ndarray of shape (block_rows, columns), float64
+        Finite, without zero rows. Do not keep it: the next block overwrites it.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite or all zeros; the message names file and row.
+    """
+    block = np.empty((block_rows, batches[0].columns))
+    filled = 0
+    for batch in batches:
+        start, digest = batch.start, xxhash.xxh3_128()
+        for (rows,) in digested(zip(read_stored(batch, block_rows)), digest):
+            while len(rows):
+                taken = rows[: block_rows - filled]
+                target = block[filled : filled + len(taken)]
+                with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one; check_rows names it
+                    target[...] = taken
+                check_rows(target, batch.path, np.arange(start, start + len(taken)))
+                filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
+                if filled == block_rows:
+                    yield block
+                    filled = 0
+        if digests is not None:
+            digests.append(digest.digest())
+    if filled:
+        yield block[:filled]
+
+
+def read_chosen(batches: list[Batch], chosen: np.ndarray) -> np.ndarray:
+    """Read only some rows, numbered over all batches and rising: (m, columns) float64, checked as by `read_blocks`."""
+    rows, first = np.empty((len(chosen), batches[0].columns)), 0
+    for batch in batches:
+        start = first
+        for block in read_stored(batch):
+            taken = slice(*np.searchsorted(chosen, (start, start + len(block))))
+            with np.errstate(invalid="ignore"):
+                rows[taken] = block[chosen[taken] - start]
+            check_rows(rows[taken], batch.path, batch.start + chosen[taken] - first)
+            start += len(block)
+        first = start
+    return rows
+
+
+def read_centred(
+    batch: Batch, center: np.ndarray, block_rows: int = CENTRED_ROWS
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Read the rows of one batch in single precision, less a center, in blocks.
+
+    Parameters
+    ----------
+    batch : Batch
+    center : ndarray of shape (columns,), float32
+
+    Yields
+    ------
+    rows : ndarray of shape (block_rows, columns)
+        As they are stored. Keep neither these nor `centred`: the next block overwrites both.
+    centred : ndarray of shape (block_rows, columns), float32
+        Rows less the center, subtracted in their own precision if that is higher.
+    squared_lengths : ndarray of shape (block_rows,), float32
+        Of `centred`. What overflows single precision is infinite or NaN here.
+
+    Raises
+    ------
+    ValueError
+        If a row is not finite or all zeros; the message names file and row.
+    """
+    buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        of_zeros = np.vecdot(center, center)
+    start = batch.start
+    for rows in read_stored(batch, block_rows):
+        with np.errstate(over="ignore", invalid="ignore"):
+            centred = np.subtract(rows, center, out=buffer[: len(rows)], casting="same_kind")
+            squared_lengths = np.vecdot(centred, centred)
+            # A row of zeros lies as far from the center as the origin does. Only rows at about that distance, and rows
+            # that are not finite, have to be looked at again; rounding is far below ALIKE.
+            clear = (np.abs(squared_lengths - of_zeros) > ALIKE * of_zeros) & np.isfinite(squared_lengths)
+        if not clear.all():
+            suspects = np.flatnonzero(~clear)
+            check_rows(rows[suspects].astype(np.float64), batch.path, start + suspects)
+        start += len(rows)
+        yield rows, centred, squared_lengths
+
+
+def check_rows(rows: np.ndarray, path: Path, numbers: np.ndarray) -> None:
+    """Refuse rows that are not finite or all zeros; `numbers` are their places in the file."""
+    finite = np.isfinite(rows)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))[0]
+        raise ValueError(
+            f"{path}: in row {numbers[bad]}, {(~finite[bad]).sum()} of {rows.shape[1]} values are NaN or infinite; "
+            "remove it or embed its text again."
+        )
+    zero = np.flatnonzero(~rows.any(axis=1))
+    if len(zero):
+        raise ValueError(
+            f"{path}: row {numbers[zero[0]]} is all zeros, so its cosine distance is undefined; "
+            "remove it or embed its text again."
+        )
+
+
+def seen_otherwise(path: Path) -> ValueError:
+    """The refusal of a file of which a worker read other rows than this machine."""
+    return ValueError(
+        f"{path}: a worker sees other rows under this name than this machine; let all machines see the same files "
+        "under the same path, and run again when whatever writes them is done."
+    )
+
+
+def largest_row(part: list[Batch]) -> int:
+    """The number, over all batches of a part, of the row that holds the value of largest magnitude."""
+    return int(np.concatenate([np.abs(block).max(axis=1) for block in read_blocks(part)]).argmax())
+
+
+def too_large(part: list[Batch], number: int) -> ValueError:
+    """The refusal of a row, numbered over all batches of a part, whose squares overflow."""
+    path, row = locate(part, number)
+    magnitude = np.abs(read_chosen(part, np.array([number]))).max()
+    return ValueError(
+        f"{path}: row {row} holds a value of magnitude {magnitude:.3g}, too large to sum its square; "
+        "expected about 1; remove the row or embed its text again."
+    )

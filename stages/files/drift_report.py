@@ -1,0 +1,57 @@
+"""The report on drift: drift.json, known by how it begins, and the points of its plot."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.algorithms.prediction.drift import ALL, Drift, departures, furthest
+from stages.runtime import record
+from stages.runtime.arrays import opened
+
+log = logging.getLogger(__name__)
+
+# How drift.json begins, but for its spaces. No other file is taken for one that may be replaced.
+REPORT = f'{{"drift":{{"{ALL}":{{"verdict":'.replace(" ", "").encode()
+
+
+def refuse_another_report(path: Path) -> None:
+    """Refuse to replace what no run of classify wrote."""
+    begins = b""
+    if path.is_file():
+        with opened(path, "classify") as file:
+            begins = b"".join(file.read(1000).split())
+    if os.path.lexists(path) and not begins.startswith(REPORT):
+        raise ValueError(
+            f"{path}: not written by classify, and it would be replaced; move it away, or choose another folder."
+        )
+
+
+def write_report(path: Path, drifts: dict[str, Drift]) -> None:
+    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
+    shown = furthest(drifts)
+    for name, drift in shown.items():
+        if drift.verdict != "like training":
+            causes = ", ".join(test for test, value in departures(drift).items() if value > 1)
+            log.warning("%s: %s (%s)", name, drift.verdict, causes)
+    listed = {name: drift for name, drift in drifts.items() if name in shown or drift.verdict != "like training"}
+    if len(listed) > len(shown):
+        log.warning("%d more batches are not like training; drift.json lists them", len(listed) - len(shown))
+    if drifts[ALL].verdict == "foreign":
+        # Columns are all that can be compared for certain: unrelated texts look as another embedding model does.
+        log.warning("check that these rows were embedded as those were that the model was made from")
+    table = {
+        name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
+    }
+    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
+    record.write_json(path, {"drift": table} | left_out)
+
+
+def drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
+    """What the plot of drift shows: each test of the batches furthest from training."""
+    return (
+        {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
+        for name, drift in furthest(drifts).items()
+        for test, departure in departures(drift).items()
+    )
