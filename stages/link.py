@@ -43,9 +43,9 @@ def link(
     """Build the dendrogram of the reduced embeddings, or of them smoothed with their neighbours, by cosine distance.
 
     On Dask the workers do the first search of average and ward linkage, four fifths of all products; of smoothed rows,
-    the search for their neighbours. It only proposes
-    which clusters may be near each other, so the tree is the same. Each worker process reads the reduced embeddings
-    itself, and holds 12 bytes of memory for every row and component of them until it makes another tree or ends.
+    the search for their neighbours. It only proposes what may be near, so the tree is the same. Each worker process
+    reads the reduced embeddings itself, and holds 12 bytes of memory for every row and component of them until it makes
+    another tree or ends.
     """
     hold(tree)
     rows = read_reduced(reduced)
