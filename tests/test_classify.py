@@ -51,10 +51,16 @@ def make_model(folder: Path, seed: int = 0) -> None:
     np.save(folder / "labels.npy", number_by_size(blobs))
     reduction, reduced = folder / "model" / "reduction.npz", folder / "reduced.npy"
     reduce(
-        variance_threshold=0.9, standardize=True, run=LOCAL, embeddings=folder / "clu", reduced=reduced, model=reduction
+        sample_rows=None,
+        variance_threshold=0.9,
+        standardize=True,
+        run=LOCAL,
+        embeddings=folder / "clu",
+        reduced=reduced,
+        model=reduction,
     )
     train(
-        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=folder / "labels.npy",
+        classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
 

@@ -132,9 +132,16 @@ def run_stages(data: Path, to: Path, run: dict) -> dict[str, bytes]:
     """
     reduction, reduced = to / "model/reduction.npz", to / "r.npy"
     reduce(
-        variance_threshold=0.95, standardize=True, run=run, embeddings=data / "clu", reduced=reduced, model=reduction
+        sample_rows=None,
+        variance_threshold=0.95,
+        standardize=True,
+        run=run,
+        embeddings=data / "clu",
+        reduced=reduced,
+        model=reduction,
     )
     train(
+        sample_rows=None,
         classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=data / "labels.npy", embeddings=data / "clu",
         reduction=reduction, model=to / "model/classifier.npz",
     )  # fmt: skip
@@ -288,6 +295,7 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
 
     def reduce_here(run: dict, out: Path) -> None:
         reduce(
+            sample_rows=None,
             variance_threshold=0.95, standardize=True, run=run, embeddings=Path("e"), reduced=out / "reduced.npy",
             model=out / "reduction.npz",
         )  # fmt: skip

@@ -226,7 +226,8 @@ def reduce_blocks(blocks: Iterable[np.ndarray], reduction: Reduction) -> tuple[n
     without_direction : ndarray of int
         Numbers of the rows that are the mean of all rows but for rounding, so that they have no cosine distance.
     """
-    reduced, lengths = [], []
+    d = len(reduction.components)
+    reduced, lengths = [np.empty((0, d), dtype=np.float32)], [np.empty(0)]  # there may be no block
     for block in blocks:
         rows = reduce_rows(block, reduction)
         lengths.append(np.linalg.norm(rows, axis=1))
