@@ -77,11 +77,11 @@ def reduce(
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
     shares = share_out(clustered.sample, (sum(batch.rows for batch in part) for part in parts))
-    tasks = ((part, reduction, chosen) for part, (_, chosen) in zip(parts, shares, strict=True))
+    tasks = ((part, chosen) for part, (_, chosen) in zip(parts, shares, strict=True))
     with replacing(reduced) as file:
         # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
         write_header(file, np.dtype("<f4"), (m, d))
-        results = _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce")
+        results = _progress(map_tasks(_reduce_part, tasks, run, (reduction,)), parts, "reduce")
         for part, digest, (rows, again) in zip(parts, digests, results, strict=True):
             _check_same(part, digest, again, run)
             file.write(rows.data)
@@ -96,7 +96,7 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> tuple[Moments, 
     (rows,) = read_blocks(parts[0], PART_ROWS, first)
     with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is refused with its part
         origin = rows.mean(axis=0)
-    sums = map_tasks(_sum_part, ((part, origin) for part in parts), run)
+    sums = map_tasks(_sum_part, ((part,) for part in parts), run, (origin,))
 
     def compared() -> Iterator[Moments]:
         for part, (moments, digest) in zip(parts, _progress(sums, parts, "moments"), strict=True):
@@ -141,7 +141,7 @@ def _find_components(embeddings: Path, *arguments: Any) -> tuple[Reduction, np.n
     return reduction, spectrum
 
 
-def _reduce_part(part: list[Batch], reduction: Reduction, chosen: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
+def _reduce_part(part: list[Batch], chosen: np.ndarray, reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:
     digests = []
     reduced, without_direction = reduce_blocks(read_blocks(part, digests=digests, chosen=chosen), reduction)
     if len(without_direction):
