@@ -90,8 +90,9 @@ def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile:
     """Classify; the names of the files that were written."""
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
+        sample_rows=None,
         novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
-        predictions=Path(predictions),
+        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)
@@ -326,7 +327,8 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     run(fitted, predictions="expected")
     code = (
         "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
-        "with Run(): classify(novelty={'quantile': 0.99}, run={'backend': 'local', 'workers': 1, 'scheduler': None},"
+        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99},"
+        "run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -717,6 +719,7 @@ def write_slowly(*arguments):
 stage.write_predictions = write_slowly
 with Run():
     stage.classify(
+        sample_rows=None,
         novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
         model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
     )

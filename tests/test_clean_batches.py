@@ -107,7 +107,7 @@ def judge(folder: Path, new: np.ndarray, quantile: float = QUANTILE) -> dict:
     (folder / name).mkdir()
     np.save(folder / name / "b.npy", new)
     classify(
-        novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
+        sample_rows=None, novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
         predictions=folder / "predictions" / name,
     )  # fmt: skip
     return next(iter(json.loads((folder / "predictions" / name / "drift.json").read_text())["drift"].values()))
