@@ -175,8 +175,8 @@ def _sampling(rows: int, sample: int) -> list[str]:
     return [
         "",
         f"An even sample of {sample:,} rows was clustered; the other {rows - sample:,} have the cluster that the "
-        "trained model puts them into. Words, counts and topics are those of all rows; the rows that are shown as nearest "
-        "to the centroid and on the border are of the sample.",
+        "trained model puts them into. Words, counts and topics are those of all rows; rows shown as nearest to the "
+        "centroid and on the border are of the sample.",
     ]
 
 
