@@ -126,6 +126,11 @@ class AverageClusters(Clusters):
         return np.full(len(slots), SLACK)
 
     @staticmethod
+    def of_cosine(distances, sizes, other_sizes):
+        """The distance of two clusters of equal rows, from the cosine distance of a row of each."""
+        return distances
+
+    @staticmethod
     def merged_bound(first, second, joined, first_size, second_size, other_size):
         """Lower bound of the distance from a merged pair to another cluster.
 
@@ -180,6 +185,11 @@ class WardClusters(Clusters):
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
         return SLACK * self.sizes[slots]
+
+    @staticmethod
+    def of_cosine(distances, sizes, other_sizes):
+        """The distance of two clusters of equal rows, from the cosine distance of a row of each."""
+        return 4 * sizes * other_sizes / (sizes + other_sizes) * distances
 
     @staticmethod
     def merged_bound(first, second, joined, first_size, second_size, other_size):
