@@ -100,6 +100,8 @@ def nearest_slots(clusters: Clusters, lists: Lists, m: int, run: Callable) -> tu
     Ties go to the lower slot.
     """
     blocks = np.split(np.arange(len(clusters)), range(PAIRS, len(clusters), PAIRS))
+    if not m:
+        return np.empty((len(clusters), 0), np.int64), np.empty((len(clusters), 0))
     settled = list(run(lambda slots: _settle(clusters, lists, slots, m), blocks))
     slots, distances = (np.concatenate(parts) for parts in zip(*settled, strict=True))
     return slots, distances

@@ -1,11 +1,22 @@
 """The nearest few of each row, searched once for the trees of the rows and of parts of them."""
 
+from math import ceil, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists
+
+LONGEST = 64  # list: of parts so small that they need longer ones, a search takes less than the lists
+
+
+def length_for_parts(kept: int, share: float) -> int:
+    """Length of the lists of all rows, of which nearly all have `kept` entries left in a part with this share of them.
+
+    Three standard deviations above the mean number of nearest rows that hold as many of the part.
+    """
+    return min(LONGEST, ceil((kept + 3 * sqrt(kept * (1 - share))) / share))
 
 
 class RowLists(NamedTuple):
@@ -48,16 +59,16 @@ class RowLists(NamedTuple):
             self.bounds[distinct],
         )
 
-    def lists(self, clusters: Clusters, kept: int) -> Lists:
+    def lists(self, clusters: Clusters, kept: int) -> Lists | None:
         """The nearest `kept` of each of the clusters that a tree of these rows starts from, by its own distances.
 
-        Raises
-        ------
-        ValueError
-            If the clusters are of other rows.
+        None where most lists are shorter, so that a search of these rows is faster, or where other rows count as equal:
+        of a part `linkage_tree` may tell some apart that it did not tell apart among all, or the other way round.
         """
         if not np.array_equal(clusters.first_row, self.first_row):
-            raise ValueError("lists of neighbours are of other rows than these; make them anew.")
+            return None
+        if np.isfinite(self.keys).sum(axis=1).mean() < min(kept, len(clusters) - 1):
+            return None
         sizes = clusters.sizes
         keys = clusters.of_cosine(self.keys.astype(np.float64), sizes[:, None], sizes[self.neighbours])
         bounds = clusters.of_cosine(self.bounds, sizes, 1)
