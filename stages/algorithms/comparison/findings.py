@@ -1,6 +1,7 @@
 """What a comparison finds: every method measured alike, and what the clusters in use are worth."""
 
 import logging
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,9 @@ from stages.algorithms.partitions.methods import (
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, log_seconds, run_timed, silent
 from stages.algorithms.tree.linkage import matrix_bytes
-from stages.algorithms.tree.smoothing import smoothed_tree
+from stages.algorithms.tree.neighbours import list_rows
+from stages.algorithms.tree.row_lists import RowLists, length_for_parts
+from stages.algorithms.tree.smoothing import entries_used, smoothed_tree
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class _Case(NamedTuple):
     parameters: ClusteringParameters
     compared: CompareParameters
     progress: Progress
+    lists: RowLists
 
     @property
     def k(self) -> int:
@@ -142,7 +146,8 @@ def compare_methods(
     """
     refuse(parameters)
     refuse_range(parameters, len(rows))
-    case = _Case(rows, merges, in_use, parameters, compared, progress)
+    length = length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"])
+    case = _Case(rows, merges, in_use, parameters, compared, progress, list_rows(rows, length))
     count = max(compared["subsamples"], compared["refits"])
     parts = [subsample_rows(len(rows), compared["subsample_share"], parameters["seed"] + 1 + i) for i in range(count)]
     method = METHODS[parameters["method"]].variant_in_use(parameters)
@@ -218,7 +223,7 @@ def figures(findings: Findings) -> dict[str, Any]:
 def _search(case: _Case) -> tuple[list[TableRow], float | None, EpsSearch | Refusal]:
     """What DBSCAN finds at each eps, the eps to compare by, and the search itself."""
     dbscan, parameters = METHODS["dbscan"], case.parameters
-    search = attempt(dbscan.search, case.rows, parameters)
+    search = attempt(dbscan.search, case.rows, parameters, case.lists)
     if isinstance(search, Refusal):
         return [], None, search
     table = [_eps_row(case, search, i) for i in range(len(search.eps))]
@@ -263,7 +268,9 @@ def _fit_all(
     outcomes = {v.name: impossible.get(v.options.get("linkage", v.method)) for v in variants}
     outcomes = {name: each for name, each in outcomes.items() if isinstance(each, Refusal)}
     tried = [v for v in variants if v.name not in outcomes]
-    outcomes |= fit_variants(case.rows, trees, tried, case.k, case.k_values, parts, parameters["seed"], case.progress)
+    outcomes |= fit_variants(
+        case.rows, trees, tried, case.k, case.k_values, parts, parameters["seed"], case.progress, case.lists
+    )
     in_order = {v.name: outcomes[v.name] for v in variants}
     left_out = {name: each.reason for name, each in in_order.items() if isinstance(each, Refusal)}
     _say_what_is_left_out(left_out, in_use={own, f"agglomerative {linkage}"})
@@ -301,7 +308,8 @@ def _say_what_is_left_out(reasons: dict[str, str], in_use: set[str]) -> None:
 def _other_trees(case: _Case) -> dict[str, np.ndarray | Refusal]:
     others = [each for each in LINKAGES if each != case.parameters["linkage"]]
     needs = [matrix_bytes(each, len(case.rows)) for each in others]
-    tasks = [(attempt, smoothed_tree, case.rows, each, case.parameters["smooth"]) for each in others]
+    build = partial(smoothed_tree, smooth=case.parameters["smooth"], lists=case.lists)
+    tasks = [(attempt, build, case.rows, each) for each in others]
     trees = run_timed("trees", tasks, needs, case.progress)
     return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
 
@@ -338,7 +346,8 @@ def _trees_of_parts(case: _Case, parts: list[np.ndarray]) -> list[PartStability]
     cut = case.in_use if of_tree else cut_tree(case.merges, case.k)
     moved = of_tree and case.parameters["consolidate"]
     smooth = case.parameters["smooth"]
-    tasks = [(compare_part_tree, case.rows, part, linkage, smooth, case.grid, cuts, cut, moved) for part in parts]
+    common = linkage, smooth, case.grid, cuts, cut, moved, case.lists
+    tasks = [(compare_part_tree, case.rows, part, *common) for part in parts]
     return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 
