@@ -2,6 +2,8 @@
 
 data/embeddings_classf/*.npy, data/model/reduction.npz, data/model/classifier.npz
   -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json
+data/embeddings_clu/*.npy, data/labels.npy, the model
+  -> data/clusters/<batch>.parquet, the same of the clustered rows, and of those that were left out of the sample
 
 Any other folder, with the model as it stands: `--embeddings DIR --predictions DIR`. That writes into the latter alone,
 the report on drift as drift.json.
@@ -26,12 +28,18 @@ from stages.algorithms.prediction.drift import (
     count_rows,
 )
 from stages.algorithms.prediction.model import Trained, join_halves
-from stages.algorithms.prediction.prediction import Folded, classify_chunks
+from stages.algorithms.prediction.prediction import OPEN, Folded, classify_chunks
 from stages.files.batches import Batch, open_batches
 from stages.files.blocks import digest_batch, digested, read_centred, seen_otherwise, too_large
+from stages.files.clustered import SampleRows, open_clustered
 from stages.files.drift_report import drift_points, refuse_another_report, write_report
+from stages.files.intermediates import read_labels, refuse_unequal
 from stages.files.model import read_halves
 from stages.files.predictions import (
+    FIELDS,
+    LABELLED,
+    LABELLERS,
+    Counts,
     Result,
     current_predictions,
     digest_origin,
@@ -49,8 +57,10 @@ log = logging.getLogger(__name__)
 OWN_EMBEDDINGS, OWN_PREDICTIONS = Path("data/embeddings_classf"), Path("data/predictions")
 OWN_MODEL = Path("data/model")
 # What the pipeline reads or writes: anything else that lies there would change it, or be replaced by it.
-OF_THE_PIPELINE = [Path(f"data/{name}") for name in ("embeddings_clu", "embeddings_classf", "model", "predictions")]
-OF_THE_PIPELINE += [Path("metrics"), Path("plots"), Path("stages")]
+OF_THE_PIPELINE = [
+    *(Path("data", name) for name in ("embeddings_clu", "embeddings_classf", "model", "clusters", "predictions")),
+    *map(Path, ("metrics", "plots", "stages")),
+]
 
 
 class NoveltyParameters(TypedDict):
@@ -61,13 +71,19 @@ class NoveltyParameters(TypedDict):
 
 def classify(
     *,
+    sample_rows: SampleRows,
     novelty: NoveltyParameters,
     run: RunParameters,
     embeddings: Path = OWN_EMBEDDINGS,
     model: Path = OWN_MODEL,
     predictions: Path = OWN_PREDICTIONS,
+    clustered: Path = Path("data/embeddings_clu"),
+    labels: Path = Path("data/labels.npy"),
+    clusters: Path = Path("data/clusters"),
 ) -> None:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
+
+    Of the clustered folder the rows that the method has labelled keep their cluster; the model labels the others.
 
     On Dask this machine reads the batches too, once, while the workers classify: a result is used only if its worker
     read the same rows.
@@ -78,7 +94,9 @@ def classify(
             f"--embeddings is {embeddings}, but --predictions is {predictions}, which belongs to {OWN_EMBEDDINGS}; "
             "give another folder for the predictions."
         )
-    refuse_shared(predictions, [embeddings] if own else [embeddings, *OF_THE_PIPELINE])
+    refuse_shared("--predictions", predictions, [embeddings] if own else [embeddings, *OF_THE_PIPELINE])
+    if own:
+        refuse_shared("--clusters", clusters, [embeddings, clustered, model, predictions])
     report = Path("metrics/classify/drift.json") if own else predictions / "drift.json"
     if not own:
         refuse_another_report(report)
@@ -91,42 +109,86 @@ def classify(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
             f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
-    hold(predictions, folder=True)
-    refuse_unreadable_names(predictions)
-    for path in remove_stale(predictions, batches):
-        log.info("%s removed: its batch is gone", path)
-    shapes = [np.shape(each) for each in trained.training.profile]
-    counts = current_predictions(predictions, batches, origin, shapes, run)
-    todo = [batch for batch in batches if batch not in counts]
-    parts = parts_of(todo)
-    results = map_tasks(_classify_part, ((part, trained.folded, trained.edges) for part in parts), run)
-    if run["backend"] == "dask":
-        results = _of_the_same_rows(results, parts)
-    results = tqdm(results, desc="classify", total=len(parts), unit="part", delay=1, disable=None)
-    counts |= write_predictions(predictions, todo, origin, results)
+    known = _read_known(clustered, sample_rows, labels, trained, model) if own else {}
+    for folder in [predictions, clusters] if own else [predictions]:
+        hold(folder, folder=True)
+        refuse_unreadable_names(folder)
 
+    counts, done = _bring_up_to_date(predictions, batches, origin, trained, None, run)
     drifts = compare_batches({batch.path.name: Profile(*counts[batch]) for batch in batches}, trained.training)
     rows, novel_share = drifts[ALL].rows, drifts[ALL].novel_share
     log.info(
         "%d rows of %d batches classified, %d batches were up to date; %.0f rows novel (%.2f %%, expected %.2f %%)",
-        rows, len(batches), len(batches) - len(todo), rows * novel_share, 100 * novel_share,
-        100 * (1 - novelty["quantile"]),
+        rows, len(batches), done, rows * novel_share, 100 * novel_share, 100 * (1 - novelty["quantile"]),
     )  # fmt: skip
     write_report(report, drifts)
     if own:
+        batches = list(known)
+        counts, done = _bring_up_to_date(
+            clusters, batches, digest_origin([origin, *known.values()]), trained, known, run
+        )
+        by_model, by_method = sum(counts[batch][0] for batch in batches).tolist()
+        log.info(
+            "clustered: %d rows have the label of the method, %d that of the model; %d of %d batches were up to date",
+            by_method, by_model, done, len(batches),
+        )  # fmt: skip
         record.write_plot(Path("plots/drift.json"), drift_points(drifts))
         record.log_metrics("classify", classified=rows, novel_share=novel_share)
 
 
-def refuse_shared(predictions: Path, folders: list[Path]) -> None:
+def _read_known(
+    clustered: Path, sample_rows: int | None, labels: Path, trained: Trained, model: Path
+) -> dict[Batch, np.ndarray]:
+    """The batches of the clustered folder, and which cluster the method has given to each row; `OPEN` where none."""
+    batches, sample = opened = open_clustered(clustered, sample_rows)
+    found = read_labels(labels, len(sample), clustered)
+    refuse_unequal(model, len(trained.folded.intercept), "clusters", labels, int(found.max()) + 1, "train")
+    refuse_unequal(clustered, batches[0].columns, "columns", model, len(trained.folded.mean), "reduce")
+    known = np.full(opened.rows, OPEN, dtype=np.int32)
+    known[sample] = found
+    return dict(zip(batches, np.split(known, np.cumsum([batch.rows for batch in batches])[:-1]), strict=True))
+
+
+def _bring_up_to_date(
+    folder: Path,
+    batches: list[Batch],
+    origin: str,
+    trained: Trained,
+    known: dict[Batch, np.ndarray] | None,
+    run: RunParameters,
+) -> tuple[dict[Batch, Counts], int]:
+    """Classify the batches that are not up to date; the counts of all, and how many were.
+
+    Where the clusters of some rows are `known`, counted is who has labelled the rows.
+    """
+    for path in remove_stale(folder, batches):
+        log.info("%s removed: its batch is gone", path)
+    shapes = [np.shape(each) for each in trained.training.profile] if known is None else [(len(LABELLERS),)]
+    counts = current_predictions(folder, batches, origin, shapes, run)
+    done, todo = len(counts), [batch for batch in batches if batch not in counts]
+    parts = parts_of(todo)
+    of_parts = [None] * len(parts)
+    if known is not None:
+        by_path = {batch.path: labels for batch, labels in known.items()}
+        of_parts = [by_path[part.path][part.start : part.start + part.rows] for part in parts]
+    constants = trained.folded, trained.edges
+    results = map_tasks(_classify_part, zip(parts, of_parts, strict=True), run, constants)
+    if run["backend"] == "dask":
+        results = _of_the_same_rows(results, parts)
+    results = tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None)
+    counts |= write_predictions(folder, todo, origin, results, FIELDS if known is None else LABELLED)
+    return counts, done
+
+
+def refuse_shared(option: str, path: Path, folders: list[Path]) -> None:
     """Refuse a folder of predictions that is, holds, or lies in one of these folders, links followed."""
-    chosen = followed(predictions)
+    chosen = followed(path)
     for folder in folders:
         other = followed(folder)
         if chosen == other or chosen in other.parents or other in chosen.parents:
             what = "is" if chosen == other else "holds" if chosen in other.parents else "lies in"
             raise ValueError(
-                f"--predictions {predictions} {what} the folder {folder}; give a folder that is for predictions alone."
+                f"{option} {path} {what} the folder {folder}; give a folder that is for predictions alone."
             )
 
 
@@ -138,15 +200,19 @@ def followed(path: Path) -> Path:
 def load_model(folder: Path, quantile: float) -> tuple[Trained, str]:
     """Load a model; with it, the digest of it, quantile and code."""
     reduction, half = read_halves(folder)
-    return join_halves(reduction, half, quantile), digest_origin([*reduction, *half], quantile)
+    return join_halves(reduction, half, quantile), digest_origin([*reduction, *half, quantile])
 
 
-def _classify_part(part: Batch, folded: Folded, edges: Edges) -> Result:
+def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result:
     digest = xxhash.xxh3_128()
-    found, _ = classify_chunks(digested(read_centred(part, folded.mean), digest), folded)
+    found, _ = classify_chunks(digested(read_centred(part, folded.mean), digest), folded, known)
     overflowing = np.flatnonzero(np.isnan(found.residual))
     if len(overflowing):
         raise too_large([part], overflowing[0])
+    if known is not None:
+        by_method = (known != OPEN).astype(int)
+        columns = found._asdict() | {"labelled_by": np.array(LABELLERS)[by_method]}
+        return Result(columns, (np.bincount(by_method, minlength=len(LABELLERS)),), digest.digest())
     profile = count_rows(found.cluster, found.group_distance, found.residual, found.novel, len(folded.intercept), edges)
     return Result(found._asdict(), profile, digest.digest())
 

@@ -15,9 +15,9 @@ from stages.algorithms.comparison.findings import Embedded, compare_methods, fig
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.principal_components import deviations
-from stages.files.batches import open_batches
 from stages.files.blocks import read_blocks
-from stages.files.intermediates import read_labels, read_reduced, read_tree, refuse_unequal
+from stages.files.clustered import SampleRows, reopen_clustered
+from stages.files.intermediates import read_labels, read_reduced, read_tree
 from stages.files.near_duplicates import write_near_duplicates
 from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
@@ -32,6 +32,7 @@ from stages.runtime.signatures import spell_out
 def compare(
     *,
     compare: CompareParameters,
+    sample_rows: SampleRows,
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
@@ -49,11 +50,10 @@ def compare(
     rows = read_reduced(reduced)
     n = len(rows)
     in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
-    batches = open_batches(embeddings)
-    refuse_unequal(embeddings, sum(batch.rows for batch in batches), "rows", reduced, n, "reduce")
-    known = list(read_rows(embeddings))
+    batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
+    known = list(read_rows(embeddings, sample))
     reduction = read_reduction(model)
-    raw = np.concatenate([unit_vectors(block).astype(np.float32) for block in read_blocks(batches)])
+    raw = np.concatenate([unit_vectors(block).astype(np.float32) for block in read_blocks(batches, chosen=sample)])
     texts, topics = [row.text for row in known], [row.topic for row in known]
     embedded = Embedded(raw, reduction.scale, deviations(reduction, n), texts, topics)
 

@@ -70,16 +70,18 @@ def _search_on(run: RunParameters, reduced: Path, linkage: str) -> Search | None
     if run["backend"] == "local":
         return None
 
+    digest = None
+
     def search(clusters: Clusters, tiles: list[Tile]) -> Iterator[list[Proposals]]:
-        digest = clusters.digest()
-        strips = (tiles[start : start + STRIP] for start in range(0, len(tiles), STRIP))
-        tasks = ((reduced, linkage, digest, strip) for strip in strips)
-        return chain.from_iterable(map_tasks(_search_strip, tasks, run))
+        nonlocal digest
+        digest = digest or clusters.digest()  # every wave of the search is among the same clusters
+        tasks = ((tiles[start : start + STRIP],) for start in range(0, len(tiles), STRIP))
+        return chain.from_iterable(map_tasks(_search_strip, tasks, run, (reduced, linkage, digest)))
 
     return search
 
 
-def _search_strip(reduced: Path, linkage: str, digest: str, strip: list[Tile]) -> list[list[Proposals]]:
+def _search_strip(strip: list[Tile], reduced: Path, linkage: str, digest: str) -> list[list[Proposals]]:
     with MAKING:
         clusters = _make_clusters(reduced, linkage, digest)
     return [search_tile(clusters, tile) for tile in strip]

@@ -25,8 +25,9 @@ from stages.algorithms.principal_components import (
     reduce_blocks,
     typical_length,
 )
-from stages.files.batches import Batch, changed, locate, open_batches, split_rows
+from stages.files.batches import Batch, changed, locate, split_rows
 from stages.files.blocks import digest_batch, largest_row, read_blocks, seen_otherwise, too_large
+from stages.files.clustered import SampleRows, open_clustered, share_out
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model, write_header
@@ -43,6 +44,7 @@ PART_ROWS = 4096  # of a task: 25 MB at 768 columns of double precision
 
 def reduce(
     *,
+    sample_rows: SampleRows,
     variance_threshold: Annotated[float, Interval(gt=0, le=1)],
     standardize: bool | Annotated[float, Interval(ge=0, le=1)],
     run: RunParameters,
@@ -52,13 +54,17 @@ def reduce(
 ) -> None:
     """Fit principal components on a folder of embeddings, and write the reduced embeddings and the map to them.
 
+    The components are those of all rows; written are the rows that are clustered: all, or an even sample.
     Every batch is read twice, and has to hold the same rows both times. On Dask this machine reads the batches too,
     once, while the workers sum moments: what they return is used only if they read the same rows.
     """
-    batches = open_batches(embeddings)
-    n, columns = sum(batch.rows for batch in batches), batches[0].columns
+    clustered = open_clustered(embeddings, sample_rows)
+    batches, n, m = clustered.batches, clustered.rows, len(clustered.sample)
+    columns = batches[0].columns
     hold(reduced, model, record.metrics_of("reduce"))
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
+    if m < n:
+        log.info("an even sample of %d rows is to be clustered; classify labels the others", m)
 
     # How rows are cut into tasks depends on their number alone, so that neither files nor workers change a sum.
     parts = split_rows(batches, PART_ROWS)
@@ -70,11 +76,12 @@ def reduce(
     explained = explained_shares(spectrum, reduction)
     log.info("%d components explain %.4f of the variance (threshold %g)", d, explained[d - 1], variance_threshold)
 
-    tasks = ((part, reduction) for part in parts)
+    shares = share_out(clustered.sample, (sum(batch.rows for batch in part) for part in parts))
+    tasks = ((part, chosen) for part, (_, chosen) in zip(parts, shares, strict=True))
     with replacing(reduced) as file:
         # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
-        write_header(file, np.dtype("<f4"), (n, d))
-        results = _progress(map_tasks(_reduce_part, tasks, run), parts, "reduce")
+        write_header(file, np.dtype("<f4"), (m, d))
+        results = _progress(map_tasks(_reduce_part, tasks, run, (reduction,)), parts, "reduce")
         for part, digest, (rows, again) in zip(parts, digests, results, strict=True):
             _check_same(part, digest, again, run)
             file.write(rows.data)
@@ -89,7 +96,7 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> tuple[Moments, 
     (rows,) = read_blocks(parts[0], PART_ROWS, first)
     with np.errstate(over="ignore", invalid="ignore"):  # a sum that overflows is refused with its part
         origin = rows.mean(axis=0)
-    sums = map_tasks(_sum_part, ((part, origin) for part in parts), run)
+    sums = map_tasks(_sum_part, ((part,) for part in parts), run, (origin,))
 
     def compared() -> Iterator[Moments]:
         for part, (moments, digest) in zip(parts, _progress(sums, parts, "moments"), strict=True):
@@ -134,11 +141,11 @@ def _find_components(embeddings: Path, *arguments: Any) -> tuple[Reduction, np.n
     return reduction, spectrum
 
 
-def _reduce_part(part: list[Batch], reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:
+def _reduce_part(part: list[Batch], chosen: np.ndarray, reduction: Reduction) -> tuple[np.ndarray, list[bytes]]:
     digests = []
-    reduced, without_direction = reduce_blocks(read_blocks(part, digests=digests), reduction)
+    reduced, without_direction = reduce_blocks(read_blocks(part, digests=digests, chosen=chosen), reduction)
     if len(without_direction):
-        path, row = locate(part, without_direction[0])
+        path, row = locate(part, chosen[without_direction[0]])
         raise ValueError(
             f"{path}: row {row} is the mean of all rows, so that after reduction its cosine distance is undefined; "
             "remove it."

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 from stages.algorithms.classifier import Validated, fit_and_validate
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
-from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
+from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
 from stages.files.reduction import read_reduction
 from stages.pictures.heat_maps import write_confusion
@@ -36,6 +36,7 @@ class ClassifierParameters(TypedDict):
 def train(
     *,
     classifier: ClassifierParameters,
+    sample_rows: SampleRows,
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
@@ -52,8 +53,7 @@ def train(
     found = read_labels(labels, n, reduced)
     reduced_by = read_reduction(reduction)
     refuse_unequal(reduction, len(reduced_by.components), "components", reduced, d, "reduce")
-    batches = open_batches(embeddings)
-    refuse_unequal(embeddings, sum(batch.rows for batch in batches), "rows", reduced, n, "reduce")
+    batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
     refuse_unequal(embeddings, batches[0].columns, "columns", reduction, len(reduced_by.mean), "reduce")
 
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
@@ -62,8 +62,8 @@ def train(
 
     fitted_half, held_out_half = draw_halves(n, seed)
     with threadpool_limits(1):  # sums split over threads round otherwise
-        detector = fit_detector(read_chosen(batches, fitted_half), seed)
-        held_out = measure_rows(read_chosen(batches, held_out_half), detector)
+        detector = fit_detector(read_chosen(batches, sample[fitted_half]), seed)
+        held_out = measure_rows(read_chosen(batches, sample[held_out_half]), detector)
     half = make_half(validated.fitted, rows, validated.predicted, noise, reduced_by, detector, held_out)
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))

@@ -13,7 +13,7 @@ from stages.files import batches, texts
 from stages.files.batches import LONGEST_NAME, open_batches, open_input, split_rows
 from stages.files.blocks import read_blocks, read_centred, read_stored
 from stages.files.rows import read_rows
-from stages.files.texts import iterate_texts, read_texts
+from stages.files.texts import iterate_texts
 from stages.runtime.files import PARTIAL
 
 
@@ -161,7 +161,7 @@ def test_texts_are_read_once(tmp_path, monkeypatch):
     (batch,) = open_batches(folder)
     opened = []
     monkeypatch.setattr(texts, "open_input", lambda path: opened.append(path) or open_input(path))
-    assert len(read_texts(batch)) == 3
+    assert len(list(iterate_texts(batch))) == 3
     assert opened == [folder / "b.jsonl"]
 
 
@@ -381,7 +381,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(batches.os, "open", forbid)
     with pytest.raises(OSError, match=rf"{name}: not read \(Permission denied\); mend its permissions"):
-        read_texts(open_batches(folder)[0])
+        list(iterate_texts(open_batches(folder)[0]))
 
 
 def test_a_disk_that_fails_names_the_file(tmp_path, monkeypatch):
@@ -434,7 +434,7 @@ def test_wrong_texts_are_refused_by_file_and_row(tmp_path, content, message):
     folder = write(tmp_path / "e", b=random_rows(2))
     (folder / "b.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=f"b.jsonl: .*{message}") as refusal:
-        read_texts(open_batches(folder)[0])
+        list(iterate_texts(open_batches(folder)[0]))
     assert len(str(refusal.value)) < 500
 
 
@@ -448,7 +448,7 @@ def test_a_line_that_is_too_much_for_the_machine_is_named(tmp_path, monkeypatch,
 
     monkeypatch.setattr(texts.json, "loads", give_up)
     with pytest.raises(ValueError, match=r"b.jsonl: row 0 (takes more memory than there is|is nested too deeply)"):
-        read_texts(open_batches(folder)[0])
+        list(iterate_texts(open_batches(folder)[0]))
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n", "\r\n\r\n", "\n \t\n", "\n  "])
@@ -458,13 +458,13 @@ def test_line_ends_blank_ends_and_a_byte_order_mark_are_no_part_of_the_texts(tmp
     folder = write(tmp_path / "e", b=random_rows(2))
     content = mark + '{"text": "\ufeffa"}' + line_end + ' {"text": "\\ud83d\\ude00"} ' + end
     (folder / "b.jsonl").write_bytes(content.encode())
-    assert read_texts(open_batches(folder)[0]) == [{"text": "\ufeffa"}, {"text": "😀"}]
+    assert list(iterate_texts(open_batches(folder)[0])) == [{"text": "\ufeffa"}, {"text": "😀"}]
 
 
 def test_keys_that_nobody_uses_are_not_kept(tmp_path):
     folder = write(tmp_path / "e", b=random_rows(1))
     (folder / "b.jsonl").write_text('{"text": "a", "score": 1e400, "more": {"text": [null]}}')
-    assert read_texts(open_batches(folder)[0]) == [{"text": "a"}]
+    assert list(iterate_texts(open_batches(folder)[0])) == [{"text": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_keys_that_nobody_uses_are_not_kept(tmp_path):
 def test_a_topic_is_one_line_and_an_empty_one_is_none(tmp_path, topic, read):
     folder = write(tmp_path / "e", b=random_rows(1))
     (folder / "b.jsonl").write_text(json.dumps({"text": "t", "topic": topic}))
-    (text,) = read_texts(open_batches(folder)[0])
+    (text,) = list(iterate_texts(open_batches(folder)[0]))
     assert text.get("topic") == read
     assert ("topic" in text) == (read is not None)
 
@@ -548,5 +548,5 @@ def test_texts_keep_what_they_hold(tmp_path):
     folder = write(tmp_path / "e", a=random_rows(1), b=random_rows(2))
     (folder / "b.jsonl").write_text('{"text": "зима\\u2028", "id": "1"}\n{"text": ""}', encoding="utf-8")
     a, b = open_batches(folder)
-    assert read_texts(a) is None
-    assert read_texts(b) == [{"text": "зима\u2028", "id": "1"}, {"text": ""}]
+    assert not a.has_texts
+    assert list(iterate_texts(b)) == [{"text": "зима\u2028", "id": "1"}, {"text": ""}]

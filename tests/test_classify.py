@@ -51,10 +51,16 @@ def make_model(folder: Path, seed: int = 0) -> None:
     np.save(folder / "labels.npy", number_by_size(blobs))
     reduction, reduced = folder / "model" / "reduction.npz", folder / "reduced.npy"
     reduce(
-        variance_threshold=0.9, standardize=True, run=LOCAL, embeddings=folder / "clu", reduced=reduced, model=reduction
+        sample_rows=None,
+        variance_threshold=0.9,
+        standardize=True,
+        run=LOCAL,
+        embeddings=folder / "clu",
+        reduced=reduced,
+        model=reduction,
     )
     train(
-        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=folder / "labels.npy",
+        classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
 
@@ -84,8 +90,9 @@ def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile:
     """Classify; the names of the files that were written."""
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
+        sample_rows=None,
         novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
-        predictions=Path(predictions),
+        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)
@@ -320,7 +327,8 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     run(fitted, predictions="expected")
     code = (
         "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
-        "with Run(): classify(novelty={'quantile': 0.99}, run={'backend': 'local', 'workers': 1, 'scheduler': None},"
+        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99},"
+        "run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -711,6 +719,7 @@ def write_slowly(*arguments):
 stage.write_predictions = write_slowly
 with Run():
     stage.classify(
+        sample_rows=None,
         novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
         model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
     )

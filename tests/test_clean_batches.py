@@ -85,7 +85,7 @@ def fit(case: Case, rows: np.ndarray, folder: Path) -> None:
     np.save(folder / "clu" / "b.npy", rows)
     reduction, reduced, labels = folder / "model" / "reduction.npz", folder / "reduced.npy", folder / "labels.npy"
     reduce(
-        variance_threshold=case.variance_threshold, standardize=case.standardize, run=LOCAL,
+        sample_rows=None, variance_threshold=case.variance_threshold, standardize=case.standardize, run=LOCAL,
         embeddings=folder / "clu", reduced=reduced, model=reduction,
     )  # fmt: skip
     rows = np.load(reduced)
@@ -95,6 +95,7 @@ def fit(case: Case, rows: np.ndarray, folder: Path) -> None:
         found = fit_partition(rows, "KMeans", case.k, 0, {"n_init": 1}).labels
     np.save(labels, found)
     train(
+        sample_rows=None,
         classifier={"C": 10.0, "folds": 5}, seed=0, reduced=reduced, labels=labels, embeddings=folder / "clu",
         reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
@@ -106,7 +107,7 @@ def judge(folder: Path, new: np.ndarray, quantile: float = QUANTILE) -> dict:
     (folder / name).mkdir()
     np.save(folder / name / "b.npy", new)
     classify(
-        novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
+        sample_rows=None, novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
         predictions=folder / "predictions" / name,
     )  # fmt: skip
     return next(iter(json.loads((folder / "predictions" / name / "drift.json").read_text())["drift"].values()))

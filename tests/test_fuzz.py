@@ -9,7 +9,7 @@ import pytest
 
 from stages.files.batches import open_batches
 from stages.files.blocks import read_blocks
-from stages.files.texts import read_texts
+from stages.files.texts import iterate_texts
 
 TEXTS = b'{"text": "winter", "id": "n1"}\n{"text": "\xd0\xb7\xd0\xb8\xd0\xbc\xd0\xb0"}\n{"text": "", "topic": "time"}\n'
 INTERESTING = [
@@ -61,7 +61,7 @@ def read_folder(folder: Path) -> None:
     for _ in read_blocks(batches, block_rows=2):
         pass
     for batch in batches:
-        read_texts(batch)
+        list(iterate_texts(batch) if batch.has_texts else ())
 
 
 def count_outcomes(folder: Path, name: str, make, count: int, seed: int) -> tuple[int, int]:

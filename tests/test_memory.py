@@ -89,10 +89,12 @@ def make_model(model: Path) -> None:
     np.save("labels.npy", number_by_size(rows[:, :20].argmax(axis=1)))
     reduced = Path("reduced.npy")
     reduce(
+        sample_rows=None,
         variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=Path("clu"), reduced=reduced,
         model=model / "reduction.npz",
     )  # fmt: skip
     train(
+        sample_rows=None,
         classifier={"C": 1.0, "folds": 2}, seed=0, reduced=reduced, labels=Path("labels.npy"), embeddings=Path("clu"),
         reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip

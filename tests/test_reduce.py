@@ -23,7 +23,7 @@ def run(rows: np.ndarray, cuts: list[int], folder: str, standardize: bool = True
     for i, part in enumerate(np.split(rows, cuts)):
         np.save(Path(folder, "e", f"b{i}.npy"), part)
     reduce(
-        variance_threshold=0.9, standardize=standardize, run=ONE_WORKER, embeddings=Path(folder, "e"),
+        sample_rows=None, variance_threshold=0.9, standardize=standardize, run=ONE_WORKER, embeddings=Path(folder, "e"),
         reduced=Path(folder, "r.npy"), model=Path(folder, "m.npz"),
     )  # fmt: skip
     return {name: Path(folder, name).read_bytes() for name in ("r.npy", "m.npz")}
@@ -95,7 +95,7 @@ def test_a_batch_replaced_between_two_reads_is_refused_by_name(after, monkeypatc
     monkeypatch.setattr(reduce_stage, name, replace_then(getattr(reduce_stage, name)))
     with pytest.raises(ValueError, match=r"^e/b1\.npy: changed while it was read: .*; run again when whatever"):
         reduce_stage.reduce(
-            variance_threshold=0.95, standardize=True, run=ONE_WORKER, embeddings=Path("e"),
+            sample_rows=None, variance_threshold=0.95, standardize=True, run=ONE_WORKER, embeddings=Path("e"),
             reduced=Path("r.npy"), model=Path("m.npz"),
         )  # fmt: skip
     assert sorted(path.name for path in Path().iterdir()) == ["e"]

@@ -132,13 +132,22 @@ def run_stages(data: Path, to: Path, run: dict) -> dict[str, bytes]:
     """
     reduction, reduced = to / "model/reduction.npz", to / "r.npy"
     reduce(
-        variance_threshold=0.95, standardize=True, run=run, embeddings=data / "clu", reduced=reduced, model=reduction
+        sample_rows=None,
+        variance_threshold=0.95,
+        standardize=True,
+        run=run,
+        embeddings=data / "clu",
+        reduced=reduced,
+        model=reduction,
     )
     train(
+        sample_rows=None,
         classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=data / "labels.npy", embeddings=data / "clu",
         reduction=reduction, model=to / "model/classifier.npz",
     )  # fmt: skip
-    classify(novelty=NOVELTY, run=run, embeddings=data / "new", model=to / "model", predictions=to / "p")
+    classify(
+        sample_rows=None, novelty=NOVELTY, run=run, embeddings=data / "new", model=to / "model", predictions=to / "p"
+    )
     return read_bytes(to)
 
 
@@ -192,7 +201,14 @@ def test_a_worker_killed_on_the_way_changes_nothing(cluster, data, tmp_path):
 
     killer = threading.Thread(target=kill_once_begun, daemon=True)
     killer.start()
-    classify(novelty=NOVELTY, run=run, embeddings=data / "new", model=data / "one/model", predictions=folder)
+    classify(
+        sample_rows=None,
+        novelty=NOVELTY,
+        run=run,
+        embeddings=data / "new",
+        model=data / "one/model",
+        predictions=folder,
+    )
     killer.join(timeout=10)
     assert left[0] > 5  # there was work left to lose
     assert victim.wait(timeout=10) == -signal.SIGKILL
@@ -248,9 +264,9 @@ def test_a_worker_killed_while_it_searches_changes_no_tree(linkage, cluster, sma
     victim = cluster.hire()
     run, left = cluster.run, []
 
-    def map_and_kill(function, tasks, run):
+    def map_and_kill(function, tasks, run, constants):
         tasks = list(tasks)
-        for i, result in enumerate(map_tasks(function, tasks, run)):
+        for i, result in enumerate(map_tasks(function, tasks, run, constants)):
             if not left and len(tasks) > 10 and i == 2:
                 victim.send_signal(signal.SIGKILL)
                 victim.wait(timeout=10)
@@ -288,12 +304,14 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
 
     def reduce_here(run: dict, out: Path) -> None:
         reduce(
+            sample_rows=None,
             variance_threshold=0.95, standardize=True, run=run, embeddings=Path("e"), reduced=out / "reduced.npy",
             model=out / "reduction.npz",
         )  # fmt: skip
 
     def classify_here(run: dict, out: Path) -> None:
         classify(
+            sample_rows=None,
             novelty=NOVELTY, run=run, embeddings=Path("e"), model=data / "one/model", predictions=out / "predictions"
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ SHORTEST = 1e-6
 # Binary digits that are kept: of an entry of a component, after the point, which leaves so many of a row that their
 # product is exact; of a variance; and of any other variance, relative to the largest.
 AXIS_BITS, ROW_BITS = 24, BITS - 1 - 24
+PROJECTED_ROWS = 256  # 1.6 MB at 768 columns of double precision
 VARIANCE_BITS, SPECTRUM_BITS = 30, 30
 
 
@@ -193,12 +194,21 @@ def project(rows: np.ndarray, components: np.ndarray, squared_lengths: np.ndarra
     unit = power_above(np.sqrt(squared_lengths))[:, None] * 2.0**-ROW_BITS
     integers = rows / unit
     np.rint(integers, out=integers)
-    return integers @ components.T * unit
+    projected = integers @ components.T
+    projected *= unit
+    return projected
 
 
 def reduce_rows(rows: np.ndarray, reduction: Reduction) -> np.ndarray:
     """Apply a reduction: (n, columns) -> (n, d) in float64, the same on every processor."""
-    return (project(rows - reduction.mean, reduction.components) - reduction.center) / reduction.scale
+    reduced = np.empty((len(rows), len(reduction.components)))
+    # So few rows at a time stay in the cache from one operation to the next: a third less time than all at once.
+    for start in range(0, len(rows), PROJECTED_ROWS):
+        part = slice(start, start + PROJECTED_ROWS)
+        of_part = project(rows[part] - reduction.mean, reduction.components)
+        of_part -= reduction.center
+        np.divide(of_part, reduction.scale, out=reduced[part])
+    return reduced
 
 
 def reduce_blocks(blocks: Iterable[np.ndarray], reduction: Reduction) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +226,8 @@ def reduce_blocks(blocks: Iterable[np.ndarray], reduction: Reduction) -> tuple[n
     without_direction : ndarray of int
         Numbers of the rows that are the mean of all rows but for rounding, so that they have no cosine distance.
     """
-    reduced, lengths = [], []
+    d = len(reduction.components)
+    reduced, lengths = [np.empty((0, d), dtype=np.float32)], [np.empty(0)]  # there may be no block
     for block in blocks:
         rows = reduce_rows(block, reduction)
         lengths.append(np.linalg.norm(rows, axis=1))

@@ -73,9 +73,12 @@ def digest_batch(batch: Batch) -> bytes:
 
 
 def read_blocks(
-    batches: list[Batch], block_rows: int = BLOCK_ROWS, digests: list[bytes] | None = None
+    batches: list[Batch],
+    block_rows: int = BLOCK_ROWS,
+    digests: list[bytes] | None = None,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Read all rows in order and in double precision, in blocks of equal size that run across the borders of files.
+    """Read rows in order and in double precision, in blocks of equal size that run across the borders of files.
 
     The blocks, and so every sum over them, are the same however the rows are cut into batches, and a folder of
     one-row batches costs no more arithmetic than one large file. Memory: one block.
@@ -86,7 +89,9 @@ def read_blocks(
     block_rows : int
         Rows a block; the last one may have fewer.
     digests : list, optional
-        Takes the digest of each batch once it was read to its end, as `digest_batch` makes it.
+        Takes the digest of each batch, of all its rows, once it was read to its end, as `digest_batch` makes it.
+    chosen : ndarray of int, optional
+        Numbers, over all batches, of the only rows that are wanted: rising.
 
     Yields
     ------
@@ -99,17 +104,26 @@ def read_blocks(
         If a row is not finite or all zeros; the message names file and row.
     """
     block = np.empty((block_rows, batches[0].columns))
-    filled = 0
+    filled, first = 0, 0  # rows in the block; the number, over all batches, of the next row that is read
     for batch in batches:
-        start, digest = batch.start, xxhash.xxh3_128()
-        for (rows,) in digested(zip(read_stored(batch, block_rows)), digest):
-            while len(rows):
-                taken = rows[: block_rows - filled]
+        digest, start, end = xxhash.xxh3_128(), first, first + batch.rows
+        if chosen is not None and digests is None and chosen.searchsorted(start) == chosen.searchsorted(end):
+            first = end  # a batch of which nothing is wanted
+            continue
+        for (rows,) in digested(zip(read_stored(batch)), digest):
+            numbers = np.arange(first, first + len(rows))
+            if chosen is not None:
+                numbers = chosen[slice(*chosen.searchsorted((first, first + len(rows))))]
+            first += len(rows)
+            if len(numbers) < len(rows):
+                rows = rows[numbers - first]  # counted from the end
+            while len(numbers):
+                taken, of_taken = rows[: block_rows - filled], numbers[: block_rows - filled]
                 target = block[filled : filled + len(taken)]
                 with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one; check_rows names it
                     target[...] = taken
-                check_rows(target, batch.path, np.arange(start, start + len(taken)))
-                filled, start, rows = filled + len(taken), start + len(taken), rows[len(taken) :]
+                check_rows(target, batch.path, of_taken - start + batch.start)
+                filled, rows, numbers = filled + len(taken), rows[len(taken) :], numbers[len(taken) :]
                 if filled == block_rows:
                     yield block
                     filled = 0
@@ -121,17 +135,8 @@ def read_blocks(
 
 def read_chosen(batches: list[Batch], chosen: np.ndarray) -> np.ndarray:
     """Read only some rows, numbered over all batches and rising: (m, columns) float64, checked as by `read_blocks`."""
-    rows, first = np.empty((len(chosen), batches[0].columns)), 0
-    for batch in batches:
-        start = first
-        for block in read_stored(batch):
-            taken = slice(*np.searchsorted(chosen, (start, start + len(block))))
-            with np.errstate(invalid="ignore"):
-                rows[taken] = block[chosen[taken] - start]
-            check_rows(rows[taken], batch.path, batch.start + chosen[taken] - first)
-            start += len(block)
-        first = start
-    return rows
+    blocks = list(read_blocks(batches, len(chosen), chosen=chosen))  # one, or none of no row
+    return blocks[0] if blocks else np.empty((0, batches[0].columns))
 
 
 def read_centred(

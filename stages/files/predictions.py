@@ -1,7 +1,8 @@
 """Files of predictions: Parquet that says in its metadata which model, code and batch it was made from.
 
 Nobody else knows which file holds a batch's predictions, how they are stamped, or when they are up to date: a stage
-asks for the `current_predictions`, and has the others written.
+asks for the `current_predictions`, and has the others written. Those of the clustered folder say of each row who has
+labelled it.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 import xxhash
 
@@ -45,6 +47,8 @@ FIELDS = [
     ("distance", pyarrow.float32()),
     ("novel", pyarrow.bool_()),
 ]
+LABELLERS = ("model", "method")  # the trained classifier, or the method of `cluster`
+LABELLED = [*FIELDS, ("labelled_by", pyarrow.string())]  # of the clustered folder
 
 Counts = tuple[Any, ...]  # arrays and numbers; those of two parts, added one by one, are those of both
 
@@ -52,7 +56,7 @@ Counts = tuple[Any, ...]  # arrays and numbers; those of two parts, added one by
 class Result(NamedTuple):
     """What a task finds in a part of a batch."""
 
-    columns: dict[str, np.ndarray]  # those of FIELDS but row and id, an entry a row
+    columns: dict[str, np.ndarray]  # those of the file but row and id, an entry a row; NaN is written as null
     counts: Counts
     digest: bytes  # of the rows, as `digest_batch` makes it
 
@@ -63,6 +67,15 @@ class Predictions(NamedTuple):
     cluster: np.ndarray  # (m,) int32
     probability: np.ndarray  # (m,) float32
     novel: np.ndarray  # (m,) bool
+
+
+class Labels(NamedTuple):
+    """The cluster of every row of the clustered folder, and the rows that were clustered."""
+
+    cluster: np.ndarray  # (n,) int32, -1 for noise
+    sample: (
+        np.ndarray
+    )  # (m,) int64, numbers of the rows that the method has labelled, not the model
 
 
 def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
@@ -80,27 +93,58 @@ def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
         If those of a batch are missing, not as classify wrote them, not as many as its rows, or of other clusters, or
         if not all are of one model.
     """
-    tables, first = [], None
+    return Predictions(*_read_files(folder, embeddings, FIELDS, Predictions._fields, range(k)))
+
+
+def read_all_labels(folder: Path, embeddings: Path, labels: Path, found: np.ndarray) -> Labels:
+    """Read the clusters of all rows of the clustered folder, as `read_predictions` reads those of new rows.
+
+    Parameters
+    ----------
+    folder, embeddings : Path
+    labels : Path
+        What `cluster` wrote.
+    found : ndarray of shape (m,), int
+        The clusters in it: those of the rows that the method has labelled have to be the same.
+    """
+    k = int(found.max()) + 1
+    cluster, by = _read_files(folder, embeddings, LABELLED, ("cluster", "labelled_by"), range(-1, k))
+    sample = np.flatnonzero(by == LABELLERS.index("method"))
+    if not np.array_equal(cluster[sample], found):
+        raise ValueError(
+            f"{folder}: {len(sample)} rows labelled by the method, expected the {len(found)} of {labels} with the same "
+            "clusters; run `dvc repro classify`."
+        )
+    return Labels(cluster, sample)
+
+
+def _read_files(
+    folder: Path, embeddings: Path, fields: list[tuple[str, pyarrow.DataType]], names: tuple[str, ...], clusters: range
+) -> list[np.ndarray]:
+    """These columns of the files of all batches; of `labelled_by`, the places in `LABELLERS`."""
+    columns, first = [], None
     for batch in open_batches(embeddings):
         path = _path(folder, batch)
         with opened(path, "classify") as file:
-            stamp, table = _read_file(path, file, batch)
+            stamp, table = _read_file(path, file, batch, fields, names)
         first = first or (path, stamp.model)
         if stamp.model != first[1]:
             raise damaged(path, f"of another model than {first[0].name}, expected one for all", "classify")
         for name, expected, good in (
-            ("row", f"0 to {batch.rows - 1} in order", table["row"] == np.arange(batch.rows)),
-            ("cluster", f"0 to {k - 1}", (table["cluster"] >= 0) & (table["cluster"] < k)),
-            ("probability", "0 to 1", (table["probability"] >= 0) & (table["probability"] <= 1)),
+            ("row", f"0 to {batch.rows - 1} in order", lambda row: row == np.arange(len(row))),
+            ("cluster", f"{clusters[0]} to {clusters[-1]}", lambda row: (row >= clusters[0]) & (row <= clusters[-1])),
+            ("probability", "0 to 1", lambda row: (row >= 0) & (row <= 1)),
         ):
-            if not good.all():
-                row = int(good.argmin())
+            if name in table and not (right := good(table[name])).all():
+                row = int(right.argmin())
                 raise damaged(path, f"in row {row}, {name} is {table[name][row]:g}, expected {expected}", "classify")
-        tables.append(table)
-    return Predictions(*(np.concatenate([table[name] for table in tables]) for name in Predictions._fields))
+        columns.append([table[name] for name in names])
+    return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
 
-def _read_file(path: Path, file: BinaryIO, batch: Batch) -> tuple[Stamp, dict[str, np.ndarray]]:
+def _read_file(
+    path: Path, file: BinaryIO, batch: Batch, expected: list[tuple[str, pyarrow.DataType]], names: tuple[str, ...]
+) -> tuple[Stamp, dict[str, np.ndarray]]:
     """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes.
 
     A few bytes can stand for any number of rows, so that these are counted before they are read.
@@ -116,13 +160,18 @@ def _read_file(path: Path, file: BinaryIO, batch: Batch) -> tuple[Stamp, dict[st
         if rows != batch.rows or metadata.num_rows != rows:
             raise ValueError(f"{rows} rows, but {batch.path} has {batch.rows}")
         fields = [(field.name, field.type) for field in metadata.schema.to_arrow_schema()]
-        if fields not in (FIELDS, [field for field in FIELDS if field[0] != "id"]):
+        if fields not in (expected, [field for field in expected if field[0] != "id"]):
             raise ValueError(f"columns {', '.join(f'{name} {kind}' for name, kind in fields)}")
         table = pyarrow.parquet.ParquetFile(file, metadata=metadata, pre_buffer=False).read(
-            ["row", *Predictions._fields], use_threads=False
+            ["row", *names], use_threads=False
         )
         if empty := [name for name in table.column_names if table[name].null_count]:
             raise ValueError(f"{empty[0]} is null in {table[empty[0]].null_count} rows")
+        if "labelled_by" in names:
+            by = pyarrow.compute.index_in(table["labelled_by"], pyarrow.array(LABELLERS))
+            if by.null_count:
+                raise ValueError(f"labelled_by is none of {', '.join(LABELLERS)} in {by.null_count} rows")
+            table = table.set_column(table.column_names.index("labelled_by"), "labelled_by", by)
         return stamp, {name: table[name].to_numpy() for name in table.column_names}
     except MemoryError:  # Arrow's own too
         raise
@@ -180,7 +229,11 @@ def parts_of(batches: list[Batch]) -> list[Batch]:
 
 
 def write_predictions(
-    folder: Path, batches: list[Batch], origin: str, results: Iterable[Result]
+    folder: Path,
+    batches: list[Batch],
+    origin: str,
+    results: Iterable[Result],
+    fields: list[tuple[str, pyarrow.DataType]] = FIELDS,
 ) -> dict[Batch, Counts]:
     """Write the predictions of batches, each file as soon as the last of its parts is there.
 
@@ -192,6 +245,8 @@ def write_predictions(
         As `digest_origin` gives it.
     results : iterable of Result
         Of `parts_of` these batches, in order.
+    fields : list
+        `FIELDS` or `LABELLED`.
 
     Returns
     -------
@@ -199,7 +254,7 @@ def write_predictions(
         Of each batch, its parts together.
     """
     return {
-        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs))
+        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs), fields)
         for batch, pairs in _by_batch(batches, results)
     }
 
@@ -314,12 +369,11 @@ def _path(folder: Path, batch: Batch) -> Path:
     return folder / f"{batch.path.stem}.parquet"
 
 
-def digest_origin(arrays: Iterable[np.ndarray], quantile: float) -> str:
-    """Digest of all that predictions depend on beside their batch: the model's arrays, the quantile, and the code."""
-    values = [np.asarray(array) for array in arrays]
-    code = digest_code(CODE)
+def digest_origin(made_from: Iterable[Any]) -> str:
+    """Digest of all that predictions depend on beside their batch: arrays, numbers or texts, and the code."""
+    values = [np.asarray(each) for each in made_from]
     said = [repr((array.dtype.str, array.shape)).encode() + array.tobytes() for array in values]
-    return xxhash.xxh3_128_hexdigest(b"".join([*said, repr(quantile).encode(), code.encode()]))
+    return xxhash.xxh3_128_hexdigest(b"".join([*said, digest_code(CODE).encode()]))
 
 
 def _digest_texts(batch: Batch) -> bytes:
@@ -335,7 +389,13 @@ def _digest_whole(parts: Iterable[bytes], texts: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(b"".join([*parts, texts]))
 
 
-def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Result]) -> Counts:
+def _write_batch(
+    folder: Path,
+    batch: Batch,
+    origin: str,
+    results: Iterable[Result],
+    fields: list[tuple[str, pyarrow.DataType]],
+) -> Counts:
     """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all.
 
     Raises
@@ -345,18 +405,19 @@ def _write_batch(folder: Path, batch: Batch, origin: str, results: Iterable[Resu
     """
     texts = _digest_texts(batch)
     ids, rows, digests, counts = _ids(batch), 0, [], []
-    schema = pyarrow.schema([field for field in FIELDS if field[0] != "id" or ids is not None])
+    schema = pyarrow.schema([field for field in fields if field[0] != "id" or ids is not None])
     # A dictionary of values that hardly repeat takes time and no less space.
     with replacing(_path(folder, batch)) as file:
         sink = Digesting(file)
-        with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=["cluster"]) as writer:
+        with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=["cluster", "labelled_by"]) as writer:
             for result in results:
                 n = len(result.columns["cluster"])
                 columns = result.columns | {
                     "row": np.arange(rows, rows + n, dtype=np.int32),
                     "id": pyarrow.array(islice(ids, n), pyarrow.string()) if ids is not None else None,
                 }
-                table = pyarrow.table([columns[name] for name in schema.names], schema=schema)
+                arrays = [pyarrow.array(columns[field.name], field.type, from_pandas=True) for field in schema]
+                table = pyarrow.table(arrays, schema=schema)
                 writer.write_table(table, row_group_size=n)
                 rows += n
                 digests.append(result.digest)

@@ -1,13 +1,14 @@
 """Who the rows are: their batch, their text and their topic."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.files.batches import open_batches
-from stages.files.texts import one_line, read_texts
+from stages.files.texts import iterate_texts, one_line
 from stages.runtime.cutting import NAME_LENGTH, cut
 
 
@@ -29,16 +30,21 @@ class Row(NamedTuple):
 def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
     """The rows of all batches of a folder, in order; only those numbered in `wanted` (rising) if it is given.
 
-    One batch's texts are in memory at a time.
+    One text is in memory at a time. Of a batch of which a row is wanted, the texts are read to their end.
     """
     first = 0
     for batch in open_batches(folder):
         end = first + batch.rows
-        inside = np.arange(batch.rows) if wanted is None else wanted[slice(*wanted.searchsorted((first, end)))] - first
+        inside = range(batch.rows)
+        if wanted is not None:
+            inside = (wanted[slice(*wanted.searchsorted((first, end)))] - first).tolist()
         first = end
         if len(inside) == 0:
             continue
-        texts = read_texts(batch)
-        for row in inside.tolist():
-            text = texts[row] if texts else {}
-            yield Row(batch.path.stem, row, text.get("text"), text.get("topic"))
+        texts = iterate_texts(batch) if batch.has_texts else repeat({}, batch.rows)
+        due = iter(inside)
+        row = next(due)
+        for number, text in enumerate(texts):
+            if number == row:
+                yield Row(batch.path.stem, row, text.get("text"), text.get("topic"))
+                row = next(due, -1)

@@ -14,14 +14,16 @@ from stages.runtime.files import state_of_status
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 
 
-def read_texts(batch: Batch) -> list[dict] | None:
-    """Read the texts beside a batch.
+def iterate_texts(batch: Batch) -> Iterator[dict]:
+    """Read the texts beside a batch, which has some, a line at a time and once.
 
-    Returns
-    -------
-    list of dict, or None
+    Before the last row is given, the rest of the file is looked at, and whether another hand has written to it.
+
+    Yields
+    ------
+    dict
         One object a row of the batch, with `text` (str) and, where given, `id` and `topic` (str). A topic is on one
-        line, and one that is empty or `NO_TOPIC` is none. None where the batch has no texts.
+        line, and one that is empty or `NO_TOPIC` is none.
 
     Raises
     ------
@@ -34,14 +36,6 @@ def read_texts(batch: Batch) -> list[dict] | None:
     A line is JSON as RFC 8259 has it: without NaN, and without a key twice, of which one value would be lost. Lines end
     in a line feed, with or without a carriage return; blank ones after the last row and a byte order mark before the
     first are no part of the texts.
-    """
-    return list(iterate_texts(batch)) if batch.has_texts else None
-
-
-def iterate_texts(batch: Batch) -> Iterator[dict]:
-    """Read the texts beside a batch, which has some, a line at a time and once; else as `read_texts`.
-
-    Before the last row is given, the rest of the file is looked at, and whether another hand has written to it.
     """
     path, row, position, blank = batch.texts_path, 0, 0, False
     with open_input(path) as file:

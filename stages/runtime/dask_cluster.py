@@ -39,6 +39,8 @@ class Cluster:
     ----------
     scheduler : str
         Its address.
+    constants : tuple
+        The last arguments of every call.
 
     Raises
     ------
@@ -51,9 +53,12 @@ class Cluster:
     -----
     Dask's client runs on a loop of its own in a daemon thread, and is asked from outside with a limit of time: neither
     an address that says nothing nor a frozen scheduler can hold this process, not even when it ends.
+
+    The constants are the result of a task of their own, which every other one needs: a worker fetches them once, from
+    here or from another worker. Scattered, they would be lost with the worker that holds them; a task is done again.
     """
 
-    def __init__(self, scheduler: str):
+    def __init__(self, scheduler: str, constants: tuple = ()):
         self._address = scheduler
         self._ours = f"stages-{uuid4().hex}"  # how the names of our tasks begin
         for name in TALKATIVE:
@@ -67,6 +72,7 @@ class Cluster:
         self._client, self._tasks = None, 0
         try:
             self._connect()
+            self._constants = self._keep(constants)
             self._alive = time.monotonic()  # when there last was a worker
             self._look()
         except BaseException:
@@ -74,10 +80,11 @@ class Cluster:
             raise
 
     def submit(self, function: Callable[..., Any], task: tuple) -> Future:
-        """Have a worker call `function(*task)`; `result` waits for what comes of it."""
+        """Have a worker call `function(*task, *constants)`; `result` waits for what comes of it."""
         self._tasks += 1
-        # Dask copies bytes at every step of the way, but not arrays.
-        call = np.frombuffer(pickle.dumps(_Task(environment(), dumps(partial(function, *task)))), np.uint8)
+        # The constants are left out of the pickle, and are taken in where it is read.
+        task = _Task(environment(), dumps(partial(function, *task)), pickle.PickleBuffer(b""))
+        call = _as_array(pickle.dumps(task, protocol=5, buffer_callback=lambda _: None))
         return asyncio.run_coroutine_threadsafe(self._compute(f"{self._ours}-{self._tasks}", call), self._loop)
 
     def result(self, submitted: Future) -> Any:
@@ -145,8 +152,16 @@ class Cluster:
                 f"one as {SHOWN} shows, or give the address that it prints."
             ) from None
 
+    def _keep(self, constants: tuple) -> Any:
+        """Have a worker hold the constants for as long as this connection lasts."""
+
+        async def keep() -> Any:
+            return self._client.submit(np.asarray, _as_array(dumps(constants)), key=f"{self._ours}-constants")
+
+        return self._ask(keep())
+
     async def _compute(self, name: str, call: np.ndarray) -> tuple[Any, Exception | None]:
-        return await self._client.submit(pickle.loads, call, key=name)
+        return await self._client.submit(pickle.loads, call, buffers=[self._constants], key=name)
 
     def _ask(self, question: Coroutine) -> Any:
         """The answer of the scheduler, within the limit of time."""
@@ -217,12 +232,13 @@ class _Task(NamedTuple):
 
     here: dict[str, str]
     call: bytes
+    constants: pickle.PickleBuffer
 
     def __reduce__(self) -> tuple:
         return _call, tuple(self)
 
 
-def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
+def _call(here: dict[str, str], call: bytes, constants: np.ndarray) -> tuple[Any, Exception | None]:
     """What a task returns and what it raises; runs in a worker.
 
     Each task brings what its worker has to be like, so that one which joins late is compared too.
@@ -231,7 +247,7 @@ def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
     try:
         if fault := why_not_alike(here, environment()):
             return None, ValueError(f"worker {get_worker().address}: {fault}.")
-        return pickle.loads(call)(), None
+        return pickle.loads(call)(*pickle.loads(constants)), None
     except Exception as error:
         for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
             if isinstance(error, kind):
@@ -244,6 +260,11 @@ def _call(here: dict[str, str], call: bytes) -> tuple[Any, Exception | None]:
 def _limit_threads() -> None:
     """Once, for the rest of a worker's life."""
     threadpool_limits(1)
+
+
+def _as_array(content: bytes) -> np.ndarray:
+    """The bytes as an array: Dask copies bytes at every step of the way, but not arrays."""
+    return np.frombuffer(content, np.uint8)
 
 
 def _cannot_import(process: str, scheduler: str, error: Exception) -> ValueError:

@@ -23,8 +23,10 @@ class RunParameters(TypedDict):
     scheduler: str | None
 
 
-def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunParameters) -> Iterator[Any]:
-    """Yield `function(*task)` of every task, in the order of the tasks.
+def map_tasks(
+    function: Callable[..., Any], tasks: Iterable[tuple], run: RunParameters, constants: tuple = ()
+) -> Iterator[Any]:
+    """Yield `function(*task, *constants)` of every task, in the order of the tasks.
 
     Parameters
     ----------
@@ -34,6 +36,8 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
         Cut by the caller without regard to the number of workers, so that every sum has the same parts in the same
         order. Taken a few ahead of the results.
     run : RunParameters
+    constants : tuple
+        What every task is given. On Dask it goes to each worker once, and not with every task.
 
     Raises
     ------
@@ -47,17 +51,16 @@ def map_tasks(function: Callable[..., Any], tasks: Iterable[tuple], run: RunPara
     -----
     The linear algebra of a task runs on one thread: how it splits a product over threads decides the last digits.
     Local workers are threads: all that is slow here (casting, products, digests) lets other threads run, and threads
-    take no start-up, no second copy of the libraries and no copies of arrays. On Dask, constants travel inside every
-    task. Scattered once to the cluster, they would be lost with the worker that holds them. Work that holds the lock of
-    the interpreter goes to processes instead, by `algorithms.partitions.processes`.
+    take no start-up, no second copy of the libraries and no copies of arrays. Work that holds the lock of the
+    interpreter goes to processes instead, by `algorithms.partitions.processes`.
 
     Dask's workers read files themselves. Whether theirs are those of this machine is for the caller to compare, by a
     digest that its task returns.
     """
     if run["backend"] == "local":
-        yield from _map_here(function, tasks, run["workers"] or _cores())
+        yield from _map_here(function, ((*task, *constants) for task in tasks), run["workers"] or _cores())
     else:
-        yield from _map_there(_importable(function), tasks, run["scheduler"])
+        yield from _map_there(_importable(function), tasks, run["scheduler"], constants)
 
 
 def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int) -> Iterator[Any]:
@@ -80,7 +83,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _map_there(function: Callable[..., Any], tasks: Iterable[tuple], scheduler: str | None) -> Iterator[Any]:
+def _map_there(
+    function: Callable[..., Any], tasks: Iterable[tuple], scheduler: str | None, constants: tuple
+) -> Iterator[Any]:
     if not scheduler:
         raise ValueError(
             "params.yaml: run.scheduler is null, but run.backend is dask; give the address that `dask scheduler` "
@@ -93,7 +98,7 @@ def _map_there(function: Callable[..., Any], tasks: Iterable[tuple], scheduler: 
             f"params.yaml: run.backend is dask, but Dask cannot be imported ({error}); "
             "`pip install -r requirements-distributed.txt`, or set run.backend: local."
         ) from error
-    cluster, waiting = Cluster(scheduler), deque()
+    cluster, waiting = Cluster(scheduler, constants), deque()
     try:
         for task in tasks:
             if len(waiting) >= AHEAD_THERE * max(1, cluster.threads):

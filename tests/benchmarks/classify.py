@@ -58,7 +58,14 @@ def ours(folder: Path, workers: int):
     def run() -> None:
         predictions = Path(tempfile.mkdtemp())
         local = {"backend": "local", "workers": workers, "scheduler": None}
-        classify(novelty={"quantile": 0.99}, run=local, embeddings=folder, model=MODEL, predictions=predictions)
+        classify(
+            sample_rows=None,
+            novelty={"quantile": 0.99},
+            run=local,
+            embeddings=folder,
+            model=MODEL,
+            predictions=predictions,
+        )
         shutil.rmtree(predictions)
 
     return run

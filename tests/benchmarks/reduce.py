@@ -54,6 +54,7 @@ def whole_stage(folder: Path):
         out = Path(tempfile.mkdtemp())
         os.chdir(out)  # metrics and plots go there
         reduce(
+            sample_rows=None,
             variance_threshold=0.95, standardize=True, run=LOCAL, embeddings=folder, reduced=out / "r.npy",
             model=out / "m.npz",
         )  # fmt: skip

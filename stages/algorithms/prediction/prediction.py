@@ -19,6 +19,7 @@ IN_DOUBLE, IN_SINGLE = 0.3, 2.0
 SURE = 6  # times that for the cluster itself
 SMALL = 0.05  # relative error of a vector above which what is known of rounding, to first order, is not used
 SETTLED_ROWS = 256  # at a time: some 5 MB of double precision
+OPEN = -2  # in place of a cluster that is known already: the model is to predict it
 
 
 class Model(NamedTuple):
@@ -86,12 +87,16 @@ class Rounding(NamedTuple):
     least: float  # squared length, also reduced, below which these do not hold, because sums of squares underflow
 
 
-def classify_rows(rows: np.ndarray, model: Model) -> Classified:
+def classify_rows(rows: np.ndarray, model: Model, known: np.ndarray | None = None) -> Classified:
     """Predict rows in double precision, step by step: the reference that `classify_chunk` has to agree with.
 
     Parameters
     ----------
     rows : ndarray of shape (n, columns)
+    model : Model
+    known : ndarray of shape (n,), int, optional
+        The cluster that each row has already, -1 for noise, or `OPEN`. Then `probability` and `distance` are those of
+        that cluster, `margin` is to the most probable other one and may be negative; all NaN for noise.
 
     Returns
     -------
@@ -105,8 +110,11 @@ def classify_rows(rows: np.ndarray, model: Model) -> Classified:
         distances = cosine_distances(reduced, model.centroids)
         probabilities = predict_probabilities(distances, model.coef, model.intercept)
         cluster = probabilities.argmax(axis=1)
-        best = probabilities[everything, cluster]
-        second = np.partition(probabilities, -2, axis=1)[:, -2]
+        if known is not None:
+            cluster = np.where(known == OPEN, cluster, known)
+        best = np.where(cluster < 0, np.nan, probabilities[everything, cluster])
+        probabilities[everything, cluster] = -np.inf
+        second = probabilities.max(axis=1)
         group_distance, residual = measure_rows(rows, model.detector)
         lengths = np.hypot(np.linalg.norm(rows - model.reduction.mean, axis=1), np.linalg.norm(reduced, axis=1))
         single_residual = np.where(lengths < LONGEST, residual, np.nan).astype(np.float32)  # infinite beyond float32
@@ -114,7 +122,7 @@ def classify_rows(rows: np.ndarray, model: Model) -> Classified:
         cluster=cluster.astype(np.int32),
         probability=on_grid(best, STORED).astype(np.float32),
         margin=on_grid(best - second, STORED).astype(np.float32),
-        distance=on_grid(distances[everything, cluster], STORED).astype(np.float32),
+        distance=on_grid(np.where(cluster < 0, np.nan, distances[everything, cluster]), STORED).astype(np.float32),
         novel=(group_distance > model.distance_limit) | (residual > model.residual_limit),
         group_distance=group_distance.astype(np.float32),
         residual=single_residual,
@@ -184,7 +192,7 @@ def fold_model(model: Model, distance_edges: np.ndarray = (), residual_edges: np
 
 
 def classify_chunks(
-    chunks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], folded: Folded
+    chunks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], folded: Folded, known: np.ndarray | None = None
 ) -> tuple[Classified, int]:
     """Predict rows in single precision, and again in double those of which rounding could change what is stored.
 
@@ -194,6 +202,8 @@ def classify_chunks(
         The rows (n, columns) of each as they were read, finite; the same less `folded.mean`, float32; and the squared
         lengths (n,) of these. None is kept.
     folded : Folded
+    known : ndarray of int, optional
+        As in `classify_rows`, of the rows of all chunks.
 
     Returns
     -------
@@ -211,6 +221,10 @@ def classify_chunks(
     parts, numbers, waiting, first = [], [], [], 0
     for rows, centred, squared_lengths in chunks:
         found, unclear = classify_chunk(centred, squared_lengths, folded)
+        if known is not None:
+            of_chunk = known[first : first + len(rows)]
+            otherwise = np.flatnonzero((of_chunk != OPEN) & (of_chunk != found.cluster))
+            unclear = np.union1d(unclear, otherwise)
         parts.append(found)
         numbers.append(first + unclear)
         waiting.append(rows[unclear])
@@ -219,7 +233,8 @@ def classify_chunks(
     numbers, waiting = np.concatenate(numbers), np.concatenate(waiting)
     for start in range(0, len(numbers), SETTLED_ROWS):
         part = slice(start, start + SETTLED_ROWS)
-        for fast, exact in zip(found, classify_rows(waiting[part], folded.model), strict=True):
+        settled = classify_rows(waiting[part], folded.model, None if known is None else known[numbers[part]])
+        for fast, exact in zip(found, settled, strict=True):
             fast[numbers[part]] = exact
     return found, len(numbers)
 

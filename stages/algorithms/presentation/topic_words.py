@@ -1,10 +1,15 @@
 """The words that tell a cluster of texts apart from the other clusters."""
 
 import re
-from collections.abc import Callable
-from typing import Literal
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # A run of letters and digits with at least one letter; an apostrophe or a hyphen may stand inside.
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -12,6 +17,8 @@ LETTER = re.compile(r"[^\W\d_]")
 # Scripts without spaces between words (Thai, Lao, Burmese, Khmer, kana, Han): their runs are cut into pairs.
 UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+)")
 FREQUENT = 0.1  # share of all texts; words in more of them are "frequent" stop words
+TEXTS_AT_ONCE = 32_768  # whose words are counted together
+MOST_WORDS = 1_000_000  # that are told apart: some 100 MB
 
 
 def split_words(text: str) -> list[str]:
@@ -32,7 +39,7 @@ def split_words(text: str) -> list[str]:
 
 
 def topic_words(
-    texts: list[str], labels: np.ndarray, count: int, stop_words: Literal["english", "frequent", "none"]
+    texts: Iterable[str], labels: np.ndarray, count: int, stop_words: Literal["english", "frequent", "none"]
 ) -> list[list[str]]:
     """The words of each cluster with the highest class-based TF-IDF.
 
@@ -43,7 +50,8 @@ def topic_words(
 
     Parameters
     ----------
-    texts : list of str, of length n
+    texts : iterable of str
+        Of n rows; some thousand are held at a time.
     labels : ndarray of shape (n,), int
         Clusters 0 to k - 1; the texts of rows labelled -1 are left out.
     count : int
@@ -57,38 +65,56 @@ def topic_words(
     list of k lists of str
         Best first, ties in alphabetical order; fewer than `count` where a cluster has fewer, none where its texts
         have no word.
-    """
-    from scipy.sparse import csr_matrix
-    from sklearn.feature_extraction.text import CountVectorizer
 
+    Notes
+    -----
+    Memory: a number for each word of each cluster. Of more than `MOST_WORDS` words the rarest half is forgotten as soon
+    as there are so many, however many texts there are: numbers, names and slips of the pen, which name no cluster.
+    """
     k = int(labels.max(initial=-1)) + 1
-    clustered = np.flatnonzero(labels >= 0)
-    vectorizer = CountVectorizer(analyzer=_analyzer(stop_words), binary=True, dtype=np.int64)
-    try:
-        counts = vectorizer.fit_transform(texts[row] for row in clustered.tolist())  # (n, words)
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):  # scikit-learn's way to say that no text holds a word
-            raise
-        return [[] for _ in range(k)]
-    vocabulary = vectorizer.get_feature_names_out()  # in alphabetical order
-    members = csr_matrix(
-        (np.ones(len(clustered), dtype=np.int64), (labels[clustered], np.arange(len(clustered)))),
-        shape=(k, len(clustered)),
-    )
-    frequency = (members @ counts).tocsr()  # (k, n) @ (n, words)
+    vocabulary, frequency = _count_words(zip(texts, labels, strict=True), k, _analyzer(stop_words))
+    words = sorted(vocabulary)
+    frequency = frequency[:, [vocabulary[word] for word in words]]  # (k, words)
     frequency.sort_indices()
     totals = np.asarray(frequency.sum(axis=0)).ravel()
-    weights = np.log1p(frequency.sum() / k / totals)
+    weights = np.log1p(frequency.sum() / max(k, 1) / totals)
     if stop_words == "frequent":
-        weights[totals > FREQUENT * len(clustered)] = 0
+        weights[totals > FREQUENT * np.count_nonzero(labels >= 0)] = 0
     found = []
     for cluster in range(k):
-        words = slice(frequency.indptr[cluster], frequency.indptr[cluster + 1])
-        columns = frequency.indices[words]
-        scores = np.sqrt(frequency.data[words]) * weights[columns]  # p has one denominator within a cluster
+        own = slice(frequency.indptr[cluster], frequency.indptr[cluster + 1])
+        columns = frequency.indices[own]
+        scores = np.sqrt(frequency.data[own]) * weights[columns]  # p has one denominator within a cluster
         best = np.argsort(-scores, kind="stable")[:count]
-        found.append([str(vocabulary[column]) for column in columns[best[scores[best] > 0]]])
+        found.append([words[column] for column in columns[best[scores[best] > 0]]])
     return found
+
+
+def _count_words(
+    labelled: Iterable[tuple[str, int]], k: int, analyze: Callable[[str], list[str]]
+) -> tuple[dict[str, int], "csr_array"]:
+    """In how many texts of each cluster a word is: the words with their columns, and (k, words) int64."""
+    from scipy.sparse import csr_array
+
+    vocabulary: dict[str, int] = {}
+    frequency = csr_array((k, 0), dtype=np.int64)
+    labelled = iter(labelled)
+    while chunk := list(islice(labelled, TEXTS_AT_ONCE)):
+        clusters, columns = array("q"), array("q")
+        for text, label in chunk:
+            if label >= 0:
+                words = {vocabulary.setdefault(word, len(vocabulary)) for word in analyze(text)}
+                columns.extend(words)
+                clusters.extend([label] * len(words))
+        frequency.resize(k, len(vocabulary))
+        ones = np.ones(len(columns), dtype=np.int64)
+        frequency = frequency + csr_array((ones, (clusters, columns)), shape=frequency.shape)
+        if len(vocabulary) > MOST_WORDS:
+            totals = np.asarray(frequency.sum(axis=0))
+            kept = np.sort(np.argsort(-totals, kind="stable")[: MOST_WORDS // 2])
+            words = list(vocabulary)
+            vocabulary, frequency = {words[column]: i for i, column in enumerate(kept.tolist())}, frequency[:, kept]
+    return vocabulary, frequency
 
 
 def _analyzer(stop_words: str) -> Callable[[str], list[str]]:
