@@ -1,7 +1,7 @@
 """Show what was found: the map, the sizes, how clusters join, and how well rows lie in theirs.
 
-data/reduced.npy, data/labels.npy, data/tree.npy, data/model/, data/predictions/*.parquet, data/embeddings_clu/,
-data/embeddings_classf/, metrics/describe/clusters.json
+data/reduced.npy, data/labels.npy, data/tree.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
+data/embeddings_clu/, data/embeddings_classf/, metrics/describe/clusters.json
   -> plots/tsne, plots/cluster_sizes, plots/dendrogram, plots/silhouette, each .json and .png
 """
 
@@ -22,11 +22,11 @@ from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_names, read_reduced, read_tree, refuse_unequal
 from stages.files.model import read_halves
-from stages.files.predictions import read_predictions
+from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_cluster_sizes
 from stages.pictures.dendrogram import write_dendrogram
-from stages.pictures.map import map_points, sampling_note, write_map
+from stages.pictures.map import left_out_note, map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
 from stages.runtime.files import hold
@@ -52,6 +52,7 @@ def visualize(
     predictions: Path = Path("data/predictions"),
     clustered: Path = Path("data/embeddings_clu"),
     new: Path = Path("data/embeddings_classf"),
+    labelled: Path = Path("data/clusters"),
     clusters: Path = Path("metrics/describe/clusters.json"),
     plots: Path = Path("plots"),
 ) -> None:
@@ -67,16 +68,17 @@ def visualize(
     names = read_names(clusters, k)
     predicted = read_predictions(predictions, new, k)
     new_batches = open_batches(new)
-    refuse_unequal(clustered, sum(batch.rows for batch in open_batches(clustered)), "rows", reduced, n, "reduce")
+    everyone = read_all_labels(labelled, clustered, labels, found)
+    classified = np.delete(everyone.cluster, everyone.sample)  # rows of the folder that its sample has left out
     refuse_unequal(new, new_batches[0].columns, "columns", model, len(reduction.mean), "classify")
 
     chosen = sample_evenly(found, tsne["max_rows"], seed)
     # Novel rows are sampled as a cluster of their own, so that they stay on the map.
     chosen_new = sample_evenly(np.where(predicted.novel, -1, predicted.cluster), tsne["max_rows"], seed)
-    shown, new_shown = list(read_rows(clustered, chosen)), list(read_rows(new, chosen_new))
+    shown, new_shown = list(read_rows(clustered, everyone.sample[chosen])), list(read_rows(new, chosen_new))
     new_rows = reduce_rows(read_chosen(new_batches, chosen_new), reduction)
     counts = {"clustered": (len(chosen), len(found)), "new": (len(chosen_new), len(predicted.cluster))}
-    note = sampling_note(counts, d)
+    note = sampling_note(counts, len(classified), d)
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
         start = rows[chosen, :2] * reduction.scale[:2]
@@ -90,8 +92,8 @@ def visualize(
     points += map_points(new_positions, *of_new, kinds, new_shown)
 
     write_map(plots, points, names, note)
-    write_cluster_sizes(plots, found, predicted.cluster, names)
-    write_silhouette(plots, cosine_silhouettes(rows, found), found)
+    write_cluster_sizes(plots, found, classified, predicted.cluster, names)
+    write_silhouette(plots, cosine_silhouettes(rows, found), found, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
     write_dendrogram(plots, joined, is_cut, names)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)

@@ -25,15 +25,19 @@ def agree_with_topics(labels: np.ndarray, topics: list[str | None]) -> TopicAgre
     topics : list of str or None, of length n
         Rows without a topic are left out.
     """
-    known = np.flatnonzero([topic is not None for topic in topics])
-    given = [topics[row] for row in known.tolist()]
-    numbers = {topic: number for number, topic in enumerate(sorted(set(given)))}
-    count = len(numbers)
+    places = {topic: place for place, topic in enumerate(sorted({*topics} - {None}))}
+    return agree_with_numbers(labels, np.array([places.get(topic, -1) for topic in topics], dtype=int))
+
+
+def agree_with_numbers(labels: np.ndarray, topics: np.ndarray) -> TopicAgreement:
+    """As `agree_with_topics`, of topics that have numbers already: -1 where a row has none."""
+    known = np.flatnonzero(topics >= 0)
+    given, found = topics[known], labels[known]
+    count = len(np.unique(given))
     if count < 2:
         return TopicAgreement(count, None, None, None, None)
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, v_measure_score
 
-    found = np.array([numbers[topic] for topic in given])  # an array of texts would give each the room of the longest
     measures = (v_measure_score, adjusted_mutual_info_score, adjusted_rand_score)
-    v_measure, information, rand = (float(measure(found, labels[known])) for measure in measures)
+    v_measure, information, rand = (float(measure(given, found)) for measure in measures)
     return TopicAgreement(count, v_measure, v_measure, information, rand)

@@ -73,9 +73,7 @@ class Labels(NamedTuple):
     """The cluster of every row of the clustered folder, and the rows that were clustered."""
 
     cluster: np.ndarray  # (n,) int32, -1 for noise
-    sample: (
-        np.ndarray
-    )  # (m,) int64, numbers of the rows that the method has labelled, not the model
+    sample: np.ndarray  # (m,) int64, numbers of the rows that the method has labelled, not the model
 
 
 def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.algorithms.presentation.representatives import Memberships, lowest_of_clusters
-from stages.files.predictions import Predictions
+from stages.algorithms.presentation.representatives import Memberships
+from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
 from stages.runtime import record
@@ -18,33 +18,54 @@ NAME_WORDS = 3
 
 
 def count_clusters(
-    rows: list[Row], found: np.ndarray, predicted: Predictions, words: list[list[str]]
+    everyone: Labels, topics: list[str], topic_of: np.ndarray, predicted: Predictions, words: list[list[str]]
 ) -> list[dict[str, Any]]:
     """The name, the words and the counts of each cluster, of which there are as many as lists of words.
 
     Words, names and topics are cut to what there is room for. Topics are counted by all of their letters, and two that
     begin alike stay two.
+
+    Parameters
+    ----------
+    everyone : Labels
+    topics : list of str
+        In alphabetical order.
+    topic_of : ndarray of shape (n,), int
+        The place of each row's topic there; -1 for none.
+    predicted : Predictions
+    words : list of k lists of str
     """
+    k = len(words)
+    by_method = np.bincount(everyone.cluster[everyone.sample] + 1, minlength=k + 1)[1:]
+    sizes = np.bincount(everyone.cluster + 1, minlength=k + 1)[1:]
+    new, novel = (np.bincount(each, minlength=k) for each in (predicted.cluster, predicted.cluster[predicted.novel]))
+    # A topic and a cluster in one number: what occurs of them is listed by cluster.
+    pairs, counts = np.unique(everyone.cluster * np.int64(len(topics) + 1) + topic_of, return_counts=True)
+    topics = [*topics, NO_TOPIC]  # the place -1
+    topics_of = [Counter() for _ in range(k)]
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        cluster, place = divmod(pair + 1, len(topics))
+        if 0 <= cluster < k:
+            topics_of[cluster][topics[place - 1]] = count
     shown_word = cut_apart((word for own_words in words for word in own_words), WORD_LENGTH)
-    shown_topic = cut_apart((row.topic or NO_TOPIC for row in rows), NAME_LENGTH)
+    shown_topic = cut_apart(topics, NAME_LENGTH)
     clusters = []
     for cluster, own_words in enumerate(words):
-        members, put_there = np.flatnonzero(found == cluster), predicted.cluster == cluster
-        topics = Counter(rows[row].topic or NO_TOPIC for row in members.tolist())
         shown_words = [shown_word[word] for word in own_words]
         clusters.append(
             {
                 "cluster": cluster,
                 "name": cut(", ".join(shown_words[:NAME_WORDS]), NAME_LENGTH),
                 "words": shown_words,
-                "rows": len(members),
-                "share": record.rounded(len(members) / len(found)),
-                "new_rows": int(put_there.sum()),
-                "novel_rows": int((put_there & predicted.novel).sum()),
+                "rows": int(sizes[cluster]),
+                "rows_by_model": int(sizes[cluster] - by_method[cluster]),
+                "share": record.rounded(sizes[cluster] / len(everyone.cluster)),
+                "new_rows": int(new[cluster]),
+                "novel_rows": int(novel[cluster]),
                 # Most first, ties in alphabetical order.
                 "topics": {
                     shown_topic[topic]: count
-                    for topic, count in sorted(topics.items(), key=lambda item: (-item[1], item[0]))
+                    for topic, count in sorted(topics_of[cluster].items(), key=lambda item: (-item[1], item[0]))
                 },
             }
         )
@@ -52,13 +73,12 @@ def count_clusters(
 
 
 def show_members(
-    rows: list[Row], found: np.ndarray, memberships: Memberships, count: int
+    rows: dict[int, Row], memberships: Memberships, nearest: list[np.ndarray], border: list[np.ndarray]
 ) -> list[dict[str, list[dict[str, Any]]]]:
-    """Of each cluster the rows nearest to its centroid, and those as probable in another: `count` of each at most."""
-    gaps = np.abs(memberships.probability - memberships.rival_probability)
+    """What is shown of the rows that `pick_members` has picked; `rows` has them by their numbers."""
     return [
         {
-            "nearest": [_entry(rows[row], distance=memberships.distance[row]) for row in nearest.tolist()],
+            "nearest": [_entry(rows[row], distance=memberships.distance[row]) for row in own_nearest.tolist()],
             "border": [
                 _entry(
                     rows[row],
@@ -66,25 +86,26 @@ def show_members(
                     rival=int(memberships.rival[row]),
                     rival_probability=memberships.rival_probability[row],
                 )
-                for row in border.tolist()
+                for row in own_border.tolist()
             ],
         }
-        for nearest, border in zip(
-            lowest_of_clusters(memberships.distance, found, count), lowest_of_clusters(gaps, found, count), strict=True
-        )
+        for own_nearest, own_border in zip(nearest, border, strict=True)
     ]
 
 
-def show_novel(rows: list[Row], predicted: Predictions, k: int, count: int) -> list[dict[str, list[dict[str, Any]]]]:
-    """Of each of k clusters the first `count` novel rows; given are the novel rows alone, and what was predicted."""
+def pick_novel(predicted: Predictions, k: int, count: int) -> list[np.ndarray]:
+    """Of each of k clusters the first `count` novel rows."""
+    novel = np.flatnonzero(predicted.novel)
+    return [novel[predicted.cluster[novel] == cluster][:count] for cluster in range(k)]
+
+
+def show_novel(
+    rows: dict[int, Row], predicted: Predictions, picked: list[np.ndarray]
+) -> list[dict[str, list[dict[str, Any]]]]:
+    """What is shown of the rows that `pick_novel` has picked; `rows` has them by their numbers."""
     return [
-        {
-            "novel": [
-                _entry(rows[row], probability=predicted.probability[row])
-                for row in np.flatnonzero(predicted.cluster == cluster)[:count].tolist()
-            ]
-        }
-        for cluster in range(k)
+        {"novel": [_entry(rows[row], probability=predicted.probability[row]) for row in of_cluster.tolist()]}
+        for of_cluster in picked
     ]
 
 
@@ -93,20 +114,22 @@ def _entry(row: Row, **values: Any) -> dict[str, Any]:
     return {"text": row.shown(TEXT_LENGTH), "batch": row.batch, "row": row.row} | numbers
 
 
-def write_clusters(folder: Path, clusters: list[dict[str, Any]], rows: int, noise: int) -> None:
+def write_clusters(folder: Path, clusters: list[dict[str, Any]], everyone: Labels) -> None:
     """Write clusters.json, and clusters.md, the page made of it."""
-    record.write_text(folder / "clusters.md", _page(clusters, rows, noise))
+    record.write_text(folder / "clusters.md", _page(clusters, everyone))
     record.write_json(folder / "clusters.json", clusters, indent=1)
 
 
-def _page(clusters: list[dict[str, Any]], rows: int, noise: int) -> str:
+def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
     """A table of the clusters in Markdown, then a section on each."""
     with_topics = any(set(cluster["topics"]) != {NO_TOPIC} for cluster in clusters)
     columns = ["cluster", "about", "rows", "share", "new rows", "novel", *(["main topic"] if with_topics else [])]
+    rows, noise = len(everyone.cluster), np.count_nonzero(everyone.cluster < 0)
     lines = [
         "# Clusters",
         "",
         f"{rows - noise:,} rows in {len(clusters)} clusters" + (f", {noise:,} rows noise." if noise else "."),
+        *_sampling(rows, len(everyone.sample)),
         "",
         "_About_: words that are frequent in the cluster and rare in the others (class-based TF-IDF). _New rows_ were "
         "classified into the cluster; _novel_ ones among them lie farther out than nearly all rows like training.",
@@ -143,6 +166,18 @@ def _page(clusters: list[dict[str, Any]], rows: int, noise: int) -> str:
             lines += ["", f"New and novel ({cluster['novel_rows']:,}):", ""]
             lines += [f"- {_escaped(entry['text'])}" for entry in cluster["novel"]]
     return "\n".join(lines) + "\n"
+
+
+def _sampling(rows: int, sample: int) -> list[str]:
+    """What is said where a sample was clustered."""
+    if sample == rows:
+        return []
+    return [
+        "",
+        f"An even sample of {sample:,} rows was clustered; the other {rows - sample:,} have the cluster that the "
+        "trained model puts them into. Words, counts and topics are those of all rows; rows shown as nearest to the "
+        "centroid and on the border are of the sample.",
+    ]
 
 
 def _table_line(cells: list[str]) -> str:

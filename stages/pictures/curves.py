@@ -10,6 +10,7 @@ from stages.pictures.style import (
     MARK,
     NAMED,
     NOISE,
+    SECOND,
     Points,
     captions,
     cluster_label,
@@ -112,20 +113,26 @@ def draw_davies_bouldin(points: Points) -> "Figure":
     return figure
 
 
-def write_cluster_sizes(plots: Path, found: np.ndarray, new: np.ndarray, names: dict[int, str]) -> None:
-    """Write how many rows each cluster has, of those that were clustered and of new ones."""
-    points = []
-    for kind, numbers in (("clustered", found), ("new", new)):
-        counts = dict(zip(*(each.tolist() for each in np.unique(numbers, return_counts=True)), strict=True))
-        points += [
-            {"cluster": cluster, "name": name, "kind": kind, "rows": counts.get(cluster, 0)}
-            for cluster, name in (names | ({-1: "noise"} if -1 in found else {})).items()
-        ]
+def write_cluster_sizes(
+    plots: Path, found: np.ndarray, classified: np.ndarray, new: np.ndarray, names: dict[int, str]
+) -> None:
+    """Write how many rows each cluster has, of those that were clustered, and of others that the model classified.
+
+    `classified` are rows of the clustered folder that its sample left out; they are shown where there are any.
+    """
+    points, shown = [], names | ({-1: "noise"} if -1 in found else {})
+    for kind, numbers in (("clustered", found), ("classified", classified), ("new", new)):
+        counts = np.bincount(numbers + 1, minlength=len(names) + 1).tolist()
+        if kind != "classified" or len(classified):
+            points += [
+                {"cluster": cluster, "name": name, "kind": kind, "rows": counts[cluster + 1]}
+                for cluster, name in shown.items()
+            ]
     write_plot(plots, "cluster_sizes", points, draw_cluster_sizes)
 
 
 def draw_cluster_sizes(points: Points) -> "Figure":
-    """Rows of each cluster, clustered and classified side by side."""
+    """Rows of each cluster, each kind of rows in a panel of its own."""
     k = 1 + max(point["cluster"] for point in points)
     shown = [point for point in points if point["cluster"] < NAMED]
     kinds = list(dict.fromkeys(point["kind"] for point in shown))
@@ -135,10 +142,11 @@ def draw_cluster_sizes(points: Points) -> "Figure":
     figure, panels = pyplot().subplots(
         1, len(kinds), figsize=(8, 1.4 + 0.19 * len(clusters)), sharey=True, squeeze=False
     )
-    for axes, kind, color in zip(panels[0], kinds, (LINE, MARK), strict=False):
+    colors = {"clustered": LINE, "classified": SECOND, "new": MARK}
+    for axes, kind in zip(panels[0], kinds, strict=True):
         own = [point for point in shown if point["kind"] == kind]
         total = sum(point["rows"] for point in points if point["kind"] == kind)
-        axes.barh([places[point["cluster"]] for point in own], column(own, "rows"), color=color, height=0.8)
+        axes.barh([places[point["cluster"]] for point in own], column(own, "rows"), color=colors[kind], height=0.8)
         axes.set(xlabel=captions("cluster_sizes")["xlabel"], ylim=(len(clusters) - 0.4, -0.6))
         axes.set_title(f"{total:,} {kind} rows", fontsize=11)
         axes.grid(visible=False, axis="y")

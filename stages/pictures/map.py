@@ -38,18 +38,27 @@ def write_map(plots: Path, points: Points, names: dict[int, str], note: str) -> 
     write_plot(plots, "tsne", points, draw_map)
 
 
-def sampling_note(counts: dict[str, tuple[int, int]], components: int) -> str:
+def left_out_note(left_out: int) -> str:
+    """That rows of the clustered folder, so many, are not shown, because its sample has left them out."""
+    return f"without {left_out:,} rows that the model classified" if left_out else ""
+
+
+def sampling_note(counts: dict[str, tuple[int, int]], left_out: int, components: int) -> str:
     """What the map does not show: of how many rows of each kind it shows a sample, and that one component is no t-SNE.
 
     Parameters
     ----------
     counts : dict
         A kind of rows to how many of them are on the map, and how many there are.
+    left_out : int
+        Rows of the clustered folder that its sample has left out.
     components : int
         Columns of the rows.
     """
     samples = [f"{shown:,} of {n:,} {kind} rows" for kind, (shown, n) in counts.items() if shown < n]
     notes = ["; ".join(samples) + ", sampled evenly over clusters"] if samples else []
+    if left_out:
+        notes.append(left_out_note(left_out))
     if components == 1:
         notes.append("one component only, drawn along the first axis instead of t-SNE")
     return "; ".join(notes)

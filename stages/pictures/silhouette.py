@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 POINTS = 1000  # of all clusters together
 
 
-def write_silhouette(plots: Path, silhouettes: np.ndarray, found: np.ndarray) -> None:
-    """Write the rows' silhouettes from highest to lowest in each cluster, of large clusters evenly spaced ones."""
+def write_silhouette(plots: Path, silhouettes: np.ndarray, found: np.ndarray, note: str) -> None:
+    """Write the rows' silhouettes from highest to lowest in each cluster, of large clusters evenly spaced ones.
+
+    The note says which rows are left out, if any.
+    """
     k = int(found.max(initial=-1)) + 1
     points = []
     for cluster in range(k):
@@ -25,6 +28,8 @@ def write_silhouette(plots: Path, silhouettes: np.ndarray, found: np.ndarray) ->
             {"cluster": cluster, "place": place, "silhouette": value, "mean": own.mean()}
             for place, value in zip(places, values, strict=True)
         ]
+    if note:
+        points[0]["note"] = note
     write_plot(plots, "silhouette", points, draw_silhouette)
 
 
@@ -42,11 +47,12 @@ def draw_silhouette(points: Points) -> "Figure":
     axes.axhline(0, color="black", linewidth=0.8)
     axes.grid(visible=False, axis="x")
     axes.set_xticks(ticks(k))
+    title = "Silhouette of each row by cosine distance; below 0 it is nearer to another cluster"
     axes.set(
         xlim=(-0.7, k - 0.3),
         **captions(
             "silhouette",
-            title="Silhouette of each row by cosine distance; below 0 it is nearer to another cluster",
+            title="\n".join(filter(None, [title, points[0].get("note")])),
             xlabel="cluster (its rows from left to right, best first)",
         ),
     )

@@ -39,6 +39,7 @@ STYLE = {
 
 LINE = "#0072b2"  # the blue and the vermilion of Okabe & Ito, which colour-blind readers can tell apart
 MARK = "#d55e00"
+SECOND = "#56b4e9"  # their sky blue, beside LINE
 NOISE = "#9a9a9a"
 # The least distance between two of these in Oklab, as seen with normal, deutan, protan and (a quarter less strictly)
 # tritan vision (Machado, Oliveira & Fernandes 2009), is as large as a greedy search made it. Most distinct first.

@@ -54,6 +54,12 @@ def measure_memberships(
     return found
 
 
+def pick_members(memberships: Memberships, labels: np.ndarray, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each cluster the rows nearest to its centroid, and those as probable in another: at most `count` of each."""
+    gaps = np.abs(memberships.probability - memberships.rival_probability)
+    return lowest_of_clusters(memberships.distance, labels, count), lowest_of_clusters(gaps, labels, count)
+
+
 def lowest_of_clusters(values: np.ndarray, labels: np.ndarray, count: int) -> list[np.ndarray]:
     """The rows of each cluster whose values are lowest, lowest first, ties by row: at most `count` a cluster."""
     return [members[np.argsort(values[members], kind="stable")[:count]] for members in cluster_members(labels)]
