@@ -48,6 +48,7 @@ from stages.files.predictions import (
     remove_stale,
     write_predictions,
 )
+from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.workers import RunParameters, map_tasks
@@ -104,12 +105,15 @@ def classify(
         raise ValueError(f"--model {model}: no such folder; give one that holds reduction.npz and classifier.npz.")
     trained, origin = load_model(model, novelty["quantile"])
     batches = open_batches(embeddings)
+    refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
     if batches[0].columns != len(trained.folded.mean):
         raise ValueError(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
             f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
     known = _read_known(clustered, sample_rows, labels, trained, model) if own else {}
+    if own:
+        refuse_other_embeddings(clustered, list(known), model / "reduction.npz")
     for folder in [predictions, clusters] if own else [predictions]:
         hold(folder, folder=True)
         refuse_unreadable_names(folder)

@@ -28,9 +28,11 @@ from stages.algorithms.principal_components import (
 from stages.files.batches import Batch, changed, locate, split_rows
 from stages.files.blocks import digest_batch, largest_row, read_blocks, seen_otherwise, too_large
 from stages.files.clustered import SampleRows, open_clustered, share_out
+from stages.files.embedding import read_embedding
+from stages.files.reduction import write_reduction
 from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
-from stages.runtime.arrays import save_model, write_header
+from stages.runtime.arrays import write_header
 from stages.runtime.files import hold, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
@@ -61,6 +63,7 @@ def reduce(
     clustered = open_clustered(embeddings, sample_rows)
     batches, n, m = clustered.batches, clustered.rows, len(clustered.sample)
     columns = batches[0].columns
+    embedding = read_embedding(embeddings, batches)
     hold(reduced, model, record.metrics_of("reduce"))
     log.info("%d batches, %d rows x %d columns", len(batches), n, columns)
     if m < n:
@@ -85,7 +88,7 @@ def reduce(
         for part, digest, (rows, again) in zip(parts, digests, results, strict=True):
             _check_same(part, digest, again, run)
             file.write(rows.data)
-    save_model(model, **reduction._asdict())
+    write_reduction(model, reduction, embedding)
     write_explained_variance(Path("plots"), explained, variance_threshold)
     record.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 

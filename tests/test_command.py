@@ -38,6 +38,30 @@ def test_a_refusal_of_very_much_keeps_its_beginning_and_its_end():
     assert done.stderr.endswith("AAA ends No output was replaced.\n")
 
 
+def test_options_are_paths_and_texts_with_a_default_or_required():
+    code = """
+from pathlib import Path
+from stages.runtime import command
+from stages.runtime.parameters import Text
+
+def sample(*, k: int, texts: Path, model: Text, text_column: Text = Text("text")):
+    print(repr((k, texts, model, text_column)))
+
+command.run(sample)
+"""
+    Path("params.yaml").write_text("k: 1")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    for options, printed in (
+        (["--texts", "t.csv", "--model", "some/name/"], f"(1, {Path('t.csv')!r}, 'some/name/', 'text')\n"),
+        (["--model", "name"], ""),
+    ):
+        command = [sys.executable, "-c", code, *options]
+        done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.stdout == printed
+        assert done.returncode == (0 if printed else 2)
+    assert "the following arguments are required: --texts" in done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="where names of files are UTF-8 always")
 def test_a_locale_that_reads_names_of_files_otherwise_is_refused():
     code = "from stages.runtime import command\ndef sample(): print('ran')\ncommand.run(sample)"

@@ -17,7 +17,7 @@ from stages.files.batches import open_batches
 from stages.files.predictions import Result, write_predictions
 from stages.pictures.style import write_plot
 from stages.runtime import arrays, files, record
-from stages.runtime.files import Run, hold, read, removing, replacing
+from stages.runtime.files import Run, hold, read, removing, replacing, settle
 
 
 def rng() -> np.random.Generator:
@@ -362,3 +362,28 @@ def test_a_run_that_is_interrupted_between_its_moves_says_what_lies_where(monkey
             record.write_text(Path(name), "new")
     assert run.account() == "Replaced: a, b; as they were: c."
     assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+
+
+def test_what_is_settled_stays_whatever_becomes_of_the_run(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run = Run()
+    with pytest.raises(ValueError, match="refused"), run:
+        record.write_text(first, "first")
+        assert not first.exists()
+        settle()
+        assert first.read_text() == "first"
+        record.write_text(second, "second")
+        raise ValueError("refused")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
+    assert run.account() == f"Replaced: {first}; as they were: {second}."
+
+
+def test_nothing_is_settled_once_an_input_has_changed(tmp_path):
+    given, made = tmp_path / "given", tmp_path / "made"
+    given.write_text("1")
+    with pytest.raises(ValueError, match="given: changed during the run"), Run():
+        read(given)
+        record.write_text(made, "of 1")
+        given.write_text("two")
+        settle()
+    assert not made.exists()

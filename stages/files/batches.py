@@ -14,6 +14,7 @@ import numpy as np
 from stages.runtime.arrays import read_header, shortened
 from stages.runtime.files import PARTIAL, FileState, not_read, read, state_of_status
 
+EMBEDDING = "embedding.json"  # says which model the batches are of
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # File systems take names of 255 bytes, and predictions are written as .partial-<batch>.parquet first.
 LONGEST_NAME = 255 - len(PARTIAL) - len(".parquet") + len(".npy")
@@ -59,7 +60,7 @@ def open_batches(folder: Path) -> list[Batch]:
     Parameters
     ----------
     folder : Path
-        Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them; nothing else.
+        Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them and `embedding.json`; nothing else.
 
     Returns
     -------
@@ -104,9 +105,12 @@ def _list_folder(folder: Path) -> list[Path]:
         raise ValueError(f"{folder}: {found}; it has to hold the batches, one .npy file each.")
     try:
         with os.scandir(read(folder)) as entries:
-            files = {entry.name: _is_file(entry) for entry in entries}
+            files = {entry.name: _is_file(entry) for entry in entries if entry.name != f"{PARTIAL}lock"}
     except OSError as error:
         raise not_read(folder, error) from error
+    if files.get(EMBEDDING):
+        del files[EMBEDDING]
+        read(folder / EMBEDDING)
     paths = sorted(map(folder.joinpath, files), key=_natural_order)
     for path in paths:
         if CONTROL.search(path.name) or not is_utf8(path.name):

@@ -22,6 +22,7 @@ class Field(NamedTuple):
     shape: tuple[str | int, ...]  # a name stands for one size, wherever in the model it stands
     low: float = -math.inf
     high: float = math.inf
+    optional: bool = False  # whether a model may be without it
 
 
 def read_array(path: Path, stage: str, dtype: str, dimensions: int) -> np.ndarray:
@@ -68,7 +69,7 @@ def read_model(
     stage : str
         The stage that makes the file, for the remedy.
     fields : mapping of str to Field
-        All arrays that it has to hold.
+        All arrays that it has to hold, or may hold.
     smallest : mapping of str to int
         Of sizes that may be less, or have to be more, than 1.
 
@@ -84,9 +85,10 @@ def read_model(
             size = os.fstat(file.fileno()).st_size
             with zipfile.ZipFile(file) as container:
                 _check_members(container.infolist(), fields, size)
-                arrays = {name: _read_member(container, name, field) for name, field in fields.items()}
-            _check_shapes(arrays, fields, smallest)
-            for name, field in fields.items():
+                there = {name: field for name, field in fields.items() if f"{name}.npy" in container.namelist()}
+                arrays = {name: _read_member(container, name, field) for name, field in there.items()}
+            _check_shapes(arrays, there, smallest)
+            for name, field in there.items():
                 _check_range(name, arrays[name], field)
         except MemoryError:
             raise
@@ -166,14 +168,14 @@ def _parse(file: BinaryIO, size: int, dtype: str, dimensions: int) -> np.ndarray
 
 def _check_members(members: list[zipfile.ZipInfo], fields: Mapping[str, Field], size: int) -> None:
     """Refuse members other than the arrays of a model, or that would unpack to more than the container's bytes."""
-    expected = [f"{name}.npy" for name in fields]
+    expected = {f"{name}.npy": field for name, field in fields.items()}
     found = [member.filename for member in members]
-    if missing := [name for name in expected if name not in found]:
+    if missing := [name for name, field in expected.items() if name not in found and not field.optional]:
         raise ValueError(f"it lacks {missing[0]}")
     if unknown := [name for name in found if name not in expected]:
         raise ValueError(f"it holds {unknown[0]!a:.60}, expected nothing but {', '.join(fields)}")
-    if len(found) > len(expected):
-        raise ValueError(f"it holds {len(found)} arrays, expected each of the {len(expected)} once")
+    if len(found) > len(set(found)):
+        raise ValueError(f"it holds {len(found)} arrays, expected each of the {len(set(found))} once")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size > size:
             raise ValueError(

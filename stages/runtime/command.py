@@ -1,7 +1,8 @@
 """A stage as a program: its options, its log, and refusals in one line.
 
-A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path` are options of
-the command line, with the default of the signature; all others are read from params.yaml and checked:
+A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path` or `Text` are
+options of the command line, with the default of the signature, or required; all others are read from params.yaml and
+checked:
 
     def link(*, linkage: Literal["average", "ward"], reduced: Path = Path("data/reduced.npy")) -> None: ...
 
@@ -46,18 +47,16 @@ def run(stage: Callable[..., None]) -> None:
     outputs = Run()
     try:
         hints = hints_of(stage)
-        paths = {
-            name: parameter.default
-            for name, parameter in inspect.signature(stage).parameters.items()
-            if name not in hints
-        }
+        of_command_line = [each for each in inspect.signature(stage).parameters.values() if each.name not in hints]
         options = argparse.ArgumentParser(
             prog=f"python -m stages.{stage.__name__}",
             description=inspect.getdoc(stage),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        for name, default in paths.items():
-            options.add_argument(f"--{name.replace('_', '-')}", type=Path, default=default, help=f"default: {default}")
+        for each in of_command_line:
+            required = each.default is each.empty
+            about = {"required": True} if required else {"default": each.default, "help": f"default: {each.default}"}
+            options.add_argument(f"--{each.name.replace('_', '-')}", type=each.annotation, **about)
         arguments = vars(options.parse_args())
         _refuse_other_encodings()
         parameters = read_parameters(hints)

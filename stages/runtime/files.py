@@ -4,6 +4,7 @@
         read(path)                       # refused at the end if the file has changed since
         with replacing(other) as file:   # written beside `other`, and moved there at the end of the run
             file.write(b"...")
+        settle()                         # or here already, where hours of work lie behind it
 
 Outside of a run a file that is written takes its place as soon as it is complete, and nothing is remembered.
 """
@@ -18,10 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from stages.runtime.cutting import cut_middle
+
 # What no stage can make again. A file of these, or in these, is no output.
 SOURCES = [
     Path(name) for name in ("data/embeddings_clu", "data/embeddings_classf", "stages", "params.yaml", "dvc.yaml")
 ]
+ACCOUNT_LENGTH = 1000
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it
 
 # Why a file cannot be written: something else lies in its place or in that of its folder; a network drive has no locks.
@@ -53,7 +57,7 @@ class Run:
         self.read: dict[Path, State] = {}
         self.held: dict[Path, Path] = {}  # outputs by where they lie, links among their folders followed
         self.pending: dict[Path, Path | None] = {}  # target to the complete file that takes its place; None removes it
-        self.done: list[Path] = []  # targets that are replaced or removed
+        self.done: list[Path] = []  # targets that are replaced or removed, in the order in which they were
         self.locks: list[FileLock] = []
 
     def __enter__(self) -> "Run":
@@ -66,27 +70,48 @@ class Run:
         _run = None
         try:
             if not failed:
-                check_unchanged(self.read)
-                for target, complete in self.pending.items():
-                    _move(complete, target)
+                self.settle()
         finally:
-            if not failed:  # what lies where, whatever has stopped the moves
-                self.done = [to for to, complete in self.pending.items() if not os.path.lexists(complete or to)]
             for complete in filter(None, self.pending.values()):
                 with suppress(OSError):  # what is left is written over by the next run
                     complete.unlink(missing_ok=True)
             for lock in self.locks:
                 lock.release()
 
+    def settle(self) -> None:
+        """Put in its place what waits for the end, if nothing that was read has changed."""
+        check_unchanged(self.read)
+        try:
+            for target, complete in self.pending.items():
+                _move(complete, target)
+        finally:  # what lies where, whatever has stopped the moves
+            moved = [to for to, complete in self.pending.items() if not os.path.lexists(complete or to)]
+            self.done += [to for to in moved if to not in self.done]
+            self.pending = {to: complete for to, complete in self.pending.items() if to not in moved}
+
     def account(self) -> str:
         """What the run has left, in words."""
-        left = [str(target) for target in self.pending if target not in self.done]
         if not self.done:
             return "No output was replaced."
-        return f"Replaced: {', '.join(map(str, self.done))}; as they were: {', '.join(left) or 'none'}."
+        left = ", ".join(map(str, self.pending)) or "none"
+        return cut_middle(f"Replaced: {', '.join(map(str, self.done))}; as they were: {left}.", ACCOUNT_LENGTH)
 
 
 _run: Run | None = None  # a program runs one stage at a time
+
+
+def settle() -> None:
+    """Let what this run has written so far take its place now, each file whole, and not at its end.
+
+    Raises
+    ------
+    ValueError
+        If anything that was read has changed meanwhile; nothing is replaced then.
+    OSError
+        If a file cannot be moved to its place.
+    """
+    if _run is not None:
+        _run.settle()
 
 
 def read(path: Path) -> Path:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from ruamel.yaml import YAML
 
@@ -27,6 +27,9 @@ from stages.runtime.cutting import cut
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
+
+Text = NewType("Text", str)  # an option of the command line that is no path
+OPTIONS = (Path, Text)
 
 LARGEST = sys.float_info.max
 LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have
@@ -138,9 +141,9 @@ def shown(value: Any, length: int = 200) -> str:
 
 
 def hints_of(stage: Callable[..., None]) -> dict[str, Any]:
-    """The parameters in the signature of a stage, name to type; its paths are options of the command line."""
+    """The parameters in the signature of a stage, name to type; what is left are options of the command line."""
     hints = get_type_hints(stage, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(stage).parameters if hints[name] is not Path}
+    return {name: hints[name] for name in inspect.signature(stage).parameters if hints[name] not in OPTIONS}
 
 
 def schema_of(hint: Any) -> Schema:
