@@ -43,7 +43,8 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
     ValueError
         If there are fewer rows than min_samples, or no eps is left.
     MemoryError
-        If the neighbours within the largest eps do not fit in the memory that is free; they are not looked for then.
+        If the neighbours within the largest eps do not fit in the memory that is free; they are not looked for then,
+        nor is eps searched where those of `SAMPLE` rows tell.
 
     Notes
     -----
@@ -58,6 +59,7 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
     units = unit_vectors(rows.astype(np.float64))  # in single, eps would depend on the processor
     neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(units)
     if eps is None:
+        _refuse_large_graph(rows, _likely_largest(units, min_samples, steps))  # before the search, which is long
         core_distances = neighbours.kneighbors(units, min_samples)[0][:, -1].astype(np.float64)
         quantiles = np.unique(np.quantile(core_distances, (np.arange(steps) + 0.5) / steps))
         # A little more than the distance of a row, so that rounding does not decide whether it is within.
@@ -67,12 +69,7 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
                 f"nearly all rows have {min_samples} equal ones, or ones of their direction, so no eps of DBSCAN "
                 "separates them; raise dbscan.min_samples, or set another method."
             )
-    needed = graph_bytes(rows, max(eps))
-    if needed > free_memory():
-        raise MemoryError(
-            f"DBSCAN of {len(rows)} rows needs {needed / 1e9:.1f} GB for the neighbours within eps = {max(eps):.4f}, "
-            "more than is free; give a smaller dbscan.eps or fewer rows."
-        )
+    _refuse_large_graph(rows, max(eps))
     graph = neighbours.radius_neighbors_graph(units, max(eps), mode="distance")
     found = [
         number_by_size(DBSCAN(eps=each, min_samples=min_samples, metric="precomputed").fit_predict(graph))
@@ -99,3 +96,20 @@ def graph_bytes(rows: np.ndarray, eps: float) -> int:
     sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
     share = float((1.0 - sample @ units.T <= eps).mean())  # (sample, d) @ (d, n) -> (sample, n)
     return int(PAIR_BYTES * share * n**2) + min(19 * n**2, BLOCK_BYTES)
+
+
+def _refuse_large_graph(rows: np.ndarray, eps: float) -> None:
+    needed = graph_bytes(rows, eps)
+    if needed > free_memory():
+        raise MemoryError(
+            f"DBSCAN of {len(rows)} rows needs {needed / 1e9:.1f} GB for the neighbours within eps = {eps:.4f}, "
+            "more than is free; give a smaller dbscan.eps or fewer rows."
+        )
+
+
+def _likely_largest(units: np.ndarray, min_samples: int, steps: int) -> float:
+    """About the largest eps of a search over so many quantiles, told from `SAMPLE` rows at even distances."""
+    n = len(units)
+    sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
+    core_distances = np.partition(1.0 - sample @ units.T, min_samples - 1, axis=1)[:, min_samples - 1]
+    return float(np.quantile(core_distances, (steps - 0.5) / steps))

@@ -104,7 +104,7 @@ def linkage_tree(
         raise ValueError(f"linkage is {linkage!r}; use one of {', '.join(LINKAGES)}.")
     if rows.ndim != 2 or not rows.size:
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
-    _refuse_large_matrix(linkage, len(rows))
+    refuse_large_matrix(linkage, len(rows))
     if linkage in RECIPROCAL:
         threads = blas_threads()  # before they are limited
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
@@ -303,7 +303,8 @@ def _complete_linkage(unit: np.ndarray) -> np.ndarray:
     return hierarchy.linkage(distances, "complete")
 
 
-def _refuse_large_matrix(linkage: str, n: int) -> None:
+def refuse_large_matrix(linkage: str, n: int) -> None:
+    """Raise MemoryError where the distances of n rows that a linkage keeps do not fit in the memory that is free."""
     needed = matrix_bytes(linkage, n)
     if needed and needed > free_memory():
         raise MemoryError(
