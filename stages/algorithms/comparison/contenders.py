@@ -42,19 +42,17 @@ def fit_methods(case: Case, parts: list[np.ndarray]) -> Contenders:
     ValueError
         If DBSCAN is in use and does not find the labels in use in the same rows.
     """
-    impossible = _impossible(case, parts)
-    _say_what_is_left_out(case, _by_variant(case, impossible))
+    refused = _leave_out(case, _impossible(case, parts))
     eps_table, eps, search = _search(case)
-    trees = _trees(case, without=impossible)
-    later = {name: each for name, each in (trees | {"dbscan": search}).items() if isinstance(each, Refusal)}
-    _say_what_is_left_out(case, _by_variant(case, later))
-    refused = _by_variant(case, impossible | later)
+    refused |= _leave_out(case, {"dbscan": search})
+    trees = _trees(case, refused)
+    refused |= _leave_out(case, trees)
 
     variants = _variants(case, eps)
     tried = [v for v in variants if v.name not in refused]
     seed = case.parameters["seed"]
     outcomes = fit_variants(case.rows, trees, tried, case.k, case.k_values, parts, seed, case.progress)
-    _say_what_is_left_out(case, {name: each for name, each in outcomes.items() if isinstance(each, Refusal)})
+    _say_what_is_left_out(case, outcomes)
     in_order = {v.name: (outcomes | refused)[v.name] for v in variants}
     return Contenders(*_divide(in_order), eps_table, trees[case.parameters["linkage"]])
 
@@ -69,7 +67,7 @@ def fit_raw(
     if words is not None:
         rows_of["kmeans on words alone"] = words
     found = fit_controls(rows_of, case.k, parts, seed, case.parameters["kmeans"]["n_init"], case.progress)
-    _say_what_is_left_out(case, {name: each for name, each in found.items() if isinstance(each, Refusal)})
+    _say_what_is_left_out(case, found)
     return _divide(found)
 
 
@@ -91,23 +89,27 @@ def _variants(case: Case, eps: float | None) -> list[Variant]:
     ]
 
 
-def _by_variant(case: Case, refused: dict[str, Refusal]) -> dict[str, Refusal]:
-    """Refusals of linkages and methods, as those of the variants that need these."""
-    needed = {v.name: v.options.get("linkage", v.method) for v in _variants(case, None)}
-    return {name: refused[need] for name, need in needed.items() if need in refused}
+def _leave_out(case: Case, outcomes: dict[str, Any]) -> dict[str, Refusal]:
+    """The variants of the linkages and methods that were refused; they are said to be left out."""
+    needed = {v.name: outcomes.get(v.options.get("linkage", v.method)) for v in _variants(case, None)}
+    refused = {name: each for name, each in needed.items() if isinstance(each, Refusal)}
+    _say_what_is_left_out(case, refused)
+    return refused
 
 
-def _say_what_is_left_out(case: Case, refused: dict[str, Refusal]) -> None:
+def _say_what_is_left_out(case: Case, outcomes: dict[str, Any]) -> None:
     own = METHODS[case.parameters["method"]].variant_in_use(case.parameters)
-    for name, (reason,) in refused.items():
+    for name, each in outcomes.items():
+        if not isinstance(each, Refusal):
+            continue
         if name in (own, f"agglomerative {case.parameters['linkage']}"):
             rows = f" to the {len(case.rows)} rows that compare.max_rows allows" if case.sampled else ""
-            raise RuntimeError(f"{name} is in use, but cannot be fitted again{rows}: {reason}")
-        log.warning("left out: %s: %s", name, reason)
+            raise RuntimeError(f"{name} is in use, but cannot be fitted again{rows}: {each.reason}")
+        log.warning("left out: %s: %s", name, each.reason)
 
 
-def _impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal]:
-    """The linkages and methods that are known not to fit in the memory, or to need more rows, before they are tried.
+def _impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal | None]:
+    """Why linkages and methods cannot be had where that is known before they are tried: of memory, or of too few rows.
 
     The method in use and the tree by the linkage in use have been fitted to the rows already, if these are no sample.
     """
@@ -117,14 +119,14 @@ def _impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal]:
     for name, method in METHODS.items():
         if case.sampled or name != parameters["method"]:
             outcomes[name] = attempt(method.refuse_rows, n, d, case.k_values[-1], method.options(parameters))
-    return {name: each for name, each in outcomes.items() if isinstance(each, Refusal)}
+    return outcomes
 
 
-def _trees(case: Case, without: dict[str, Refusal]) -> dict[str, np.ndarray | Refusal]:
-    """The tree by each linkage, but for those that are impossible."""
+def _trees(case: Case, refused: dict[str, Refusal]) -> dict[str, np.ndarray | Refusal]:
+    """The tree by each linkage that no variant was refused for."""
     linkage = case.parameters["linkage"]
     built = {} if case.merges is None else {linkage: case.merges}
-    wanted = [each for each in LINKAGES if each not in built and each not in without]
+    wanted = [each for each in LINKAGES if each not in built and f"agglomerative {each}" not in refused]
     needs = [matrix_bytes(each, len(case.rows)) for each in wanted]
     tasks = [(attempt, smoothed_tree, case.rows, each, case.parameters["smooth"]) for each in wanted]
     trees = run_timed("trees", tasks, needs, case.progress)
