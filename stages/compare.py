@@ -5,6 +5,7 @@ data/reduced.npy, data/tree.npy, data/labels.npy, data/model/reduction.npz, data
      plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
 """
 
+import logging
 from pathlib import Path
 from typing import Unpack
 
@@ -15,8 +16,8 @@ from stages.algorithms.comparison.findings import Embedded, compare_methods, fig
 from stages.algorithms.comparison.verdict import describe_findings
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.principal_components import deviations
-from stages.files.blocks import read_blocks
-from stages.files.clustered import SampleRows, reopen_clustered
+from stages.files.blocks import read_chosen
+from stages.files.clustered import SampleRows, even_rows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, read_tree
 from stages.files.near_duplicates import write_near_duplicates
 from stages.files.reduction import read_reduction
@@ -26,6 +27,8 @@ from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.progress import progress
 from stages.runtime.signatures import spell_out
+
+log = logging.getLogger(__name__)
 
 
 @spell_out
@@ -44,22 +47,27 @@ def compare(
 ) -> None:
     """Fit every method, measure them alike, and say in words what came out.
 
-    A method that these rows or this machine's memory do not allow is left out, with the reason, unless it is in use.
+    Of more rows than `compare.max_rows` that is done with a sample at even distances. A method that these rows or this
+    machine's memory do not allow is left out, with the reason, unless it is in use.
     """
     hold(results / "verdict.md", plots / "null_band.json", record.metrics_of("compare"))
     rows = read_reduced(reduced)
     n = len(rows)
     in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
-    known = list(read_rows(embeddings, sample))
+    chosen = even_rows(n, compare["max_rows"])
+    if len(chosen) < n:
+        log.info("%d of %d rows, at even distances, are compared", len(chosen), n)
+    known = list(read_rows(embeddings, sample[chosen]))
     reduction = read_reduction(model)
-    raw = np.concatenate([unit_vectors(block).astype(np.float32) for block in read_blocks(batches, chosen=sample)])
+    raw = unit_vectors(read_chosen(batches, sample[chosen])).astype(np.float32)
     texts, topics = [row.text for row in known], [row.topic for row in known]
     embedded = Embedded(raw, reduction.scale, deviations(reduction, n), texts, topics)
 
-    findings = compare_methods(rows, merges, in_use, embedded, parameters, compare, progress)
+    findings = compare_methods(rows, merges, in_use, chosen, embedded, parameters, compare, progress)
 
-    write_near_duplicates(results / "near_duplicates.parquet", known, findings.near.group)
+    group = findings.near.group
+    write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
     record.write_text(results / "verdict.md", describe_findings(findings))
     write_plots(plots, findings)
     record.write_plot(results / "methods.json", full_table(findings))

@@ -60,9 +60,9 @@ COMPARED = {"null_references": 20, "borderline_share": 0.1}
 
 def say(**changes) -> str:
     findings = Findings(
-        method="agglomerative average", parameters=PARAMETERS, compared=COMPARED, k=4, rows=100, components=5,
-        part_rows=80, table=[TREE, *kmeans(0.2, 0.3)], left_out={}, curves={},
-        band_k=np.array([3, 4, 5]), band_scores=np.array([2.0, 2.0, 2.0]), band=band(),
+        method="agglomerative average", parameters=PARAMETERS, compared=COMPARED, k=4, rows=100, all_rows=100,
+        components=5, part_rows=80, table=[TREE, *kmeans(0.2, 0.3)], in_use=TREE, same_method=1.0, left_out={},
+        curves={}, band_k=np.array([3, 4, 5]), band_scores=np.array([2.0, 2.0, 2.0]), band=band(),
         grid=[2, 6], part_curves=np.ones((2, 2)), agreement=np.array([0.4, 0.6]),
         jaccards=np.array([0.9, 0.8, 0.7, 0.1]),
         eps_table=[{"eps": 0.1, "clusters": 3, "noise_share": 0.1, "largest_share": 0.8}], departure=(0.5, 0.1),
@@ -148,7 +148,7 @@ def lines_of(said: str, head: str) -> str:
 
 def test_the_head_is_what_was_taken_what_is_recommended_as_a_command_and_whether_anything_is_there():
     own = {**TREE, "v_measure": 0.2}
-    head = say(table=[own, *kmeans(0.1, 0.1)], parameters=PARAMETERS | {"k_max": 4}).splitlines()[2:5]
+    head = say(table=[own, *kmeans(0.1, 0.1)], in_use=own, parameters=PARAMETERS | {"k_max": 4}).splitlines()[2:5]
     taken, recommended, structure = head
     assert taken.startswith("- **What the rule took.** `davies_bouldin` of `agglomerative average` took k = 4 of 2..4")
     assert "the edge of the range. 30.0% of the rows are in the largest cluster, V-measure with the topics" in taken
@@ -191,12 +191,46 @@ def test_an_edge_says_what_modularity_takes_and_near_duplicates_are_counted():
     assert "None: " in lines_of(none, "Near-duplicates")
 
 
+SCORES = CutScores(
+    k=np.array([2, 3, 4]), davies_bouldin=np.array([1.0, 3.0, 2.0]), davies_bouldin_cosine=np.zeros(3),
+    inertia=np.zeros(3), silhouette=np.zeros(3), sizes=[np.array([98, 2]), np.array([60, 20, 20]), np.full(4, 25)],
+)  # fmt: skip
+
+
 def test_what_max_share_passed_over_is_told():
-    scores = CutScores(
-        k=np.array([2, 3, 4]), davies_bouldin=np.array([1.0, 3.0, 2.0]), davies_bouldin_cosine=np.zeros(3),
-        inertia=np.zeros(3), silhouette=np.zeros(3), sizes=[np.array([98, 2]), np.array([60, 20, 20]), np.full(4, 25)],
-    )  # fmt: skip
-    curves = {"agglomerative average": Curve(scores.k, scores, np.zeros(3))}
+    curves = {"agglomerative average": Curve(SCORES.k, SCORES, np.zeros(3))}
     said = lines_of(say(curves=curves), "Guards")
     assert "`davies_bouldin` alone would take k = 2, whose largest cluster holds 98.0%" in said
     assert "passed over" not in lines_of(say(curves=curves, parameters=PARAMETERS | {"max_share": 1.0}), "Guards")
+
+
+def test_of_a_sample_it_is_told_which_rows_each_figure_is_about():
+    in_use = {**TREE, "method": "labels in use", "v_measure": 0.25, "largest_share": 0.4, "stability": 0.33}
+    own = {**TREE, "v_measure": 0.2}
+    jaccards = np.array([0.9, 0.8, 0.1, np.nan])
+    sample = {"all_rows": 1000, "in_use": in_use, "table": [own, *kmeans(0.2, 0.3)], "same_method": 0.72}
+    said = say(**sample, jaccards=jaccards)
+    assert "100 of the 1000, at even distances by number" in lines_of(said, "Which rows this is about")
+    assert "an adjusted Rand index of 0.72 with them" in lines_of(said, "Which rows this is about")
+    # The labels in use are those of all rows; others are compared with what their method finds in as many rows.
+    taken = lines_of(said, "What the rule took")
+    assert "40.0% of the rows are in the largest cluster, V-measure with the topics of 100 of them 0.250" in taken
+    assert taken.endswith("stability 0.50: other clusters are found in parts of the sample.")
+    recommended = lines_of(said, "What is recommended")
+    assert "Computed on the sample, where both are fitted to 100 rows: k 4 -> 7, stability 0.50 -> 0.80" in recommended
+    assert "0.200 -> 0.400, largest cluster 30.0% -> 40.0%" in recommended
+    assert "on 1000 rows." in said
+    assert "The largest cluster holds 40.0% of the rows" in lines_of(said, "Guards")
+    stability = lines_of(said, "Stability")
+    assert "2 parts of 80 rows of the sample, the adjusted Rand index is 0.50 (0.40 to 0.60) with what" in stability
+    assert "finds in the sample, 0.33 with the labels in use; 2 of 4 clusters in use are stable" in stability
+    assert "parts of 8.0% of the rows that were clustered meet less easily (1 have no row in the sample)" in stability
+    rows = [line.split(" | ")[0] for line in said.splitlines() if line.startswith("| **")]
+    assert rows == ["| **7**", "| **labels in use**", "| **agglomerative average**"]
+    assert "`labels in use` were found in all 1000 rows, all else in the sample of 100" in said
+    assert "labels in use" not in say()
+    assert "sample" not in say()
+    curves = {"agglomerative average": Curve(SCORES.k, SCORES, np.zeros(3))}
+    guards = lines_of(say(**sample, curves=curves), "Guards")
+    assert "On the sample `davies_bouldin` alone takes k = 2, whose largest cluster holds 98.0%" in guards
+    assert "passed over" not in guards

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 def write_plots(plots: Path, findings: Findings) -> None:
     """Write the data and the picture of each plot into a folder; a picture of no data says that it is left out."""
     for name, points in plot_points(findings).items():
+        if findings.sampled and points:
+            # In the first point, since pictures are drawn from the points alone. DVC draws no list whose first one
+            # lacks a field that another has.
+            points[0] = {"note": f"of {findings.rows:,} of {findings.all_rows:,} rows, a sample"} | points[0]
         write_plot(plots, name, points, DRAW[name] if points else draw_nothing)
 
 
@@ -54,7 +58,7 @@ def draw_null_band(points: Points) -> "Figure":
     axes.plot(k, _column(points, "davies_bouldin"), color=LINE, marker=".", label="the data")
     beating = sum(point["beats_null"] for point in points)
     title = f"{beating} of {len(points)} k beat data without clusters"
-    axes.set(**captions("null_band", title=title, ylabel="Davies-Bouldin score (lower is better)"))
+    axes.set(**_captions("null_band", points, title=title, ylabel="Davies-Bouldin score (lower is better)"))
     axes.legend(frameon=False)
     return figure
 
@@ -65,7 +69,7 @@ def draw_stability(points: Points) -> "Figure":
     k = _column(points, "k")
     axes.fill_between(k, _column(points, "low"), _column(points, "high"), color=LINE, alpha=0.2, linewidth=0)
     axes.plot(k, _column(points, "agreement"), color=LINE, marker=".")
-    axes.set(**captions("stability"), ylim=(min(0, _column(points, "low").min()), 1))
+    axes.set(**_captions("stability", points), ylim=(min(0, _column(points, "low").min()), 1))
     return figure
 
 
@@ -77,7 +81,7 @@ def draw_cluster_stability(points: Points) -> "Figure":
     axes.axhline(DOUBTFUL, color=MARK, linestyle="--", linewidth=1, label=f"not to be trusted below {DOUBTFUL}")
     # What the page says of the limits, lines say here.
     title = "How well each cluster is found again in parts of the rows"
-    axes.set(**captions("cluster_stability", title=title), ylim=(0, 1))
+    axes.set(**_captions("cluster_stability", points, title=title), ylim=(0, 1))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(visible=False, axis="x")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
@@ -92,7 +96,7 @@ def draw_eps_search(points: Points) -> "Figure":
     labels = ["in the largest cluster", "in other clusters", "noise"]
     axes.stackplot(_column(points, "eps"), shares, labels=labels, colors=[LINE, MARK, "#bbbbbb"])
     # The page shows one of these shares.
-    axes.set(**captions("eps_search", title="DBSCAN: where the rows go"), ylim=(0, 1))
+    axes.set(**_captions("eps_search", points, title="DBSCAN: where the rows go"), ylim=(0, 1))
     axes.margins(x=0)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -109,7 +113,7 @@ def draw_methods(points: Points, criterion: str) -> "Figure":
         color = f"C{plain.index(name.removesuffix(' consolidated'))}"
         style = "-" if name in plain else "--"
         axes.plot(_column(own, "k"), _column(own, score), style, color=color, linewidth=1.3, label=name)
-    axes.set(**captions(f"methods_{criterion}"))
+    axes.set(**_captions(f"methods_{criterion}", points))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -128,6 +132,13 @@ def draw_nothing(points: Points) -> "Figure":
     axes.set_axis_off()
     axes.text(0.5, 0.5, "left out; metrics/compare/verdict.md says why", ha="center")
     return figure
+
+
+def _captions(name: str, points: Points, **other: str) -> dict[str, str]:
+    """Title and names of the axes, and below the title of which rows the points are, if not of all."""
+    found = captions(name, **other)
+    note = points[0].get("note")
+    return found | {"title": f"{found['title']}\n{note}"} if note else found
 
 
 def _column(points: Points, name: str) -> np.ndarray:

@@ -1,14 +1,19 @@
 """What a comparison finds: every method measured alike, and what the clusters in use are worth."""
 
-import logging
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.advice import Advice, advise
-from stages.algorithms.comparison.controls import fit_controls, word_vectors
-from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
+from stages.algorithms.comparison.case import Case, refuse_sample
+from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw
+from stages.algorithms.comparison.measures import (
+    compare_with_topics,
+    measure_partition,
+    measure_sizes,
+    minibatch_departure,
+)
 from stages.algorithms.comparison.near_duplicates import NearDuplicates, find_near_duplicates
 from stages.algorithms.comparison.stability import (
     DOUBTFUL,
@@ -20,12 +25,9 @@ from stages.algorithms.comparison.stability import (
     compare_part_tree,
     subsample_rows,
 )
-from stages.algorithms.comparison.variants import CURVES, Curve, Fits, Variant, fit_variants
-from stages.algorithms.partitions.criteria import lowest
+from stages.algorithms.comparison.variants import CURVES, Curve, Fits
 from stages.algorithms.partitions.cuts import cut_tree
-from stages.algorithms.partitions.density import EpsSearch
 from stages.algorithms.partitions.methods import (
-    LINKAGES,
     METHODS,
     ClusteringParameters,
     CompareParameters,
@@ -33,31 +35,33 @@ from stages.algorithms.partitions.methods import (
     refuse_range,
 )
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
-from stages.algorithms.partitions.processes import Progress, Refusal, attempt, log_seconds, run_timed, silent
+from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_timed, silent
 from stages.algorithms.tree.linkage import matrix_bytes
 from stages.algorithms.tree.neighbours import list_rows
-from stages.algorithms.tree.row_lists import RowLists, length_for_parts
-from stages.algorithms.tree.smoothing import entries_used, smoothed_tree
+from stages.algorithms.tree.row_lists import length_for_parts
+from stages.algorithms.tree.smoothing import entries_used
 
-log = logging.getLogger(__name__)
-
-TableRow = dict[str, Any]
+LABELS_IN_USE = "labels in use"  # their name in tables beside what their method finds in a sample
 
 
 class Findings(NamedTuple):
     """What the verdict tells and the plots show; arrays have an entry each k of the band, part of the rows, or cluster.
 
-    Its tables are lists of rows that all have the same names.
+    Its tables are lists of rows that all have the same names. Everything is of the rows that were compared, all or an
+    even sample of all; k, the sizes of the clusters in use, and near-duplicates are of all.
     """
 
     method: str  # in use, as it stands in the table
     parameters: ClusteringParameters
     compared: CompareParameters
     k: int
-    rows: int
+    rows: int  # that were compared
+    all_rows: int
     components: int
     part_rows: int
     table: list[TableRow]  # one of each method that was fitted
+    in_use: TableRow  # of the labels in use: that of their method; of a sample one beside it, sizes being of all rows
+    same_method: float  # adjusted Rand index of the labels in use with what their method finds in these rows
     left_out: dict[str, str]  # why, by the name of each method that was not
     curves: dict[str, Curve]  # over k, of each method that has one
     band_k: np.ndarray
@@ -65,56 +69,34 @@ class Findings(NamedTuple):
     band: NullBand
     grid: list[int]  # the k of part_curves
     part_curves: np.ndarray  # (parts, k of the grid) float64, agreement of the cuts with those of the tree of a part
-    agreement: np.ndarray
-    jaccards: np.ndarray
+    agreement: np.ndarray  # of what the method in use finds in these rows with what it finds in each part
+    jaccards: np.ndarray  # how well each cluster in use is found again in parts; NaN for one that the sample lacks
     eps_table: list[TableRow]
     near: NearDuplicates
     advice: Advice | Refusal
     departure: tuple[float, float] | Refusal
 
+    @property
+    def sampled(self) -> bool:
+        """Whether only some of the rows were compared."""
+        return self.rows < self.all_rows
+
 
 class Embedded(NamedTuple):
-    """What n rows were before they were reduced, and what is known of them from outside."""
+    """What the rows that are compared were before they were reduced, and what is known of them from outside."""
 
-    raw: np.ndarray  # (n, columns) float32, to unit length
+    raw: np.ndarray  # (m, columns) float32, to unit length
     scale: np.ndarray  # (d,) what each component was divided by
-    deviations: np.ndarray  # (d,) its standard deviation before that
+    deviations: np.ndarray  # (d,) its standard deviation before that, over all rows
     texts: list[str | None]
     topics: list[str | None]
-
-
-class _Case(NamedTuple):
-    """What every step of a comparison is given."""
-
-    rows: np.ndarray  # (n, d)
-    merges: np.ndarray  # (n - 1, 4), the tree by the linkage in use
-    in_use: np.ndarray  # (n,) the labels in use
-    parameters: ClusteringParameters
-    compared: CompareParameters
-    progress: Progress
-    lists: RowLists
-
-    @property
-    def k(self) -> int:
-        return int(self.in_use.max()) + 1
-
-    @property
-    def grid(self) -> list[int]:
-        """The k that all is fitted at: some of the range, and the k in use."""
-        ends = self.parameters["k_min"], self.parameters["k_max"]
-        return sorted({round(each) for each in np.linspace(*ends, self.compared["k_steps"])} | {self.k})
-
-    @property
-    def k_values(self) -> list[int]:
-        """The grid with a k before and a k after it, which the elbow needs."""
-        k_min, k_max = self.parameters["k_min"], self.parameters["k_max"]
-        return sorted({min(self.k, k_min) - 1, *self.grid, max(self.k, k_max) + 1})
 
 
 def compare_methods(
     rows: np.ndarray,
     merges: np.ndarray,
     in_use: np.ndarray,
+    chosen: np.ndarray,
     embedded: Embedded,
     parameters: ClusteringParameters,
     compared: CompareParameters,
@@ -129,8 +111,11 @@ def compare_methods(
         The linkage matrix of the rows by the linkage in use.
     in_use : ndarray of shape (n,), int
         The labels that the parameters gave.
+    chosen : ndarray of shape (m,), int
+        Numbers of the rows that are compared, rising: all of them, or a sample. To a sample all methods are fitted,
+        that in use among them; the labels in use, which were found in all rows, are measured on it too.
     embedded : Embedded
-        What the rows were before they were reduced.
+        What the chosen rows were before they were reduced.
     parameters : ClusteringParameters
     compared : CompareParameters
     progress : callable
@@ -146,43 +131,62 @@ def compare_methods(
     """
     refuse(parameters)
     refuse_range(parameters, len(rows))
-    length = length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"])
-    case = _Case(rows, merges, in_use, parameters, compared, progress, list_rows(rows, length))
+    k, sampled = int(in_use.max()) + 1, len(chosen) < len(rows)
+    if sampled:
+        refuse_sample(len(chosen), k, parameters)
+    compared_rows = rows[chosen] if sampled else rows
+    lists = list_rows(compared_rows, length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"]))
+    case = Case(
+        compared_rows, None if sampled else merges, in_use[chosen], k, sampled, parameters, compared, progress, lists
+    )
     count = max(compared["subsamples"], compared["refits"])
-    parts = [subsample_rows(len(rows), compared["subsample_share"], parameters["seed"] + 1 + i) for i in range(count)]
+    seeds = range(parameters["seed"] + 1, parameters["seed"] + 1 + count)
+    parts = [subsample_rows(len(case.rows), compared["subsample_share"], seed) for seed in seeds]
+    few = parts[: compared["refits"]]
     method = METHODS[parameters["method"]].variant_in_use(parameters)
-    eps_table, eps, search = _search(case)
-    fits, left_out = _fit_all(case, parts[: compared["refits"]], eps, {"dbscan": search}, method)
-    fits[method] = fits[method]._replace(labels=in_use)
+
+    fits, left_out, eps_table, merges = fit_methods(case, few)
+    case = case._replace(merges=merges)
+    if not sampled:
+        fits[method] = fits[method]._replace(labels=in_use)
     curve = fits[f"agglomerative {parameters['linkage']}"].curve
     band = _band(case, curve)
     again = _trees_of_parts(case, parts[: compared["subsamples"]])
-    agreement, jaccards = _stability(case, parts, fits[method], again)
+    found = [each.labels for each in again] if parameters["method"] == "agglomerative" else fits[method].parts
+    agreement = agreement_with_parts(fits[method].labels, parts, found)
     batch_size, share = parameters["minibatch_kmeans"]["batch_size"], compared["borderline_share"]
-    departure = attempt(minibatch_departure, rows, case.k, parameters["seed"], batch_size, share)
-    controls, without = _fit_controls(case, embedded, parts[: compared["refits"]])
+    departure = attempt(minibatch_departure, case.rows, k, parameters["seed"], batch_size, share)
+    controls, without = fit_raw(case, embedded.raw, embedded.texts, few)
     table = [_table_row(case, name, fit, parts, embedded.topics) for name, fit in (fits | controls).items()]
-    next(row for row in table if row["method"] == method)["stability"] = agreement.mean()
+    own = next(row for row in table if row["method"] == method)
+    own["stability"] = agreement.mean()
+    if sampled:
+        of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0)
+        own = _table_row(case, LABELS_IN_USE, of_sample, parts, embedded.topics)
+        own |= {"k": k, **measure_sizes(in_use, parameters["min_cluster_size"])}
     advice = attempt(
-        advise, rows, embedded.scale, embedded.deviations, embedded.texts, embedded.topics,
-        parts[: compared["refits"]], parameters, compared, progress,
+        advise, case.rows, embedded.scale, embedded.deviations, embedded.texts, embedded.topics, few, parameters,
+        compared, progress,
     )  # fmt: skip
     return Findings(
-        method=method, parameters=parameters, compared=compared, k=case.k, rows=len(rows), components=rows.shape[1],
-        part_rows=len(parts[0]), table=table, left_out=left_out | without,
+        method=method, parameters=parameters, compared=compared, k=k, rows=len(chosen), all_rows=len(rows),
+        components=rows.shape[1], part_rows=len(parts[0]), table=table, in_use=own,
+        same_method=float(agreement_between([case.in_use, fits[method].labels])[0]), left_out=left_out | without,
         curves={name: fit.curve for name, fit in fits.items() if fit.curve},
         band_k=curve.k, band_scores=curve.scores.davies_bouldin, band=band,
         grid=case.grid, part_curves=np.stack([each.curve for each in again]),
-        agreement=agreement, jaccards=jaccards, eps_table=eps_table, near=find_near_duplicates(rows), advice=advice,
-        departure=departure,
+        agreement=agreement, jaccards=_found_again(case, parts, found), eps_table=eps_table,
+        near=find_near_duplicates(rows), advice=advice, departure=departure,
     )  # fmt: skip
 
 
 def full_table(findings: Findings) -> list[TableRow]:
-    """A row for every method, those left out with the reason and nothing else."""
+    """A row for every method, those left out with the reason and nothing else; of a sample the labels in use first."""
     empty = dict.fromkeys(findings.table[0])
-    left_out = [empty | {"method": name, "left_out": reason} for name, reason in findings.left_out.items()]
-    return [row | {"left_out": None} for row in findings.table] + left_out
+    table = [{**row, "left_out": None} for row in ([findings.in_use] if findings.sampled else []) + findings.table]
+    table += [{**empty, "method": name, "left_out": reason} for name, reason in findings.left_out.items()]
+    rows = {"compared_rows": findings.rows} if findings.sampled else {}
+    return [row | rows for row in table]
 
 
 def figures(findings: Findings) -> dict[str, Any]:
@@ -216,121 +220,13 @@ def figures(findings: Findings) -> dict[str, Any]:
     if findings.eps_table:
         beside = [1 - row["noise_share"] - row["largest_share"] for row in findings.eps_table]
         found["dbscan_beside_largest"] = max(beside)
+    if findings.sampled:
+        found |= {"compared_rows": findings.rows, "same_method_agreement": findings.same_method}
     # JSON has no NaN.
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
-def _search(case: _Case) -> tuple[list[TableRow], float | None, EpsSearch | Refusal]:
-    """What DBSCAN finds at each eps, the eps to compare by, and the search itself."""
-    dbscan, parameters = METHODS["dbscan"], case.parameters
-    search = attempt(dbscan.search, case.rows, parameters, case.lists)
-    if isinstance(search, Refusal):
-        return [], None, search
-    table = [_eps_row(case, search, i) for i in range(len(search.eps))]
-    if parameters["method"] == "dbscan":
-        at = _eps_in_use(search, case.in_use)
-    else:
-        at = _best_eps(table, parameters["dbscan"]["max_noise"])
-    return table, float(search.eps[at]), search
-
-
-def _eps_row(case: _Case, search: EpsSearch, i: int) -> TableRow:
-    measured = measure_partition(case.rows, search.labels[i], case.parameters["min_cluster_size"])
-    return {"eps": search.eps[i], "clusters": measured.pop("k"), **measured}
-
-
-def _eps_in_use(search: EpsSearch, in_use: np.ndarray) -> int:
-    same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, in_use)]
-    if not same:
-        raise ValueError("the labels in use are not what dbscan finds with these parameters; run `dvc repro cluster`.")
-    return same[0]
-
-
-def _best_eps(table: list[TableRow], max_noise: float) -> int:
-    """The eps of the lowest Davies-Bouldin score within the noise allowed; of the most clusters if there is none."""
-    scores = [
-        np.nan if row["davies_bouldin"] is None or row["noise_share"] > max_noise else row["davies_bouldin"]
-        for row in table
-    ]
-    if np.isnan(scores).all():
-        return int(np.argmax([row["clusters"] for row in table]))
-    return lowest(np.array(scores))
-
-
-def _fit_all(
-    case: _Case, parts: list[np.ndarray], eps: float | None, refused: dict[str, Any], own: str
-) -> tuple[dict[str, Fits], dict[str, str]]:
-    """What each variant gives, and why each of the others was left out, by name in the order of the table."""
-    parameters, linkage = case.parameters, case.parameters["linkage"]
-    trees = {linkage: case.merges} | _other_trees(case)
-    variants = _variants(parameters, eps)
-    impossible = trees | _methods_refused(case) | refused
-    outcomes = {v.name: impossible.get(v.options.get("linkage", v.method)) for v in variants}
-    outcomes = {name: each for name, each in outcomes.items() if isinstance(each, Refusal)}
-    tried = [v for v in variants if v.name not in outcomes]
-    outcomes |= fit_variants(
-        case.rows, trees, tried, case.k, case.k_values, parts, parameters["seed"], case.progress, case.lists
-    )
-    in_order = {v.name: outcomes[v.name] for v in variants}
-    left_out = {name: each.reason for name, each in in_order.items() if isinstance(each, Refusal)}
-    _say_what_is_left_out(left_out, in_use={own, f"agglomerative {linkage}"})
-    fits = {name: fit for name, fit in in_order.items() if name not in left_out}
-    for name, fit in fits.items():
-        log_seconds(name, fit.seconds)
-    return fits, left_out
-
-
-def _variants(parameters: ClusteringParameters, eps: float | None) -> list[Variant]:
-    found = {"dbscan": {"eps": eps}}
-    return [
-        Variant(name, method.name, method.options(parameters) | found.get(method.name, {}) | changes)
-        for method in METHODS.values()
-        for name, changes in method.variants.items()
-    ]
-
-
-def _methods_refused(case: _Case) -> dict[str, Refusal | None]:
-    """Why the rows are too few for a method; the one in use has been fitted to them."""
-    return {
-        name: attempt(method.refuse_rows, *case.rows.shape, case.k_values[-1], method.options(case.parameters))
-        for name, method in METHODS.items()
-        if name != case.parameters["method"]
-    }
-
-
-def _say_what_is_left_out(reasons: dict[str, str], in_use: set[str]) -> None:
-    for name, reason in reasons.items():
-        if name in in_use:
-            raise RuntimeError(f"{name} is in use, but cannot be fitted again: {reason}")
-        log.warning("left out: %s: %s", name, reason)
-
-
-def _other_trees(case: _Case) -> dict[str, np.ndarray | Refusal]:
-    others = [each for each in LINKAGES if each != case.parameters["linkage"]]
-    needs = [matrix_bytes(each, len(case.rows)) for each in others]
-    build = partial(smoothed_tree, smooth=case.parameters["smooth"], lists=case.lists)
-    tasks = [(attempt, build, case.rows, each) for each in others]
-    trees = run_timed("trees", tasks, needs, case.progress)
-    return {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(others, trees, strict=True)}
-
-
-def _fit_controls(case: _Case, embedded: Embedded, parts: list[np.ndarray]) -> tuple[dict[str, Fits], dict[str, str]]:
-    """The controls, and why those are left out that are."""
-    seed = case.parameters["seed"]
-    rows_of = {"kmeans on the raw embeddings": embedded.raw}
-    words = word_vectors(embedded.texts, seed)
-    if words is not None:
-        rows_of["kmeans on words alone"] = words
-    found = fit_controls(rows_of, case.k, parts, seed, case.parameters["kmeans"]["n_init"], case.progress)
-    left_out = {name: each.reason for name, each in found.items() if isinstance(each, Refusal)}
-    _say_what_is_left_out(left_out, in_use=set())
-    fits = {name: each for name, each in found.items() if name not in left_out}
-    for name, fit in fits.items():
-        log_seconds(name, fit.seconds)
-    return fits, left_out
-
-
-def _band(case: _Case, curve: Curve) -> NullBand:
+def _band(case: Case, curve: Curve) -> NullBand:
     """The null band of the cuts of the tree in use."""
     linkage = case.parameters["linkage"]
     cuts = tree_curve, linkage, case.parameters["smooth"], int(curve.k[0]), int(curve.k[-1])
@@ -339,38 +235,29 @@ def _band(case: _Case, curve: Curve) -> NullBand:
     return null_band(case.rows, curve.scores.davies_bouldin, cuts, references, seed, need, case.progress)
 
 
-def _trees_of_parts(case: _Case, parts: list[np.ndarray]) -> list[PartStability]:
-    """The tree of each part beside the tree in use, and beside the clusters in use where they are cuts of it."""
-    linkage, of_tree = case.parameters["linkage"], case.parameters["method"] == "agglomerative"
+def _trees_of_parts(case: Case, parts: list[np.ndarray]) -> list[PartStability]:
+    """The tree of each part beside the tree by the linkage in use."""
+    linkage, smooth = case.parameters["linkage"], case.parameters["smooth"]
     cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
-    cut = case.in_use if of_tree else cut_tree(case.merges, case.k)
-    moved = of_tree and case.parameters["consolidate"]
-    smooth = case.parameters["smooth"]
-    common = linkage, smooth, case.grid, cuts, cut, moved, case.lists
+    moved = case.parameters["consolidate"]
+    common = linkage, smooth, case.grid, cuts, case.k, moved, case.lists
     tasks = [(compare_part_tree, case.rows, part, *common) for part in parts]
     return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 
-def _stability(
-    case: _Case, parts: list[np.ndarray], fits: Fits, again: list[PartStability]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of the partition in use: agreement with that of each part, and how well each cluster is found again."""
-    if case.parameters["method"] == "agglomerative":
-        agreement, jaccards = [each.in_use for each in again], [each.jaccards for each in again]
-    else:
-        agreement = agreement_with_parts(case.in_use, parts, fits.parts)
-        found_again = zip(parts, fits.parts, strict=False)
-        jaccards = [best_jaccards(case.in_use[part], found, case.k) for part, found in found_again]
-    return np.array(agreement), _mean_over_parts(np.stack(jaccards))
+def _found_again(case: Case, parts: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+    """How well each cluster in use is found again: the mean over the parts that hold rows of it.
 
-
-def _mean_over_parts(jaccards: np.ndarray) -> np.ndarray:
-    """Of each cluster over the parts that hold rows of it; 0 where none does: it is never found again."""
+    0 where no part does: it is never found again. NaN where a sample holds none either: nothing is known of it.
+    """
+    pairs = zip(parts, found, strict=False)
+    jaccards = np.stack([best_jaccards(case.in_use[part], labels, case.k) for part, labels in pairs])
     seen = ~np.isnan(jaccards)
-    return np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    means = np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.where(np.isin(np.arange(case.k), case.in_use), means, np.nan)
 
 
-def _table_row(case: _Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:
+def _table_row(case: Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:
     return {
         "method": name,
         **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"]),

@@ -23,8 +23,16 @@ def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: in
         "davies_bouldin": scored and scored.davies_bouldin[0],
         "silhouette": scored and scored.silhouette[0],
         "inertia": scored and scored.inertia[0],
+        **measure_sizes(labels, min_cluster_size),
+    }
+
+
+def measure_sizes(labels: np.ndarray, min_cluster_size: int) -> dict[str, float | int]:
+    """The guards of one partition, which its sizes tell."""
+    sizes = np.bincount(labels[labels >= 0])
+    return {
         "evenness": evenness(sizes),
-        "largest_share": sizes.max(initial=0) / len(rows),
+        "largest_share": sizes.max(initial=0) / len(labels),
         "small_clusters": int((sizes < min_cluster_size).sum()),
         "noise_share": (labels < 0).mean(),
     }

@@ -18,11 +18,10 @@ EXCELLENT, POOR = 0.9, 0.65
 
 
 class PartStability(NamedTuple):
-    """How what is found in a part of the rows agrees with what was found in all."""
+    """What the tree of a part of the rows gives."""
 
-    curve: np.ndarray  # (k values,) float64, adjusted Rand index of the cuts of the two trees
-    in_use: float  # adjusted Rand index with the partition in use
-    jaccards: np.ndarray  # (clusters in use,) float64, how well each is found again; NaN without rows in the part
+    curve: np.ndarray  # (k values,) float64, adjusted Rand index of its cuts with those of the tree of all rows
+    labels: np.ndarray  # (m,) int32, the clusters of the part at the k in use
 
 
 def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
@@ -67,7 +66,7 @@ def compare_part_tree(
     smooth: int,
     k_values: list[int],
     cuts: np.ndarray,
-    in_use: np.ndarray,
+    k: int,
     consolidated: bool,
     lists: RowLists | None = None,
 ) -> PartStability:
@@ -85,9 +84,10 @@ def compare_part_tree(
         A cut with more clusters than the part has rows is compared with the part's rows one by one.
     cuts : ndarray of shape (len(k_values), n), int
         The cuts of the tree of all rows.
-    in_use : ndarray of shape (n,), int
-        The partition whose clusters are looked for one by one: a cut, consolidated or not.
+    k : int
+        Clusters in use.
     consolidated : bool
+        Whether the rows of their cut are moved.
     lists : RowLists, optional
         Of all rows, of which the tree of the part takes its own.
     """
@@ -97,13 +97,10 @@ def compare_part_tree(
     curve = [
         adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
     ]
-    k = int(in_use.max()) + 1
-    again = cut_tree(tree, min(k, len(part)))
+    labels = cut_tree(tree, min(k, len(part)))
     if consolidated:
-        again, _ = consolidate(rows[part], again)
-    return PartStability(
-        np.array(curve), adjusted_rand_score(in_use[part], again), best_jaccards(in_use[part], again, k)
-    )
+        labels, _ = consolidate(rows[part], labels)
+    return PartStability(np.array(curve), labels)
 
 
 def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:

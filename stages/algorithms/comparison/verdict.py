@@ -3,7 +3,8 @@
 import numpy as np
 
 from stages.algorithms.comparison.claims import NOISE_ALLOWED, put_to_the_test
-from stages.algorithms.comparison.findings import Findings, TableRow
+from stages.algorithms.comparison.contenders import TableRow
+from stages.algorithms.comparison.findings import LABELS_IN_USE, Findings
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.comparison.variants import CURVES
 from stages.algorithms.partitions.criteria import highest_gap
@@ -27,14 +28,13 @@ def describe_findings(f: Findings) -> str:
     own = next(row for row in f.table if row["method"] == f.method)
     sections = [
         f"# What k = {f.k} is worth",
-        "\n".join(f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f))),
+        "\n".join(f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f), *_sampled(f))),
         *_shortlist(f),
         "## The clusters in use",
         f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
-        f"{f.rows} rows{_smoothed(f)}. All of this is computed from numbers; `dvc repro compare` writes it anew.",
+        f"{f.all_rows} rows{_smoothed(f)}. All of this is computed from numbers; `dvc repro compare` writes it anew.",
         "\n".join(
-            f"- {each}"
-            for each in (_edge(f), _null(f), _guards(f, own), _near_duplicates(f), _stability(f), _rules(f, own))
+            f"- {each}" for each in (_edge(f), _null(f), _guards(f), _near_duplicates(f), _stability(f), _rules(f, own))
         ),
         f"## The methods at k = {f.k}",
         _table(f),
@@ -49,22 +49,24 @@ def _taken(f: Findings, own: TableRow) -> str:
     parameters = f.parameters
     at_edge = parameters["k_min"] < parameters["k_max"] and f.k in (parameters["k_min"], parameters["k_max"])
     where = ", the edge of the range" if at_edge else ""
-    topics = "" if own["v_measure"] is None else f", V-measure with the topics {own['v_measure']:.3f}"
+    known = f.in_use["v_measure"]
+    of_sample = f" of {f.rows} of them" if f.sampled else ""
+    topics = "" if known is None else f", V-measure with the topics{of_sample} {known:.3f}"
     return (
         f"**What the rule took.** `{parameters['criterion']}` of `{f.method}` took k = {f.k} of {parameters['k_min']}.."
-        f"{parameters['k_max']}{where}. {own['largest_share']:.1%} of the rows are in the largest cluster"
+        f"{parameters['k_max']}{where}. {f.in_use['largest_share']:.1%} of the rows are in the largest cluster"
         f"{topics}{_comes_back(f, own)}."
     )
 
 
 def _comes_back(f: Findings, own: TableRow) -> str:
-    stability = own["stability"]
+    stability, rows = own["stability"], "sample" if f.sampled else "rows"
     if f.part_rows <= f.k:  # each row would be a cluster, and be found again
         return ""
     if stability >= EXCELLENT:
-        words = "the same clusters are found again in parts of the rows"
+        words = f"the same clusters are found again in parts of the {rows}"
     else:
-        words = f"{'other clusters are' if stability < POOR else 'most of it is'} found in parts of the rows"
+        words = f"{'other clusters are' if stability < POOR else 'most of it is'} found in parts of the {rows}"
     return f", stability {stability:.2f}: {words}"
 
 
@@ -84,7 +86,8 @@ def _recommended(f: Findings, own: TableRow) -> str:
         f"largest cluster {own['largest_share']:.1%} -> {best.sizes[0] / f.rows:.1%}",
         f"evenness {own['evenness']:.2f} -> {advice.evenness:.2f}",
     ]
-    return f"{head} `{advice.command()}`. Computed on these rows: {', '.join(changes)}. {_standardised(f)}"
+    where = f"the sample, where both are fitted to {f.rows} rows" if f.sampled else "these rows"
+    return f"{head} `{advice.command()}`. Computed on {where}: {', '.join(changes)}. {_standardised(f)}"
 
 
 def _standardised(f: Findings) -> str:
@@ -113,6 +116,19 @@ def _structure(f: Findings) -> str:
         return f"{head} Yes: {figures}. Neighbours hang together more than independent components would let them."
     few = " Of so few copies nothing is told; raise `compare.null_references`." if len(found.references) < 19 else ""
     return f"{head} No number of clusters is better supported than none: {figures}.{few}"
+
+
+def _sampled(f: Findings) -> list[str]:
+    """Which rows what is said is about, where not all were compared."""
+    if not f.sampled:
+        return []
+    return [
+        f"**Which rows this is about.** {f.rows} of the {f.all_rows}, at even distances by number, as many as "
+        "`compare.max_rows` allows: every method is fitted to these and scored on these, and parts and shuffled copies "
+        "are of these. Of all rows are k, the guards, the near-duplicates and the labels in use, which are what "
+        f"`{f.method}` found there. What it finds in the sample has an adjusted Rand index of {f.same_method:.2f} with "
+        "them, and is what the other methods and the recommendation are compared with."
+    ]
 
 
 def _shortlist(f: Findings) -> list[str]:
@@ -211,7 +227,8 @@ def _null(f: Findings) -> str:
     )
 
 
-def _guards(f: Findings, own: TableRow) -> str:
+def _guards(f: Findings) -> str:
+    own = f.in_use
     noise = f", {own['noise_share']:.1%} of the rows are noise" if own["noise_share"] else ""
     return (
         f"**Guards.** The largest cluster holds {own['largest_share']:.1%} of the rows, {own['small_clusters']} of "
@@ -230,6 +247,11 @@ def _passed_over(f: Findings) -> str:
     share = curve.scores.sizes[int(np.flatnonzero(curve.k == first)[0])][0] / f.rows
     if share <= limit:
         return ""
+    if f.sampled:  # what was chosen among was other cuts
+        return (
+            f" On the sample `{criterion}` alone takes k = {first}, whose largest cluster holds {share:.1%}, more than "
+            f"`max_share` = {limit:g}."
+        )
     return (
         f" `{criterion}` alone would take k = {first}, whose largest cluster holds {share:.1%}, more than `max_share` "
         f"= {limit:g}: it was passed over."
@@ -249,11 +271,18 @@ def _stability(f: Findings) -> str:
         words = "most clusters come back"
     else:
         words = "no majority either way"
+    where, beside, whose, limits = "", "", "", ""
+    if f.sampled:
+        where, whose = " of the sample", " in use"
+        beside = f" with what `{f.method}` finds in the sample, {f.in_use['stability']:.2f} with the labels in use"
+        limits = f", which parts of {f.part_rows / f.all_rows:.1%} of the rows that were clustered meet less easily"
+        if absent := np.isnan(f.jaccards).sum():
+            limits += f" ({absent} have no row in the sample)"
     return (
-        f"**Stability.** Clustered again on {len(f.agreement)} parts of {f.part_rows} rows, the adjusted Rand index is "
-        f"{f.agreement.mean():.2f} ({f.agreement.min():.2f} to {f.agreement.max():.2f}); {stable} of {len(f.jaccards)} "
-        f"clusters are stable (mean Jaccard at least {STABLE}), {doubtful} are below {DOUBTFUL}, by the limits that "
-        f"Hennig (2007) gives for the bootstrap: {words}."
+        f"**Stability.** Clustered again on {len(f.agreement)} parts of {f.part_rows} rows{where}, the adjusted Rand "
+        f"index is {f.agreement.mean():.2f} ({f.agreement.min():.2f} to {f.agreement.max():.2f}){beside}; {stable} of "
+        f"{len(f.jaccards)} clusters{whose} are stable (mean Jaccard at least {STABLE}), {doubtful} are below "
+        f"{DOUBTFUL}, by the limits that Hennig (2007) gives for the bootstrap{limits}: {words}."
     )
 
 
@@ -273,11 +302,18 @@ def _table(f: Findings) -> str:
         names.append("v_measure")
     head = ["method", "k", *(name.replace("_", " ") for name in names)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in f.table:
-        name = f"**{row['method']}**" if row["method"] == f.method else row["method"]
+    for row in ([f.in_use] if f.sampled else []) + f.table:
+        name = f"**{row['method']}**" if row["method"] in (f.method, LABELS_IN_USE) else row["method"]
         values = ["-" if row[each] is None else f"{row[each]:.3g}" for each in names]
         lines.append("| " + " | ".join([name, str(row["k"]), *values]) + " |")
     lines += ["| " + " | ".join([name, "left out", *["-"] * len(names)]) + " |" for name in f.left_out]
+    if f.sampled:
+        lines += [
+            "",
+            f"`{LABELS_IN_USE}` were found in all {f.all_rows} rows, all else in the sample of {f.rows}, on which both "
+            f"are scored. Sizes of the labels in use are of all rows; their stability is the agreement with what "
+            f"`{f.method}` finds in parts of the sample.",
+        ]
     return "\n".join(lines)
 
 

@@ -56,6 +56,7 @@ class DbscanParameters(TypedDict):
 class CompareParameters(TypedDict):
     """The group `compare` of params.yaml."""
 
+    max_rows: Annotated[int, Interval(ge=100, le=1_000_000)]
     null_references: Annotated[int, Interval(ge=2, le=10_000)]
     k_steps: Annotated[int, Interval(ge=3, le=1000)]
     subsamples: Annotated[int, Interval(ge=2, le=1000)]

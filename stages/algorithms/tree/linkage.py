@@ -112,7 +112,7 @@ def linkage_tree(
         raise ValueError(f"linkage is {linkage!r}; use one of {', '.join(LINKAGES)}.")
     if rows.ndim != 2 or not rows.size:
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
-    _refuse_large_matrix(linkage, len(rows))
+    refuse_large_matrix(linkage, len(rows))
     if linkage == "complete":
         pairs = len(rows) * (len(rows) - 1) // 2
         return Tree(_complete_linkage(unit_rows(rows)) if pairs else np.empty((0, 4)), pairs)
@@ -383,7 +383,8 @@ def _condensed_distances(unit: np.ndarray) -> np.ndarray:
     return found
 
 
-def _refuse_large_matrix(linkage: str, n: int) -> None:
+def refuse_large_matrix(linkage: str, n: int) -> None:
+    """Raise MemoryError where the distances of n rows that a linkage keeps do not fit in the memory that is free."""
     needed = matrix_bytes(linkage, n)
     if needed and needed > free_memory():
         raise MemoryError(
