@@ -24,6 +24,7 @@ from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.estimators import fit_partition
 from stages.algorithms.tree import linkage
 from stages.algorithms.tree.linkage import linkage_tree
+from stages.files.clustered import even_rows
 from stages.pictures.comparison import DRAW, plot_points, write_plots
 
 N, M, K = 3000, 300, 5
@@ -304,7 +305,6 @@ def advise(*arguments):
 
 findings.advise = advise
 from stages.algorithms.tree.linkage import linkage_tree
-from stages.files.clustered import even_rows
 import sklearn.cluster, sklearn.mixture, scipy.sparse, numpy as np, matplotlib.pyplot, pyarrow.parquet
 linkage_tree(np.eye(50, dtype=np.float32), "average")
 before = peak()
