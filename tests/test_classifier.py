@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 from stages.algorithms import classifier, regression
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import (
+    Fit,
     OutOfFold,
     cross_validate,
     expected_calibration_error,
@@ -60,11 +61,24 @@ def test_the_number_of_threads_shows_in_nothing(monkeypatch):
 def test_where_a_fold_starts_shows_in_nothing(k):
     rows, blobs = make_blobs(400, 12, k, spread=2.0)
     blobs[0] = k  # which the fold of that row has not seen
-    fitted = fit_classifier(rows, blobs, 10.0)
+    start = Fit(fit_classifier(rows, blobs, 10.0), None)
     for expected, found in zip(
-        cross_validate(rows, blobs, 10.0, 5, 0), cross_validate(rows, blobs, 10.0, 5, 0, fitted), strict=True
+        cross_validate(rows, blobs, 10.0, 5, 0), cross_validate(rows, blobs, 10.0, 5, 0, start), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("C", [1e-3, 10.0, 1e4])
+@pytest.mark.parametrize("k", [2, 5])
+def test_what_guides_the_steps_shows_in_nothing(monkeypatch, k, C):
+    # Few rows are led by the curvature of each class for itself, many by that of all classes together.
+    rows, blobs = make_blobs(2000, 12, k, spread=2.0)
+    found = fit_and_validate(rows, blobs, C, 5, 0)
+    monkeypatch.setattr(regression, "COUPLED", 0)
+    expected = fit_and_validate(rows, blobs, C, 5, 0)
+    for one, other in zip(found.fitted, expected.fitted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.scores == expected.scores
 
 
 @pytest.mark.parametrize("seed", range(10))
