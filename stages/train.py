@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from annotated_types import Interval
-from threadpoolctl import threadpool_limits
 
-from stages.algorithms.classifier import Validated, fit_and_validate
+from stages.algorithms.classifier import Validated, classify, fit_and_validate
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
 from stages.files.blocks import read_chosen
@@ -22,6 +21,7 @@ from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model
 from stages.runtime.files import hold
+from stages.runtime.workers import own_threads
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ def train(
     refuse_unequal(embeddings, batches[0].columns, "columns", reduction, len(reduced_by.mean), "reduce")
 
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
-    validated = fit_and_validate(rows, found, seed=seed, **classifier)
-    _log_scores(validated, len(rows), classifier["folds"])
-
     fitted_half, held_out_half = draw_halves(n, seed)
-    with threadpool_limits(1):  # sums split over threads round otherwise
+    with own_threads() as each:  # and one of BLAS: sums split over threads round otherwise
+        validated = fit_and_validate(rows, found, seed=seed, each=each, **classifier)
+        _log_scores(validated, len(rows), classifier["folds"])
+        seen = classify(validated.fitted, rows, each)
         detector = fit_detector(read_chosen(batches, sample[fitted_half]), seed)
         held_out = measure_rows(read_chosen(batches, sample[held_out_half]), detector)
-    half = make_half(validated.fitted, rows, validated.predicted, noise, reduced_by, detector, held_out)
+        half = make_half(validated.fitted, seen, validated.predicted, noise, reduced_by, detector, held_out)
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))
     record.log_metrics("train", **validated.scores)

@@ -1,19 +1,21 @@
 """The regression is scikit-learn's, and its scores come from rows that the model has not seen."""
 
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import make_blobs
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from stages.algorithms import classifier, regression
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import (
+    Fit,
     OutOfFold,
     cross_validate,
     expected_calibration_error,
+    fit_and_validate,
     fit_classifier,
     fit_sharpness,
     predict_probabilities,
@@ -42,6 +44,61 @@ def test_no_order_of_summation_shows_in_the_regression(k, C):
     expected, shuffled = fit_classifier(rows, blobs, C), fit_classifier(rows[order], blobs[order], C)
     np.testing.assert_array_equal(shuffled.coef, expected.coef)
     np.testing.assert_array_equal(shuffled.intercept, expected.intercept)
+
+
+def test_the_number_of_threads_shows_in_nothing(monkeypatch):
+    monkeypatch.setattr(regression, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(classifier, "BLOCK_ROWS", 64)
+    rows, blobs = make_blobs(600, 12, 5, spread=2.0)
+    with ThreadPoolExecutor(3) as pool:
+        one, three = (fit_and_validate(rows, blobs, 10.0, 3, 0, each) for each in (map, pool.map))
+    for expected, found in zip(one.fitted, three.fitted, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert three.scores == one.scores
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_where_a_fold_starts_shows_in_nothing(k):
+    rows, blobs = make_blobs(400, 12, k, spread=2.0)
+    blobs[0] = k  # which the fold of that row has not seen
+    start = Fit(fit_classifier(rows, blobs, 10.0), None)
+    for expected, found in zip(
+        cross_validate(rows, blobs, 10.0, 5, 0), cross_validate(rows, blobs, 10.0, 5, 0, start), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("C", [1e-3, 10.0, 1e4])
+@pytest.mark.parametrize("k", [2, 5])
+def test_what_guides_the_steps_shows_in_nothing(monkeypatch, k, C):
+    # Few rows are led by the curvature of each class for itself, many by that of all classes together.
+    rows, blobs = make_blobs(2000, 12, k, spread=2.0)
+    found = fit_and_validate(rows, blobs, C, 5, 0)
+    monkeypatch.setattr(regression, "COUPLED", 0)
+    expected = fit_and_validate(rows, blobs, C, 5, 0)
+    for one, other in zip(found.fitted, expected.fitted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.scores == expected.scores
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_double_precision_goes_on_where_single_cannot(seed):
+    # Few distinct rows, of clusters that nothing tells apart, under hardly any penalty.
+    rng = np.random.default_rng(seed)
+    rows, labels = np.array([1.0, 2.0, -1.0])[rng.integers(3, size=(200, 3))], rng.integers(6, size=200)
+    model = fit_classifier(rows, labels, C=1e6)
+    distances = cosine_distances(rows, model.centroids)
+    excess = predict_probabilities(distances, model.coef, model.intercept) - np.eye(6)[labels]
+    gradient = excess.T @ distances + model.coef / 1e6
+    assert np.abs(gradient).max() < 1e-3
+
+
+def test_one_curvature_for_very_many_classes_leads_to_the_same_optimum(monkeypatch):
+    rows, blobs = make_blobs(400, 12, 7, spread=2.0)
+    expected = fit_classifier(rows, blobs, 10.0)
+    monkeypatch.setattr(regression, "CURVATURES", 0)
+    for shared, own in zip(fit_classifier(rows, blobs, 10.0), expected, strict=True):
+        np.testing.assert_array_equal(shared, own)
 
 
 def test_no_order_of_summation_shows_in_the_sharpness():
@@ -183,10 +240,7 @@ def test_calibration_error_by_hand():
 
 @pytest.mark.parametrize(("C", "remedy"), [(1e-300, "raise it"), (1e6, "lower it")])
 def test_a_fit_that_does_not_converge_says_which_way_to_turn(monkeypatch, C, remedy):
-    def fit(*_):
-        warnings.warn("no", ConvergenceWarning, stacklevel=1)
-
-    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    monkeypatch.setattr(regression, "STEPS", dict.fromkeys(regression.STEPS, 0))
     rows, blobs = make_blobs(60, 10, 3)
     with pytest.raises(RuntimeError, match=rf"did not converge at classifier\.C = .*; {remedy}\.$"):
         fit_classifier(rows, blobs, C)

@@ -77,7 +77,12 @@ def cosine_distances(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     The same on every processor. A centroid at the origin has no direction and is at distance 1 from everything, as in
     scikit-learn.
     """
-    return np.clip(1.0 - directions(rows) @ directions(centroids).T, 0.0, 2.0)
+    centers = directions(centroids).T
+    distances = np.empty((len(rows), len(centroids)))
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        np.clip(1.0 - directions(rows[part]) @ centers, 0.0, 2.0, out=distances[part])  # (rows, d) @ (d, k)
+    return distances
 
 
 def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:

@@ -37,6 +37,7 @@ PART_ROWS = 16384  # of a task, and of a row group: 25 MB at 768 columns of half
 CODE = (
     "classify.py", "files", "runtime", "algorithms/prediction", "algorithms/centroids.py", "algorithms/classifier.py",
     "algorithms/grids.py", "algorithms/principal_axes.py", "algorithms/principal_components.py",
+    "algorithms/regression.py",
 )  # fmt: skip
 FIELDS = [
     ("row", pyarrow.int32()),

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -76,6 +77,13 @@ def _map_here(function: Callable[..., Any], tasks: Iterable[tuple], workers: int
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def own_threads() -> Iterator[Callable[..., Iterator[Any]]]:
+    """The `map` of a thread for each core, in any of which the linear algebra runs on one thread."""
+    with threadpool_limits(1), ThreadPoolExecutor(_cores()) as pool:
+        yield pool.map
 
 
 def _cores() -> int:

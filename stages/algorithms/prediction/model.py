@@ -43,8 +43,8 @@ class Trained(NamedTuple):
 
 def make_half(
     fitted: Classifier,
-    rows: np.ndarray,
-    out_of_fold: np.ndarray,
+    seen: np.ndarray,
+    unseen: np.ndarray,
     noise: np.ndarray,
     reduction: Reduction,
     detector: Detector,
@@ -55,10 +55,8 @@ def make_half(
     Parameters
     ----------
     fitted : Classifier
-    rows : ndarray of shape (n, d)
-        Those that it was fitted to.
-    out_of_fold : ndarray of shape (n,), int
-        The cluster of each of these rows, predicted by a classifier that has not seen it.
+    seen, unseen : ndarray of shape (n,), int
+        The cluster of each row that it was fitted to, predicted by it, and by a classifier that has not seen the row.
     noise : ndarray of shape (m, d)
         The other rows. No model has seen them.
     reduction : Reduction
@@ -68,11 +66,11 @@ def make_half(
         Distances and residuals of the rows held out of the detector.
     """
     k = len(fitted.centroids)
-    tolerance, moved = compare_predictions(classify(fitted, rows), out_of_fold, k)
+    tolerance, moved = compare_predictions(seen, unseen, k)
     return Half(
         *fitted,
         fingerprint(reduction),
-        np.bincount(np.concatenate([out_of_fold, classify(fitted, noise)]), minlength=k),
+        np.bincount(np.concatenate([unseen, classify(fitted, noise)]), minlength=k),
         tolerance,
         moved,
         *detector,
