@@ -8,7 +8,8 @@ import numpy as np
 from stages.algorithms.grids import BITS, on_grid
 
 BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision, so that no copy grows with the rows
-LEAST_GAIN = 1e-12  # of cosine, that moves a row: far above rounding, far below any difference that means something
+# Of cosine, or of the terms that are compared, that moves a row: far above rounding, far below what means something.
+LEAST_GAIN = 1e-12
 COLUMNS = (
     128  # of centroids that rows are multiplied with at a time, or a few more: twice as fast as one set after another
 )
@@ -112,8 +113,8 @@ class NearestCentroids:
     ) -> list[np.ndarray]:
         """The nearest centroid of each row in each set: (n,) int64 each.
 
-        A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN`, and goes to the first of
-        those that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
+        A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN` of the terms that are
+        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
 
         Parameters
         ----------
@@ -162,12 +163,11 @@ def _unsettled(products: np.ndarray, errors: np.ndarray, current: np.ndarray, an
 def _settle(rows: np.ndarray, centroids: np.ndarray, offsets: np.ndarray, current: np.ndarray | None) -> np.ndarray:
     """The nearest centroids of a few rows, in double precision."""
     products = rows @ centroids.T - offsets
-    highest = products.max(axis=1)
-    best = (products > highest[:, None] - LEAST_GAIN).argmax(axis=1)
-    if current is None:
-        return best
-    gains = highest - products[np.arange(len(rows)), current]
-    return np.where(gains > LEAST_GAIN, best, current)
+    place, each = products.argmax(axis=1), np.arange(len(rows))
+    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(centroids, axis=1)[place] + np.abs(offsets[place])
+    enough = products[each, place] - LEAST_GAIN * sizes
+    best = (products >= enough[:, None]).argmax(axis=1)
+    return best if current is None else np.where(products[each, current] < enough, best, current)
 
 
 def sum_moves(

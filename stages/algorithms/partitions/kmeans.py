@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import NearestCentroids, number_by_size, sum_moves
+from stages.algorithms.centroids import COLUMNS, NearestCentroids, number_by_size, sum_moves
 from stages.algorithms.grids import power_above
 
 TOLERANCE, MAX_ITER = (
@@ -26,14 +26,14 @@ class Run(NamedTuple):
     inertia: float  # squared distances to them, summed
 
 
-def kmeans(rows: np.ndarray, k: int, random: np.random.RandomState, init: str, n_init: int) -> np.ndarray:
+def kmeans(rows: np.ndarray, k: int, seed: int, init: str = "k-means++", n_init: int = 1) -> np.ndarray:
     """The labels that `sklearn.cluster.KMeans` gives: of some starts, those of the lowest inertia.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
     k : int in 1..n
-    random : RandomState
+    seed : int
     init : 'k-means++' or 'random'
     n_init : int
         Starts.
@@ -50,7 +50,7 @@ def kmeans(rows: np.ndarray, k: int, random: np.random.RandomState, init: str, n
     rows, _ = _about_their_mean(rows)
     tolerance = TOLERANCE * rows.var(axis=0).mean()
     best, labels = None, None
-    for run in _run_all(rows, _start(rows, k, random, init, n_init), tolerance):
+    for run in _run_all(rows, k, np.random.RandomState(seed), init, n_init, tolerance):
         numbered = number_by_size(run.labels)
         # Of equal partitions the inertia differs by rounding alone.
         if best is None or (run.inertia < best.inertia and not np.array_equal(numbered, labels)):
@@ -59,16 +59,21 @@ def kmeans(rows: np.ndarray, k: int, random: np.random.RandomState, init: str, n
 
 
 def bisect(
-    rows: np.ndarray, k_values: list[int], random: np.random.RandomState, init: str, n_init: int, strategy: str
+    rows: np.ndarray,
+    k_values: list[int],
+    seed: int,
+    init: str = "random",
+    n_init: int = 1,
+    bisecting_strategy: str = "biggest_inertia",
 ) -> list[np.ndarray]:
-    """The labels that `sklearn.cluster.BisectingKMeans` gives at each k: the fits of fewer clusters begin those of more.
+    """The labels that `sklearn.cluster.BisectingKMeans` gives at each k, for the time of the largest.
 
     Parameters
     ----------
-    rows, random, init, n_init
+    rows, seed, init, n_init
         As in `kmeans`; the starts are of each split.
     k_values : list of int in 1..n
-    strategy : 'biggest_inertia' or 'largest_cluster'
+    bisecting_strategy : 'biggest_inertia' or 'largest_cluster'
         Which cluster is split next.
 
     Returns
@@ -76,13 +81,14 @@ def bisect(
     list of ndarray of shape (n,), int32
         In the order of `k_values`, numbered by falling size.
     """
+    random = np.random.RandomState(seed)
     rows, scale = _about_their_mean(rows)
     leaves = [(np.arange(len(rows)), 0.0)]  # the rows of each cluster, and how much it is to be split
     found = {}
     for k in range(1, max(k_values) + 1):
         if k > 1:
             place = int(np.argmax([score for _, score in leaves]))
-            leaves[place : place + 1] = _split(rows, leaves[place][0], random, init, n_init, strategy, scale)
+            leaves[place : place + 1] = _split(rows, leaves[place][0], random, init, n_init, bisecting_strategy, scale)
         if k in k_values:
             labels = np.empty(len(rows), dtype=np.int64)
             for number, (members, _) in enumerate(leaves):
@@ -105,7 +111,7 @@ def _split(
         return [(members, 0.0), (members[:0], 0.0)]
     rows, best = rows[members], None
     # Scikit-learn heeds the variance here not, but the unit that the rows are in.
-    for run in _run_all(rows, _start(rows, 2, random, init, n_init), TOLERANCE / scale**2):
+    for run in _run_all(rows, 2, random, init, n_init, TOLERANCE / scale**2):
         if best is None or run.inertia < best.inertia * (1 - 1e-6):
             best = run
     halves = [np.flatnonzero(best.labels == number) for number in range(2)]
@@ -174,16 +180,21 @@ def _spread(rows: np.ndarray, first: np.ndarray, shares: np.ndarray) -> np.ndarr
     return np.stack(taken, axis=1)
 
 
-def _run_all(rows: np.ndarray, starts: list[np.ndarray], tolerance: float) -> list[Run]:
+def _run_all(
+    rows: np.ndarray, k: int, random: np.random.RandomState, init: str, n_init: int, tolerance: float
+) -> list[Run]:
     """Lloyd's iteration from each start: until no row moves, or centroids move by no more than the tolerance."""
-    nearest = NearestCentroids(rows)
-    runs = [_Lloyd(rows, start, tolerance) for start in starts]
-    going = runs
-    while going:
-        offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
-        found = nearest.assign([run.centroids for run in going], offsets, [run.labels for run in going])
-        going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
-    return [run.result() for run in runs]
+    nearest, results = NearestCentroids(rows), []
+    at_once = max(1, COLUMNS // k)
+    for first in range(0, n_init, at_once):
+        starts = _start(rows, k, random, init, min(at_once, n_init - first))
+        runs = going = [_Lloyd(rows, start, tolerance) for start in starts]
+        while going:
+            offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
+            found = nearest.assign([run.centroids for run in going], offsets, [run.labels for run in going])
+            going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
+        results += [run.result() for run in runs]
+    return results
 
 
 class _Lloyd:
