@@ -103,7 +103,7 @@ def test_a_variant_that_one_of_its_fits_refuses_is_refused_and_the_others_are_as
 
     monkeypatch.setattr(candidates, "search_eps", search)
     tree = linkage_tree(ROWS, "ward").merges
-    variants = [*VARIANTS, Variant("wrong", "kmeans", {"init": "random", "n_init": -1})]
+    variants = [*VARIANTS, Variant("wrong", "minibatch_kmeans", {"n_init": -1})]
     found = fit_variants(ROWS, {"ward": tree}, variants, K, K_VALUES, PARTS, seed=4)
     assert found["dbscan"] == Refusal("Unable to allocate an array")
     assert found["wrong"].reason.startswith("The 'n_init' parameter")

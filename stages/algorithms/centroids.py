@@ -8,7 +8,12 @@ import numpy as np
 from stages.algorithms.grids import BITS, on_grid
 
 BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision, so that no copy grows with the rows
-LEAST_GAIN = 1e-12  # of cosine, that moves a row: far above rounding, far below any difference that means something
+# Of cosine, or of the terms that are compared, that moves a row: far above rounding, far below what means something.
+LEAST_GAIN = 1e-12
+COLUMNS = (
+    128  # of centroids that rows are multiplied with at a time, or a few more: twice as fast as one set after another
+)
+SINGLE = 2.0**-24  # to which single precision rounds
 # Of a unit vector's entries: no sum of products of two such vectors exceeds 1, so their cosines are exact.
 DIRECTION = 2.0 ** -((BITS - 1) // 2)
 
@@ -85,6 +90,122 @@ def cosine_distances(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return distances
 
 
+class NearestCentroids:
+    """The nearest centroid of each row, for several sets of centroids at once.
+
+    Single precision proposes: where no other centroid is as near but for its rounding, it decides. Double precision
+    settles the rest.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d), float64
+        None longer than 1, but for rounding.
+
+    Notes
+    -----
+    Nearest is where the product with the row, less an offset, is highest. By cosine the centroids are of unit length,
+    and there is no offset; by Euclidean distance it is half the square of a centroid's length.
+    """
+
+    def __init__(self, rows: np.ndarray):
+        self.rows = rows
+        self.single = np.empty(rows.shape[::-1], dtype=np.float32)  # columns first: a product takes two thirds the time
+        self.single[:] = rows.T
+        self.lengths = np.sqrt(np.square(rows).sum(axis=1)).astype(np.float32)
+
+    def assign(
+        self, centroids: list[np.ndarray], offsets: list[np.ndarray], current: list[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """The nearest centroid of each row in each set: (n,) int64 each.
+
+        A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN` of the terms that are
+        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
+
+        Parameters
+        ----------
+        centroids : list of ndarray of shape (k, d), float64
+        offsets : list of ndarray of shape (k,), float64
+        current : list of ndarray of shape (n,), int, or None
+            Where each row is; None where it is nowhere yet.
+        """
+        borders = np.cumsum([0, *map(len, centroids)])
+        sets = [slice(*each) for each in pairwise(borders)]
+        stacked, subtracted = np.concatenate(centroids), np.concatenate(offsets)
+        single, column = stacked.astype(np.float32), subtracted.astype(np.float32)[:, None]
+        lengths = np.sqrt(np.square(stacked).sum(axis=1))
+        slopes = [SINGLE * (self.rows.shape[1] + 8) * lengths[each].max() for each in sets]
+        bases = [4 * SINGLE * np.abs(subtracted[each]).max() for each in sets]
+        found = [np.zeros(len(self.rows), dtype=np.int64) if each is None else each.copy() for each in current]
+        buffer = np.empty(len(stacked) * min(BLOCK_ROWS, len(self.rows)), dtype=np.float32)
+        for start in range(0, len(self.rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            columns = self.single[:, part]
+            products = buffer[: len(stacked) * columns.shape[1]].reshape(len(stacked), -1)
+            np.matmul(single, columns, out=products)  # (all k, d) @ (d, rows) -> (all k, rows)
+            products -= column
+            for i, each in enumerate(sets):
+                errors = (slopes[i] * self.lengths[part] + bases[i]).astype(np.float32)
+                places = _unsettled(products[each], errors, found[i][part], current[i] is None)
+                found[i][part] = places
+                unsure = start + np.flatnonzero(places < 0)
+                if len(unsure):
+                    before = None if current[i] is None else current[i][unsure]
+                    found[i][unsure] = _settle(self.rows[unsure], stacked[each], subtracted[each], before)
+        return found
+
+
+def _unsettled(products: np.ndarray, errors: np.ndarray, current: np.ndarray, anew: bool) -> np.ndarray:
+    """The highest of each column where no other is as high but for the errors, and -1 elsewhere."""
+    highest = products.max(axis=0)
+    high = products >= highest - 2 * errors
+    places = current.copy()
+    other = np.flatnonzero(products[current, np.arange(len(current))] < highest) if not anew else slice(None)
+    places[other] = high[:, other].argmax(axis=0)
+    places[np.count_nonzero(high, axis=0) > 1] = -1
+    return places
+
+
+def _settle(rows: np.ndarray, centroids: np.ndarray, offsets: np.ndarray, current: np.ndarray | None) -> np.ndarray:
+    """The nearest centroids of a few rows, in double precision."""
+    products = rows @ centroids.T - offsets
+    place, each = products.argmax(axis=1), np.arange(len(rows))
+    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(centroids, axis=1)[place] + np.abs(offsets[place])
+    enough = products[each, place] - LEAST_GAIN * sizes
+    best = (products >= enough[:, None]).argmax(axis=1)
+    return best if current is None else np.where(products[each, current] < enough, best, current)
+
+
+def sum_moves(
+    rows: np.ndarray,
+    moved: np.ndarray,
+    before: np.ndarray | None,
+    after: np.ndarray,
+    k: int,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """What the sums of clusters change by where rows move: (k, d) float64, in the order of the rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d), float64
+    moved : ndarray of shape (m,), int
+        Row numbers.
+    before, after : ndarray of shape (n,), int
+        The cluster of each row; None where the sums are those of nothing yet.
+    k : int
+    weights : ndarray of shape (n,), optional
+        What rows are multiplied by.
+    """
+    from scipy.sparse import csr_array
+
+    signs = np.ones(len(moved)) if weights is None else weights[moved]
+    clusters, members = after[moved], moved
+    if before is not None:
+        signs, clusters = np.append(signs, -signs), np.append(clusters, before[moved])
+        members = np.append(moved, moved)
+    return csr_array((signs, (clusters, members)), (k, len(rows))) @ rows
+
+
 def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:
     """Move every row to the centroid nearest by cosine and recompute the centroids, until nothing moves.
 
@@ -113,40 +234,58 @@ def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) ->
 
     Notes
     -----
-    A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN`, and goes to the first of those
-    that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
-    Time O(n d k) a round, memory O(n d).
+    Rows move as `NearestCentroids` says. Time O(n d k) a round, memory O(n d).
     """
-    start = labels
     clustered = np.flatnonzero(labels >= 0)
-    members_of_block = np.arange(BLOCK_ROWS)
-    current = labels[clustered]
-    rows = rows[clustered]
-    units = unit_vectors(rows.astype(np.float64))
-    for _ in range(max_rounds):
-        centers = unit_vectors(cluster_centroids(rows, current))
-        nearest = np.empty_like(current)
-        own_similarity = np.empty(len(clustered))
-        for block in range(0, len(clustered), BLOCK_ROWS):
-            part = slice(block, block + BLOCK_ROWS)
-            similarities = units[part] @ centers.T  # (rows, d) @ (d, k) -> (rows, k)
-            each = members_of_block[: len(similarities)]
-            own_similarity[part] = similarities[each, current[part]]
-            highest = similarities.max(axis=1)
-            best = (similarities > highest[:, None] - LEAST_GAIN).argmax(axis=1)
-            gains = highest - own_similarity[part]
-            nearest[part] = np.where(gains > LEAST_GAIN, best, current[part])
+    ((found, moved),) = consolidate_each(rows[clustered], [labels[clustered]], max_rounds)
+    final = np.full(len(labels), -1, dtype=np.int32)
+    final[clustered] = found
+    return final, moved
+
+
+def consolidate_each(
+    rows: np.ndarray, partitions: list[np.ndarray], max_rounds: int = 1000
+) -> list[tuple[np.ndarray, int]]:
+    """What `consolidate` gives of each of several partitions without noise, for less than one by one."""
+    units = rows.astype(np.float64)
+    lengths = np.linalg.norm(units, axis=1)
+    units /= np.where(lengths == 0, 1.0, lengths)[:, None]
+    nearest, found, group = NearestCentroids(units), [], []
+    for i, labels in enumerate(partitions):
+        group.append(_Consolidation(units, lengths, labels))
+        columns = sum(len(each.sums) for each in group)
+        if columns >= COLUMNS or i == len(partitions) - 1:
+            going = group
+            for _ in range(max_rounds):
+                centers = [unit_vectors(each.sums) for each in going]
+                offsets = [np.zeros(len(each)) for each in centers]
+                to = nearest.assign(centers, offsets, [each.labels for each in going])
+                going = [each for each, *move in zip(going, centers, to, strict=True) if each.goes_on(*move)]
+                if not going:
+                    break
+            else:
+                raise RuntimeError(f"consolidate: rows still move after {max_rounds} rounds; set consolidate: false.")
+            found += [(number_by_size(each.labels), int((each.labels != each.start).sum())) for each in group]
+            group = []
+    return found
+
+
+class _Consolidation:
+    """A partition whose rows move to the nearest centroids, and the sum of the rows of each cluster."""
+
+    def __init__(self, units: np.ndarray, lengths: np.ndarray, labels: np.ndarray):
+        self.units, self.lengths, self.start, self.labels = units, lengths, labels, labels.astype(np.int64)
+        self.sums = sum_moves(units, np.arange(len(units)), None, self.labels, int(labels.max()) + 1, lengths)
+
+    def goes_on(self, centers: np.ndarray, nearest: np.ndarray) -> bool:
+        """Move rows to the nearest centroids; whether any moves."""
         # The row that a cluster keeps may have been the only one left to another, which then keeps one in turn. This
         # ends, because no row is kept by two clusters.
-        while len(empty := np.setdiff1d(current, nearest)):
+        while len(empty := np.flatnonzero(np.bincount(nearest, minlength=len(self.sums)) == 0)):
             for cluster in empty:
-                members = np.flatnonzero(current == cluster)
-                nearest[members[own_similarity[members].argmax()]] = cluster
-        if np.array_equal(nearest, current):
-            break
-        current = nearest
-    else:
-        raise RuntimeError(f"consolidate: rows still move after {max_rounds} rounds; set consolidate: false.")
-    final = np.full(len(start), -1, dtype=np.int32)
-    final[clustered] = current
-    return number_by_size(final), int((final != start).sum())
+                members = np.flatnonzero(self.labels == cluster)
+                nearest[members[(self.units[members] @ centers[cluster]).argmax()]] = cluster
+        moved = np.flatnonzero(nearest != self.labels)
+        self.sums += sum_moves(self.units, moved, self.labels, nearest, len(self.sums), self.lengths)
+        self.labels = nearest
+        return len(moved) > 0

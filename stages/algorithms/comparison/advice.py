@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import consolidate
+from stages.algorithms.centroids import consolidate_each
 from stages.algorithms.comparison.measures import compare_with_topics
 from stages.algorithms.comparison.stability import agreement_with_parts
+from stages.algorithms.partitions.choice import consolidate_all
 from stages.algorithms.partitions.criteria import choose, evenness
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
@@ -117,8 +118,8 @@ def advise(
     linkage, smooth, k_min, k_max = (recommended[name] for name in ("linkage", "smooth", "k_min", "k_max"))
     merges, neighbours = tree_and_graph(rows, linkage, smooth)
     of_cuts = cut_modularities(neighbours, merges, k_min, k_max)
-    tasks = [(consolidate, rows, cut_tree(merges, k)) for k in range(k_max, k_min - 1, -1)]
-    moved = [labels for labels, _ in run_timed("recommended", tasks, [0] * len(tasks), progress)][::-1]
+    cuts = [cut_tree(merges, k) for k in range(k_min, k_max + 1)]
+    moved = consolidate_all(rows, cuts, "recommended", progress)
     scores = np.array([modularity(neighbours, labels) for labels in moved])
     curve = tree_modularities, linkage, smooth, k_min, k_max
     seed, references = parameters["seed"], compared["null_references"]
@@ -185,7 +186,8 @@ def cluster_part_at_each(
     """The consolidated cuts at each k of the tree of some of the rows, no more clusters than there are rows."""
     rows = rows[part]
     merges = smoothed_tree(rows, linkage, smooth).merges
-    return [consolidate(rows, cut_tree(merges, min(k, len(rows))))[0] for k in k_values]
+    cuts = [cut_tree(merges, min(k, len(rows))) for k in k_values]
+    return [labels for labels, _ in consolidate_each(rows, cuts)]
 
 
 def name_clusters(texts: list[str | None], labels: np.ndarray) -> list[str]:

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import consolidate
+from stages.algorithms.centroids import consolidate, consolidate_each
 from stages.algorithms.partitions.criteria import choose, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
+from stages.algorithms.partitions.estimators import fit_partitions
 from stages.algorithms.partitions.methods import METHODS
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
 from stages.algorithms.tree.linkage import matrix_bytes
@@ -137,17 +138,19 @@ def cut_part(
 
 
 def fit_and_score(
-    rows: np.ndarray, method: str, k: int, seed: int, options: dict[str, Any]
-) -> tuple[np.ndarray, CutScores]:
-    """The labels of all rows by an estimator, and their scores."""
-    labels = METHODS[method].label(rows, k, seed, options).labels
-    return labels, score_labels(rows, labels)
+    rows: np.ndarray, estimator: str, k_values: list[int], seed: int, options: dict[str, Any]
+) -> list[tuple[np.ndarray, CutScores]]:
+    """The labels of all rows by an estimator at each k, and their scores."""
+    fits = fit_partitions(rows, estimator, k_values, seed, options)
+    return [(fit.labels, score_labels(rows, fit.labels)) for fit in fits]
 
 
-def consolidate_and_score(rows: np.ndarray, tree: np.ndarray, k: int) -> tuple[np.ndarray, CutScores]:
-    """The labels of a consolidated cut, and their scores."""
-    labels, _ = consolidate(rows, cut_tree(tree, k))
-    return labels, score_labels(rows, labels)
+def consolidate_and_score(
+    rows: np.ndarray, tree: np.ndarray, k_values: list[int]
+) -> list[tuple[np.ndarray, CutScores]]:
+    """The labels of the consolidated cut at each k, and their scores."""
+    moved = consolidate_each(rows, [cut_tree(tree, k) for k in k_values])
+    return [(labels, score_labels(rows, labels)) for labels, _ in moved]
 
 
 def _linkages(variants: list[Variant]) -> dict[str, int]:
@@ -170,28 +173,28 @@ def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[tuple[
     for v in sorted(variants, key=lambda v: v.method != "gaussian_mixture"):
         if v.method == "agglomerative":
             if v.options["consolidate"]:
-                arguments = (rows, trees[v.options["linkage"]])
-                tasks += [
-                    ((v.name, "k", each), consolidate_and_score, (*arguments, each), 0) for each in k_values[::-1]
-                ]
+                arguments = (rows, trees[v.options["linkage"]], k_values)
+                tasks.append(((v.name, "k", tuple(k_values)), consolidate_and_score, arguments, 0))
             continue
         need = METHODS[v.method].bytes_needed(rows, v.options)
         if v.method == "dbscan":
             everything = np.arange(len(rows))
-            tasks.append(((v.name, "k", k), cluster_part, (rows, everything, v.method, k, seed, v.options), need))
+            tasks.append(((v.name, "k", (k,)), cluster_part, (rows, everything, v.method, k, seed, v.options), need))
         tasks += [
             ((v.name, "part", i), cluster_part, (rows, part, v.method, k, seed, v.options), need)
             for i, part in enumerate(parts)
         ]
         if v.random:
+            everything = np.arange(len(rows))
             tasks += [
-                ((v.name, "seed", i), fit_and_score, (rows, v.method, k, seed + i, v.options), 0)
+                ((v.name, "seed", i), cluster_part, (rows, everything, v.method, k, seed + i, v.options), 0)
                 for i in range(1, len(parts))
             ]
         if v.method != "dbscan":
+            method = METHODS[v.method]
             tasks += [
-                ((v.name, "k", each), fit_and_score, (rows, v.method, each, seed, v.options), 0)
-                for each in k_values[::-1]
+                ((v.name, "k", tuple(group)), fit_and_score, (rows, method.estimator, group, seed, v.options), 0)
+                for group in method.groups(k_values)[::-1]
             ]
     return tasks
 
@@ -200,24 +203,25 @@ def _collect(rows, v: Variant, trees, found: dict[tuple, Any], k, k_values, part
     """Gather what the tasks gave for one variant."""
     consolidated = v.method == "agglomerative" and v.options["consolidate"]
     group = v.options["linkage"] if v.method == "agglomerative" else v.name
-    own = [outcome for (name, *_), outcome in found.items() if name in (v.name, group)]
-    refused = [outcome for outcome in own if isinstance(outcome, Refusal)]
+    own = {key: outcome for key, outcome in found.items() if key[0] in (v.name, group)}
+    refused = [outcome for outcome in own.values() if isinstance(outcome, Refusal)]
     if refused:
         return refused[0]
-    seconds = sum(spent for _, spent in own)
+    seconds = sum(spent for _, spent in own.values())
     of_parts = [found[group, "part", i][0] for i in range(parts)]
     if v.method == "agglomerative":
         of_parts = [both[consolidated] for both in of_parts]
     if v.method == "dbscan":
-        return Fits(found[v.name, "k", k][0], None, of_parts, [], seconds)
+        return Fits(found[v.name, "k", (k,)][0], None, of_parts, [], seconds)
     ks = np.array(k_values)
     if v.method == "agglomerative" and not consolidated:
         tree = trees[v.options["linkage"]]
         ks = np.arange(ks[0], ks[-1] + 1)
         labels, scores = cut_tree(tree, k), score_cuts(rows, tree, int(ks[0]), int(ks[-1]))
     else:
-        labels = found[v.name, "k", k][0][0]
-        scores = join_scores([found[v.name, "k", each][0][1] for each in k_values])
-    seeds = [labels, *(found[v.name, "seed", i][0][0] for i in range(1, parts))] if v.random else []
+        fits = [(key[2], outcome) for key, (outcome, _) in own.items() if key[1] == "k"]
+        at = {each: one for group, outcome in fits for each, one in zip(group, outcome, strict=True)}
+        labels, scores = at[k][0], join_scores([at[each][1] for each in k_values])
+    seeds = [labels, *(found[v.name, "seed", i][0] for i in range(1, parts))] if v.random else []
     candidates = CutScores(*(column[1:-1] for column in scores))
     return Fits(labels, Curve(ks[1:-1], candidates, elbow_ratios(ks, scores.inertia)), of_parts, seeds, seconds)

@@ -10,7 +10,7 @@ import numpy as np
 from stages.algorithms.partitions.criteria import Criterion, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, score_cuts
 from stages.algorithms.partitions.density import EpsSearch, search_bytes, search_eps
-from stages.algorithms.partitions.estimators import Partition, fit_partition, score_partitions
+from stages.algorithms.partitions.estimators import Partition, fit_partition, fit_partitions, score_partitions, tasks_of
 from stages.algorithms.partitions.modularity import fitted_modularities, searched_modularities, tree_modularities
 from stages.algorithms.partitions.null_band import fitted_curve, tree_curve
 from stages.algorithms.partitions.processes import Progress, run_each
@@ -155,16 +155,21 @@ class Estimator(Method):
         """Fit the estimator."""
         return fit_partition(rows, self.estimator, k, seed, options)
 
+    def groups(self, k_values: list[int]) -> list[list[int]]:
+        """The k to fit in one go."""
+        return tasks_of(self.estimator, k_values)
+
     def candidates(
         self, rows: np.ndarray, merges: np.ndarray, parameters: Parameters, progress: Progress
     ) -> Candidates:
-        """A fit at every k; nothing is known of the fits of other k, so each costs a fit of its own."""
+        """A fit at every k."""
         k_min, k_max, options = parameters["k_min"], parameters["k_max"], self.options(parameters)
         self.refuse_rows(*rows.shape, k_max + 1, options)
         # From the largest k down: the longest fits first leave no worker waiting in the end.
-        tasks = [(rows, self.estimator, k, parameters["seed"], options) for k in range(k_max + 1, k_min - 2, -1)]
+        groups = self.groups(list(range(k_min - 1, k_max + 2)))
+        tasks = [(rows, self.estimator, group, parameters["seed"], options) for group in groups[::-1]]
         done = progress(f"{self.name}, k {k_min}..{k_max}", len(tasks))
-        partitions = run_each(fit_partition, tasks, done=done)[::-1]
+        partitions = [fit for group in run_each(fit_partitions, tasks, done=done)[::-1] for fit in group]
         unfinished = sum(not partition.converged for partition in partitions)
         if unfinished:
             log.warning("%d of %d fits stopped at max_iter before they converged", unfinished, len(partitions))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import consolidate
+from stages.algorithms.centroids import consolidate, consolidate_each
 from stages.algorithms.partitions.candidates import Candidates, Method
 from stages.algorithms.partitions.criteria import choose, evenness, pass_over
 from stages.algorithms.partitions.cuts import score_labels
@@ -20,9 +20,11 @@ from stages.algorithms.partitions.modularity import (
     support,
 )
 from stages.algorithms.partitions.null_band import NullBand, null_band
-from stages.algorithms.partitions.processes import Progress, run_each, silent
+from stages.algorithms.partitions.processes import Progress, run_timed, silent
 
 log = logging.getLogger(__name__)
+
+TASKS = 8  # that consolidations are spread over
 
 
 class Choice(NamedTuple):
@@ -145,9 +147,9 @@ def _with_modularity(
     partitions = [candidates.partition(i).labels for i in range(len(candidates.k))]
     own = final = [modularity(neighbours, labels) for labels in partitions]
     if parameters["consolidate"]:
-        tasks = [(rows, labels) for labels in partitions[::-1]]  # the longest first
-        done = progress("consolidate", len(tasks))
-        final = [modularity(neighbours, labels) for labels, _ in run_each(consolidate, tasks, done=done)][::-1]
+        final = [
+            modularity(neighbours, labels) for labels in consolidate_all(rows, partitions, "consolidate", progress)
+        ]
     # By the partitions before rows are moved: moving those of every copy at every k would take an hour.
     options, curve = method.options(parameters), method.modularities(parameters)
     if "eps" in candidates.extra:
@@ -165,6 +167,18 @@ def _with_modularity(
             backing.p_value, 100 * backing.excess, LEVEL, 100 * EXCESS,
         )  # fmt: skip
     return candidates._replace(extra={**candidates.extra, "modularity": np.array(final)}), backing
+
+
+def consolidate_all(
+    rows: np.ndarray, partitions: list[np.ndarray], what: str, progress: Progress = silent
+) -> list[np.ndarray]:
+    """What `consolidate` makes of each of many partitions without noise, spread over processes."""
+    shares = min(TASKS, len(partitions))
+    tasks = [(consolidate_each, rows, partitions[share::shares]) for share in range(shares)]
+    found: list = [None] * len(partitions)
+    for share, results in enumerate(run_timed(what, tasks, [0] * shares, progress)):
+        found[share::shares] = [labels for labels, _ in results]
+    return found
 
 
 def _warn_of_shares(k: np.ndarray, shares: np.ndarray, first: int, best: int, parameters: ClusteringParameters) -> None:

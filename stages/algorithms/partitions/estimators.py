@@ -8,7 +8,9 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import CutScores, join_scores, score_labels
+from stages.algorithms.partitions.kmeans import bisect, kmeans
 
+NESTED = "BisectingKMeans"  # whose fit with more clusters goes on from that with fewer
 MEMBERSHIP = 2.0**-16  # unit of the probabilities of a mixture
 
 
@@ -22,14 +24,21 @@ class Partition(NamedTuple):
 
 
 def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
-    """Partition the rows into k clusters.
+    """Partition the rows into k clusters, as `fit_partitions` does."""
+    return fit_partitions(rows, estimator, [k], seed, options)[0]
+
+
+def fit_partitions(
+    rows: np.ndarray, estimator: str, k_values: list[int], seed: int, options: dict[str, Any]
+) -> list[Partition]:
+    """Partition the rows into k clusters, for each k from the same seed.
 
     Parameters
     ----------
     rows : ndarray of shape (n, d)
     estimator : str
         A class of `sklearn.cluster` that takes `n_clusters`, or `GaussianMixture`.
-    k : int in 1..n
+    k_values : list of int in 1..n
         At 1 and at n there is but one partition, and nothing is fitted.
     seed : int
         Of the random start.
@@ -45,22 +54,23 @@ def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: 
     -----
     By Euclidean distance, in double precision: in single, which of two centroids is the nearer depends on the processor
     for some rows, and so does where a random start leads. Time O(n d k) an iteration; for a mixture with full
-    covariances O(n d^2 k).
+    covariances O(n d^2 k). K-Means and bisecting K-Means are fitted by `kmeans`, which gives what scikit-learn gives.
     """
-    if k in (1, len(rows)):
-        return Partition(np.arange(len(rows), dtype=np.int32) % k)
-    from sklearn.exceptions import ConvergenceWarning
+    found = {k: Partition(np.arange(len(rows), dtype=np.int32) % k) for k in k_values if k in (1, len(rows))}
+    others = [k for k in k_values if k not in found]
+    if estimator == NESTED and others:
+        labels = bisect(rows, others, seed, **options)
+        found |= {k: Partition(each) for k, each in zip(others, labels, strict=True)}
+    elif estimator == "KMeans":
+        found |= {k: Partition(kmeans(rows, k, seed, **options)) for k in others}
+    else:
+        found |= {k: _fit(rows.astype(np.float64), estimator, k, seed, options) for k in others}
+    return [found[k] for k in k_values]
 
-    rows = rows.astype(np.float64)
-    with warnings.catch_warnings():
-        # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if estimator == "GaussianMixture":
-            return _fit_mixture(rows, k, seed, options)
-        from sklearn import cluster
 
-        labels = getattr(cluster, estimator)(n_clusters=k, random_state=seed, **options).fit_predict(rows)
-    return Partition(number_by_size(labels))
+def tasks_of(estimator: str, k_values: list[int]) -> list[list[int]]:
+    """The k to fit in one go: all of them where the fit of more clusters goes on from that of fewer."""
+    return [k_values] if estimator == NESTED else [[k] for k in k_values]
 
 
 def refuse_covariance(n: int, d: int, k: int, options: dict[str, Any]) -> None:
@@ -104,6 +114,20 @@ def membership_entropy(memberships: np.ndarray) -> float:
     memberships = memberships.astype(np.float64)  # a logarithm in single precision is known to six digits at most
     logs = np.log(memberships, where=memberships > 0, out=np.zeros_like(memberships))
     return float(-(memberships * logs).sum(axis=1).mean() / np.log(k))
+
+
+def _fit(rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if estimator == "GaussianMixture":
+            return _fit_mixture(rows, k, seed, options)
+        from sklearn import cluster
+
+        labels = getattr(cluster, estimator)(n_clusters=k, random_state=seed, **options).fit_predict(rows)
+    return Partition(number_by_size(labels))
 
 
 def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:

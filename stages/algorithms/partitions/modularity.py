@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.density import search_eps
-from stages.algorithms.partitions.estimators import fit_partition
+from stages.algorithms.partitions.estimators import fit_partitions, tasks_of
 from stages.algorithms.partitions.null_band import null_curve
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.tree.neighbours import nearest_rows
@@ -126,7 +126,8 @@ def fitted_modularities(
 ) -> np.ndarray:
     """Modularity of an estimator's partitions, of no more clusters than there are rows."""
     neighbours = neighbour_graph(rows)
-    fits = (fit_partition(rows, estimator, k, seed, options) for k in range(k_min, min(k_max, len(rows)) + 1))
+    groups = tasks_of(estimator, list(range(k_min, min(k_max, len(rows)) + 1)))
+    fits = (fit for group in groups for fit in fit_partitions(rows, estimator, group, seed, options))
     return np.array([modularity(neighbours, fit.labels) for fit in fits])
 
 

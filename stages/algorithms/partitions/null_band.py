@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import score_cuts
-from stages.algorithms.partitions.estimators import fit_partition, score_partitions
+from stages.algorithms.partitions.estimators import fit_partitions, score_partitions
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.tree.smoothing import smoothed_tree
 
@@ -53,7 +53,7 @@ def fitted_curve(
     top = min(k_max, len(rows))
     if top < k_min:
         return np.full(k_max - k_min + 1, np.nan)
-    partitions = [fit_partition(rows, estimator, k, seed, options) for k in range(k_min, top + 1)]
+    partitions = fit_partitions(rows, estimator, list(range(k_min, top + 1)), seed, options)
     return np.pad(score_partitions(rows, partitions).davies_bouldin, (0, k_max - top), constant_values=np.nan)
 
 
