@@ -1,5 +1,6 @@
 """The pipeline, one line a stage; the files that flow between them stand at the head of each.
 
+embed      a table of texts, an embedding model -> batches of embeddings; a command, which no stage waits for
 reduce     embeddings to be clustered -> their principal components, standardised
 link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row

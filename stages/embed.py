@@ -24,6 +24,7 @@ from stages.runtime.parameters import Text
 
 log = logging.getLogger(__name__)
 
+SECONDS_SILENT = 60
 CHUNK_ROWS = 1000  # between two steps of the progress bar; sentence-transformers sorts the texts of each by length
 
 
@@ -57,15 +58,30 @@ def embed(
         return
     now = Embedded(embedding, False, kept)
     keep_batches(embeddings, before, now)
-    todo = rows - sum(sizes[name] for name in kept)
-    with tqdm(desc="embed", total=todo, unit="row", delay=1, disable=None) as bar:
-        for name, batch in cut_batches(read_table(texts, columns)):
-            if name not in kept:
-                begin = time.perf_counter()
-                found = embed_rows(texts, batch, loaded.encode, bar.update)
-                now = write_batch(embeddings, now, name, batch, found)
-                log.info("%s: %d rows, %.0f a second", name, len(batch), len(batch) / (time.perf_counter() - begin))
+    done = progress(rows - sum(sizes[name] for name in kept))
+    for name, batch in cut_batches(read_table(texts, columns)):
+        if name not in kept:
+            now = write_batch(embeddings, now, name, batch, embed_rows(texts, batch, loaded.encode, done))
     write_embedded(embeddings, Embedded(embedding, True, {name: now.batches[name] for name in digests}))
+
+
+def progress(total: int) -> Callable[[int], None]:
+    """Show how many rows are embedded, and how many a second: a bar on a terminal, else now and then a line."""
+    bar = tqdm(desc="embed", total=total, unit="row", delay=1, disable=None)
+    begin = said = time.monotonic()
+    done = 0
+
+    def update(rows: int) -> None:
+        nonlocal done, said
+        done, now = done + rows, time.monotonic()
+        bar.update(rows)
+        if done == total:
+            bar.close()
+        if done == total or (bar.disable and now - said > SECONDS_SILENT):
+            log.info("%d of %d rows embedded, %.0f a second", done, total, done / (now - begin))
+            said = now
+
+    return update
 
 
 def survey(texts: Path, columns: Columns) -> tuple[dict[str, int], dict[str, str]]:

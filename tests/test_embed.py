@@ -420,7 +420,10 @@ def test_the_command_says_what_it_takes():
     write_csv(Path("t.csv"), [{"body": "cat"}, {"body": "dog"}])
     done = subprocess.run([*command, "--texts", "t.csv", "--model", "model", "--text-column", "body"], **options)
     assert done.returncode == 0, done.stderr
-    assert "embed  2 texts; model (digest " in done.stderr
+    assert re.fullmatch(
+        r" +embed  2 texts; model \(digest \w{8}\), 12 columns\n +embed  2 of 2 rows embedded, \d+ a second\n",
+        done.stderr,
+    )
     assert np.load("data/embeddings_clu/batch_0.npy").shape == (2, COLUMNS)
 
 
@@ -537,4 +540,4 @@ def test_a_real_sentence_model_puts_like_texts_together_without_a_network():
     config = Path("elsewhere/1_Pooling/config.json")
     config.write_text(json.dumps({"embedding_dimension": 384, "pooling_mode": "cls"}))
     other = subprocess.run([*command[:6], "elsewhere", *command[7:]], **options)
-    assert "batch_0: 8 rows" in other.stderr, other.stderr
+    assert "8 of 8 rows embedded" in other.stderr, other.stderr
