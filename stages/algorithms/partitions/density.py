@@ -1,15 +1,13 @@
 """DBSCAN by cosine distance, over a search of eps."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.memory import free_memory
 from stages.algorithms.tree.first_search import search_all
-from stages.algorithms.tree.linkage import blas_threads, distinct_points
+from stages.algorithms.tree.linkage import distinct_points, mapping_threads
 from stages.algorithms.tree.neighbours import SPARE, nearest_slots
 from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.spanning_tree import spanning_tree
@@ -110,20 +108,19 @@ def search_bytes(n: int, min_samples: int) -> int:
 
 
 def _find_reach(rows: np.ndarray, min_samples: int, longest: float, lists: RowLists | None) -> _Reach:
-    threads = blas_threads()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        points, owners = distinct_points(rows, pool.map)
+    with mapping_threads() as run:
+        points, owners = distinct_points(rows, run)
         place = np.searchsorted(points.first_row, owners)
         m = min(min_samples - 1, len(points) - 1)
         known = lists and lists.lists(points, m + SPARE)
-        known = known or search_all(points, m + SPARE, pool.map, lambda share: None)
-        near, apart = nearest_slots(points, known, m, pool.map)
+        known = known or search_all(points, m + SPARE, run, lambda share: None)
+        near, apart = nearest_slots(points, known, m, run)
         copies = np.bincount(place)
         # The first of the nearest, itself before them, at which there are min_samples rows, copies among them.
         enough = np.cumsum(np.column_stack([copies, copies[near]]), axis=1) >= min_samples
         core = np.column_stack([np.zeros(len(points)), apart])[np.arange(len(points)), enough.argmax(axis=1)]
         # The distances of points are twice the cosine distances.
-        tree = spanning_tree(points, known, pool.map, core, 2 * longest)
+        tree = spanning_tree(points, known, run, core, 2 * longest)
     return _Reach(place, core / 2, near, apart / 2, np.column_stack([tree.left, tree.right]), tree.lengths / 2)
 
 

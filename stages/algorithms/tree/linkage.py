@@ -7,8 +7,9 @@ reciprocal pairs stay reciprocal until they are merged, in whatever order, and t
 by height are the dendrogram that merging the closest pair at each step gives (Muellner 2011).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -117,11 +118,10 @@ def linkage_tree(
         pairs = len(rows) * (len(rows) - 1) // 2
         return Tree(_complete_linkage(unit_rows(rows)) if pairs else np.empty((0, 4)), pairs)
     report = progress or (lambda clusters, share: None)
-    threads = blas_threads()  # before they are limited
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with mapping_threads() as run:
         if linkage == "single":
-            return _single_linkage(rows, pool.map, report, lists)
-        return _reciprocal_linkage(rows, linkage, pool.map, report, search, lists)
+            return _single_linkage(rows, run, report, lists)
+        return _reciprocal_linkage(rows, linkage, run, report, search, lists)
 
 
 def matrix_bytes(linkage: str, n: int) -> int:
@@ -307,10 +307,16 @@ def _equal_rows(unit: np.ndarray, factors: np.ndarray, run: Callable = map) -> n
     return owners
 
 
-def blas_threads() -> int:
-    """Threads that BLAS may use now."""
+@contextmanager
+def mapping_threads() -> Iterator[Callable]:
+    """A `map` on as many threads as BLAS may use now, each with a BLAS of one thread; for one, `map` itself."""
     libraries = threadpool_info()
-    return max((found["num_threads"] for found in libraries if found["user_api"] == "blas"), default=1)
+    threads = max((found["num_threads"] for found in libraries if found["user_api"] == "blas"), default=1)
+    if threads == 1:
+        yield map
+        return
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
 
 
 def _single_linkage(rows: np.ndarray, run: Callable, progress: Callable, lists: RowLists | None) -> Tree:

@@ -269,9 +269,11 @@ class NearestClusters:
     def _search(self, active: np.ndarray) -> None:
         """Compare the active slots with all clusters: exact nearest and a new list for each."""
         clusters = self.clusters
-        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), -(-len(active) // 2)))
-        blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
         run = self.run if len(active) * len(clusters) > THREADED_PAIRS else map
+        # Each product copies all clusters, so on one thread rows are not split.
+        share = len(active) if run is map else -(-len(active) // 2)
+        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), share))
+        blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
         for block, result in zip(blocks, run(self._search_block, blocks), strict=True):
             nearest, distance, neighbours, keys, bounds, measured = result
             self.nearest[block], self.distance[block] = nearest, distance

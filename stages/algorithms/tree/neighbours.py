@@ -1,15 +1,13 @@
 """The nearest few of each row: exact, in memory linear in the rows."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
-from stages.algorithms.tree.linkage import blas_threads, leaf_clusters
+from stages.algorithms.tree.linkage import leaf_clusters, mapping_threads
 from stages.algorithms.tree.row_lists import RowLists
 
 SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it undecided
@@ -42,10 +40,9 @@ def list_rows(
     progress, search
         As in `nearest_rows`.
     """
-    threads = blas_threads()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        clusters, owners = leaf_clusters(rows, "average", pool.map)
-        lists = search_all(clusters, kept, pool.map, progress, search)
+    with mapping_threads() as run:
+        clusters, owners = leaf_clusters(rows, "average", run)
+        lists = search_all(clusters, kept, run, progress, search)
     return RowLists(owners, clusters.first_row, lists.neighbours, lists.keys.astype(np.float32), lists.bounds)
 
 
@@ -80,16 +77,15 @@ def nearest_rows(
     -----
     Time O(n^2 d), half of it saved as each pair is multiplied once. Memory 12 d + 32 m + 100 bytes a row.
     """
-    threads = blas_threads()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        clusters, owners = leaf_clusters(rows, "average", pool.map)
+    with mapping_threads() as run:
+        clusters, owners = leaf_clusters(rows, "average", run)
         others = len(clusters) - 1
         m = min(m, max(1, others // 4))
         if not others:
             return Neighbours(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0)), owners)
         known = lists and lists.lists(clusters, m + SPARE)
-        known = known or search_all(clusters, m + SPARE, pool.map, progress, search)
-        slots, distances = nearest_slots(clusters, known, m, pool.map)
+        known = known or search_all(clusters, m + SPARE, run, progress, search)
+        slots, distances = nearest_slots(clusters, known, m, run)
     place = np.searchsorted(clusters.first_row, owners)
     return Neighbours(clusters.first_row[slots][place], distances[place], owners)
 
