@@ -114,7 +114,8 @@ class NearestCentroids:
         """The nearest centroid of each row in each set: (n,) int64 each.
 
         A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN` of the terms that are
-        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
+        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows
+        back and forth nor decide a tie.
 
         Parameters
         ----------
