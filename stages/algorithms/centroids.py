@@ -199,7 +199,9 @@ def sum_moves(
     if before is not None:
         signs, clusters = np.append(signs, -signs), np.append(clusters, before[moved])
         members = np.append(moved, moved)
-    return csr_array((signs, (clusters, members)), (k, len(rows))) @ rows
+    order = np.argsort(clusters, kind="stable")
+    borders = np.append(0, np.cumsum(np.bincount(clusters, minlength=k)))
+    return csr_array((signs[order], members[order], borders), (k, len(rows))) @ rows
 
 
 def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:
