@@ -1,6 +1,7 @@
 """Partitions are scikit-learn's own, DBSCAN's search included, whatever the number of workers."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stages.algorithms.partitions import density
 from stages.algorithms.partitions.candidates import Estimator
 from stages.algorithms.partitions.density import search_eps
 from stages.algorithms.partitions.estimators import (
+    MEMBERSHIP,
     fit_partition,
     membership_entropy,
     refuse_covariance,
@@ -161,3 +163,19 @@ def test_results_do_not_depend_on_the_number_of_workers():
     for a, b, (_, _, k, _, _) in zip(alone, several, tasks, strict=True):
         assert a.labels.tobytes() == b.labels.tobytes()
         assert a.labels.max() == k - 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("max_iter", [2, 100])
+def test_a_diagonal_mixture_is_scikit_learns(seed, max_iter):
+    rows = make_blobs(300, 20, 6, seed, spread=3.0)[0].astype(np.float64) + 0.5
+    for k in (2, 6, 15):
+        found = fit_partition(rows, "GaussianMixture", k, seed, {"covariance_type": "diag", "max_iter": max_iter})
+        peer = GaussianMixture(k, covariance_type="diag", max_iter=max_iter, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert same_partition(found.labels, peer.fit_predict(rows))
+        expected = np.sort(peer.predict_proba(rows), axis=1)
+        np.testing.assert_allclose(np.sort(found.memberships, axis=1), expected, atol=MEMBERSHIP)
+        assert found.bic == pytest.approx(peer.bic(rows), rel=1e-12)
+        assert found.converged == peer.converged_

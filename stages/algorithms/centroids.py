@@ -119,7 +119,8 @@ class NearestCentroids:
         """The nearest centroid of each row in each set: (n,) int64 each.
 
         A row stays where it is unless another centroid is nearer by more than `LEAST_GAIN` of the terms that are
-        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows back and forth nor decide a tie.
+        compared, and goes to the first of those that are the nearest but for that. So rounding can neither move rows
+        back and forth nor decide a tie.
 
         Parameters
         ----------
@@ -203,7 +204,9 @@ def sum_moves(
     if before is not None:
         signs, clusters = np.append(signs, -signs), np.append(clusters, before[moved])
         members = np.append(moved, moved)
-    return csr_array((signs, (clusters, members)), (k, len(rows))) @ rows
+    order = np.argsort(clusters, kind="stable")
+    borders = np.append(0, np.cumsum(np.bincount(clusters, minlength=k)))
+    return csr_array((signs[order], members[order], borders), (k, len(rows))) @ rows
 
 
 def consolidate(rows: np.ndarray, labels: np.ndarray, max_rounds: int = 1000) -> tuple[np.ndarray, int]:

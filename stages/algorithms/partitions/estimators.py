@@ -9,6 +9,7 @@ from stages.algorithms.centroids import number_by_size
 from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import CutScores, join_scores, score_labels
 from stages.algorithms.partitions.kmeans import bisect, kmeans
+from stages.algorithms.partitions.mixture import Mixture, diagonal_mixture
 
 NESTED = "BisectingKMeans"  # whose fit with more clusters goes on from that with fewer
 MEMBERSHIP = 2.0**-16  # unit of the probabilities of a mixture
@@ -131,10 +132,11 @@ def _fit(rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str,
 
 
 def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
-    from sklearn.mixture import GaussianMixture
-
     try:
-        mixture = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+        if options.get("covariance_type") == "diag":
+            mixture = diagonal_mixture(rows, kmeans(rows, k, seed), k, options["max_iter"])
+        else:
+            mixture = _other_mixture(rows, k, seed, options)
     except ValueError as error:
         if "covariance" not in str(error):
             raise
@@ -142,11 +144,18 @@ def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -
             f"gaussian_mixture.covariance_type is {options['covariance_type']}, which cannot be estimated for {k} "
             "clusters of these rows: some have too few that differ; set diag or spherical, or lower k_max."
         ) from error
-    probabilities = on_grid(mixture.predict_proba(rows), MEMBERSHIP)
+    probabilities = on_grid(mixture.probabilities, MEMBERSHIP)
     components = probabilities.argmax(axis=1)
     labels = number_by_size(components)
     # Columns follow the labels; components that no row belongs to most come last.
     column = np.full(k, k)
     column[components] = labels
     order = np.argsort(column, kind="stable")
-    return Partition(labels, probabilities[:, order].astype(np.float32), float(mixture.bic(rows)), mixture.converged_)
+    return Partition(labels, probabilities[:, order].astype(np.float32), mixture.bic, mixture.converged)
+
+
+def _other_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Mixture:
+    from sklearn.mixture import GaussianMixture
+
+    found = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    return Mixture(found.predict_proba(rows), float(found.bic(rows)), found.converged_)

@@ -184,7 +184,7 @@ def _run_all(
     rows: np.ndarray, k: int, random: np.random.RandomState, init: str, n_init: int, tolerance: float
 ) -> list[Run]:
     """Lloyd's iteration from each start: until no row moves, or centroids move by no more than the tolerance."""
-    nearest, results = NearestCentroids(rows), []
+    nearest, squares, results = NearestCentroids(rows), float(np.square(rows).sum()), []
     at_once = max(1, COLUMNS // k)
     for first in range(0, n_init, at_once):
         starts = _start(rows, k, random, init, min(at_once, n_init - first))
@@ -193,7 +193,7 @@ def _run_all(
             offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
             found = nearest.assign([run.centroids for run in going], offsets, [run.labels for run in going])
             going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
-        results += [run.result() for run in runs]
+        results += [run.result(squares) for run in runs]
     return results
 
 
@@ -237,7 +237,8 @@ class _Lloyd:
         means[counts == 0] = means[counts.argmax()]
         return means
 
-    def result(self) -> Run:
-        squares, c = np.square(self.rows).sum(), self.centroids
+    def result(self, squares: float) -> Run:
+        """What came of it; `squares` is the sum of those of all rows."""
+        c = self.centroids
         inertia = squares - 2 * (self.sums * c).sum() + (self.counts * np.square(c).sum(axis=1)).sum()
         return Run(self.labels, c, float(inertia))
