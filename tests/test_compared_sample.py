@@ -27,7 +27,7 @@ from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.clustered import even_rows
 from stages.pictures.comparison import DRAW, plot_points, write_plots
 
-N, M, K = 3000, 300, 5
+N, M, K = 1500, 150, 5
 ROWS, BLOBS = make_blobs(N, 12, 6, spread=1.6)
 CHOSEN = even_rows(N, M)
 FEW = {
@@ -158,7 +158,7 @@ def test_table_figures_and_pictures_say_that_they_are_of_a_sample(both, tmp_path
 
         monkeypatch.setitem(DRAW, name, drawn)
     write_plots(tmp_path, sampled)
-    assert all(title.endswith("\nof 300 of 3,000 rows, a sample") for title in titles.values()), titles
+    assert all(title.endswith("\nof 150 of 1,500 rows, a sample") for title in titles.values()), titles
     write_plots(tmp_path, alone)
     assert not any("sample" in title for title in titles.values())
     assert "sample" not in describe_findings(alone)
@@ -220,17 +220,17 @@ def test_what_the_memory_does_not_allow_is_left_out_by_name_before_anything_long
     [
         (
             {"linkage": "complete"},
-            "agglomerative complete is in use, but cannot be fitted again to the 300 rows that",
+            "agglomerative complete is in use, but cannot be fitted again to the 150 rows that",
         ),
         (
             {"method": "dbscan"},
-            "dbscan is in use, but cannot be fitted again to the 300 rows that",
+            "dbscan is in use, but cannot be fitted again to the 150 rows that",
         ),
         (
             {"method": "gaussian_mixture", "gaussian_mixture": {"covariance_type": "full", "max_iter": 9}, "k_max": 60},
-            "gaussian_mixture is in use, but cannot be fitted again to the 300 rows that compare.max_rows allows: ga",
+            "gaussian_mixture is in use, but cannot be fitted again to the 150 rows that compare.max_rows allows: ga",
         ),
-        ({"k_max": 300}, "compare.max_rows is 300, but as many as 300 clusters are looked for"),
+        ({"k_max": 150}, "compare.max_rows is 150, but as many as 150 clusters are looked for"),
     ],
 )
 def test_what_is_in_use_and_cannot_be_fitted_to_the_sample_is_refused_before_anything_long_begins(changes, message):
@@ -271,25 +271,27 @@ def test_the_stage_takes_nothing_but_the_sample_and_near_duplicates_of_all_rows(
     from stages.runtime.parameters import hints_of, read_parameters
 
     rows = ROWS.copy()
-    rows[1202] = rows[1201]  # neither of them is in the sample
-    assert not {1201, 1202} & set(CHOSEN.tolist())
+    rows[802] = rows[801]  # neither of them is in the sample
+    assert not {801, 802} & set(CHOSEN.tolist())
     raw = rows.copy()
     raw[np.setdiff1d(np.arange(N), CHOSEN)] = np.nan  # `reduce` would have refused them, had they been there
     write_project(rows, raw, M)
     caplog.set_level("INFO")
     compare(**read_parameters(hints_of(compare)))
-    assert "300 of 3000 rows, at even distances, are compared" in caplog.messages
+    assert "150 of 1500 rows, at even distances, are compared" in caplog.messages
     listed = pq.read_table("metrics/compare/near_duplicates.parquet").to_pylist()
-    pair = [{"batch": "b1", "row": each - 1000, "text": f"row {each} of {each % 7}"} for each in (1201, 1202)]
-    assert [{name: row[name] for name in pair[0]} for row in listed if row["batch"] == "b1"] == pair
+    pair = [{"batch": "b1", "row": each - 500, "text": f"row {each} of {each % 7}"} for each in (801, 802)]
+    (group,) = {row["group"] for row in listed if row["text"].startswith("row 801 ")}
+    found = [{name: row[name] for name in pair[0]} for row in listed if row["group"] == group]
+    assert all(each in found for each in pair)
     verdict = Path("metrics/compare/verdict.md").read_text()
-    assert "300 of the 3000, at even distances by number" in verdict
-    assert json.loads(Path("metrics/compare/metrics.json").read_text())["compared_rows"] == 300
+    assert "150 of the 1500, at even distances by number" in verdict
+    assert json.loads(Path("metrics/compare/metrics.json").read_text())["compared_rows"] == 150
     table = json.loads(Path("metrics/compare/methods.json").read_text())
     assert [row["method"] for row in table[:2]] == ["labels in use", "agglomerative average"]
     assert table[0]["v_measure"] is not None
     for name in DRAW:
-        assert json.loads(Path(f"plots/{name}.json").read_text())[0]["note"] == "of 300 of 3,000 rows, a sample"
+        assert json.loads(Path(f"plots/{name}.json").read_text())[0]["note"] == "of 150 of 1,500 rows, a sample"
 
 
 COMPARE = """
@@ -315,14 +317,14 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux' /proc")
 def test_of_rows_beyond_the_sample_no_embedding_is_kept(tmp_path):
-    few, d, columns = 4000, 32, 512
+    few, d, columns = 3000, 32, 512
     taken = []
     for n in (few, 3 * few):
         folder = tmp_path / str(n)
         folder.mkdir()
         os.chdir(folder)
         rows = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
-        write_project(rows, np.repeat(rows, columns // d, axis=1).astype(np.float16), 300)
+        write_project(rows, np.repeat(rows, columns // d, axis=1).astype(np.float16), 150)
         environment = {"PYTHONPATH": str(ROOT), "LOKY_MAX_CPU_COUNT": "1", "OPENBLAS_NUM_THREADS": "1"}
         taken.append(peak_beyond(COMPARE, folder=folder, **environment))
     assert (taken[1] - taken[0]) / (2 * few) < 4 * columns
