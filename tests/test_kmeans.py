@@ -7,7 +7,7 @@ from sklearn.cluster import BisectingKMeans, KMeans, kmeans_plusplus
 
 from stages.algorithms import centroids
 from stages.algorithms.centroids import NearestCentroids, consolidate, consolidate_each, number_by_size
-from stages.algorithms.partitions.kmeans import bisect, kmeans
+from stages.algorithms.partitions.kmeans import _start, bisect, kmeans
 
 
 def some_rows(seed: int, kind: str) -> np.ndarray:
@@ -54,8 +54,6 @@ def test_fewer_rows_that_differ_than_clusters_leave_clusters_without_rows():
 
 def test_starts_are_those_of_k_means_plus_plus():
     rows = make_blobs(200, 10, 6, spread=1.0)[0].astype(np.float64)
-    from stages.algorithms.partitions.kmeans import _start
-
     random, again = np.random.RandomState(5), np.random.RandomState(5)
     for start in _start(rows, 17, random, "k-means++", 4):
         np.testing.assert_array_equal(start, kmeans_plusplus(rows, 17, random_state=again)[0])

@@ -146,7 +146,7 @@ class NearestCentroids:
             products -= column
             for i, each in enumerate(sets):
                 errors = (slopes[i] * self.lengths[part] + bases[i]).astype(np.float32)
-                places = _unsettled(products[each], errors, found[i][part], current[i] is None)
+                places = _unsettled(products[each], errors, found[i][part])
                 found[i][part] = places
                 unsure = start + np.flatnonzero(places < 0)
                 if len(unsure):
@@ -155,12 +155,12 @@ class NearestCentroids:
         return found
 
 
-def _unsettled(products: np.ndarray, errors: np.ndarray, current: np.ndarray, anew: bool) -> np.ndarray:
+def _unsettled(products: np.ndarray, errors: np.ndarray, current: np.ndarray) -> np.ndarray:
     """The highest of each column where no other is as high but for the errors, and -1 elsewhere."""
     highest = products.max(axis=0)
     high = products >= highest - 2 * errors
     places = current.copy()
-    other = np.flatnonzero(products[current, np.arange(len(current))] < highest) if not anew else slice(None)
+    other = np.flatnonzero(products[current, np.arange(len(current))] < highest)
     places[other] = high[:, other].argmax(axis=0)
     places[np.count_nonzero(high, axis=0) > 1] = -1
     return places

@@ -24,7 +24,7 @@ from stages.algorithms.partitions.processes import Progress, run_timed, silent
 
 log = logging.getLogger(__name__)
 
-TASKS = 8  # that consolidations are spread over
+TASKS = 16  # that consolidations are spread over
 
 
 class Choice(NamedTuple):

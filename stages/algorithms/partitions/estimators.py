@@ -53,9 +53,10 @@ def fit_partitions(
 
     Notes
     -----
-    By Euclidean distance, in double precision: in single, which of two centroids is the nearer depends on the processor
-    for some rows, and so does where a random start leads. Time O(n d k) an iteration; for a mixture with full
-    covariances O(n d^2 k). K-Means and bisecting K-Means are fitted by `kmeans`, which gives what scikit-learn gives.
+    By Euclidean distance, decided in double precision: in single, which of two centroids is the nearer depends on the
+    processor for some rows, and so does where a random start leads. Time O(n d k) an iteration; for a mixture with full
+    covariances O(n d^2 k). K-Means, bisecting K-Means and mixtures with diagonal covariances are fitted by `kmeans.py`
+    and `mixture.py` to what scikit-learn gives from the same seed, the others by scikit-learn.
     """
     found = {k: Partition(np.arange(len(rows), dtype=np.int32) % k) for k in k_values if k in (1, len(rows))}
     others = [k for k in k_values if k not in found]

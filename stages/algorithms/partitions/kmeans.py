@@ -110,7 +110,7 @@ def _split(
     if len(members) < 2:  # all clusters are points
         return [(members, 0.0), (members[:0], 0.0)]
     rows, best = rows[members], None
-    # Scikit-learn heeds the variance here not, but the unit that the rows are in.
+    # Unlike that of K-Means it is not relative to the variance in scikit-learn.
     for run in _run_all(rows, 2, random, init, n_init, TOLERANCE / scale**2):
         if best is None or run.inertia < best.inertia * (1 - 1e-6):
             best = run
