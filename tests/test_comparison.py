@@ -9,7 +9,7 @@ from stages.algorithms.comparison.stability import subsample_rows
 from stages.algorithms.comparison.variants import Variant, fit_variants
 from stages.algorithms.partitions import candidates
 from stages.algorithms.partitions.cuts import cut_tree, score_cuts, score_labels
-from stages.algorithms.partitions.density import graph_bytes, search_eps
+from stages.algorithms.partitions.density import search_bytes, search_eps
 from stages.algorithms.partitions.estimators import fit_partition, score_partitions
 from stages.algorithms.partitions.processes import Refusal, run_each
 from stages.algorithms.tree.linkage import linkage_tree, matrix_bytes
@@ -131,5 +131,5 @@ def test_fits_that_need_much_memory_are_told_to_share_it(monkeypatch):
         kind = "dbscan" if "dbscan" in map(str, arguments[2:3]) else function.__name__
         needs.setdefault(kind, set()).add(need)
     assert needs["cut_part"] == {matrix_bytes("complete", 84)} == {16 * 84 * 83 // 2}
-    assert needs["dbscan"] == {graph_bytes(ROWS, 0.1)}
+    assert needs["dbscan"] == {search_bytes(120, 3)}
     assert needs["fit_and_score"] == needs["cluster_part"] == {0}

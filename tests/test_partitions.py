@@ -1,5 +1,7 @@
 """Partitions are scikit-learn's own, DBSCAN's search included, whatever the number of workers."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import sklearn.cluster
@@ -8,7 +10,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from stages.algorithms.centroids import unit_vectors
+from stages.algorithms.centroids import number_by_size, unit_vectors
 from stages.algorithms.partitions import density
 from stages.algorithms.partitions.candidates import Estimator
 from stages.algorithms.partitions.density import search_eps
@@ -127,16 +129,29 @@ def test_a_given_eps_is_the_only_one_tried_and_equal_rows_have_none():
         search_eps(ROWS, 300)
 
 
-@pytest.mark.parametrize("eps", [0.05, 0.5, 2.0])
-def test_the_neighbours_of_dbscan_are_told_from_a_sample_and_refused_where_they_do_not_fit(monkeypatch, eps):
-    rows = make_blobs(2000, 6, 3, spread=1.0)[0]
-    units = unit_vectors(rows)
-    pairs = (1 - units @ units.T <= eps).sum()
-    needed = density.graph_bytes(rows, eps) - 19 * 2000**2
-    assert needed == pytest.approx(density.PAIR_BYTES * pairs, rel=0.15)
-    monkeypatch.setattr(density, "free_memory", lambda: needed)
-    with pytest.raises(MemoryError, match=r"DBSCAN of 2000 rows needs .* GB .* more than is free"):
-        search_eps(rows, 4, eps=[eps])
+@pytest.mark.parametrize("eps", [0.02, 0.2, 1.0])
+def test_border_rows_go_to_the_cluster_that_scikit_learn_gives_them(eps):
+    rows = np.random.default_rng(3).normal(size=(400, 3))
+    rows = np.concatenate([rows, rows[100:150]])
+    for min_samples in (3, 12, 40):
+        expected = DBSCAN(eps=eps, min_samples=min_samples, metric="cosine").fit_predict(rows)
+        found = search_eps(rows, min_samples, eps=[eps]).labels[0]
+        np.testing.assert_array_equal(found, number_by_size(expected))
+
+
+@pytest.mark.parametrize("min_samples", [2, 100])
+def test_dbscan_takes_memory_that_grows_with_the_rows_and_is_refused_where_it_does_not_fit(monkeypatch, min_samples):
+    rows = np.random.default_rng(0).normal(size=(6000, 4)).astype(np.float32)
+    tracemalloc.start()
+    search_eps(rows, min_samples, steps=3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    needed = density.search_bytes(len(rows), min_samples)
+    assert peak < needed + 40_000_000  # of tiles and blocks, whatever the rows; 288 MB were a matrix of distances
+    monkeypatch.setattr(density, "free_memory", lambda: needed - 1)
+    monkeypatch.setattr(density, "search_all", None)  # nothing begins
+    with pytest.raises(MemoryError, match=rf"DBSCAN of 6000 rows needs .* GB for the {min_samples} neighbours"):
+        search_eps(rows, min_samples)
 
 
 def test_results_do_not_depend_on_the_number_of_workers():

@@ -6,6 +6,7 @@ import numpy as np
 
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.partitions.processes import Progress
+from stages.algorithms.tree.row_lists import RowLists
 
 
 class Case(NamedTuple):
@@ -19,6 +20,7 @@ class Case(NamedTuple):
     parameters: ClusteringParameters
     compared: CompareParameters
     progress: Progress
+    lists: RowLists | None = None  # of these rows, once they have been searched
 
     @property
     def grid(self) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.advice import Advice, advise
 from stages.algorithms.comparison.case import Case, refuse_sample
-from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw
+from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw, leave_out_impossible
 from stages.algorithms.comparison.measures import (
     compare_with_topics,
     measure_partition,
@@ -37,6 +37,9 @@ from stages.algorithms.partitions.methods import (
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_timed, silent
 from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.neighbours import list_rows
+from stages.algorithms.tree.row_lists import length_for_parts
+from stages.algorithms.tree.smoothing import entries_used
 
 LABELS_IN_USE = "labels in use"  # their name in tables beside what their method finds in a sample
 
@@ -140,7 +143,10 @@ def compare_methods(
     few = parts[: compared["refits"]]
     method = METHODS[parameters["method"]].variant_in_use(parameters)
 
-    fits, left_out, eps_table, merges = fit_methods(case, few)
+    refused = leave_out_impossible(case, few)
+    length = length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"])
+    case = case._replace(lists=list_rows(case.rows, length))
+    fits, left_out, eps_table, merges = fit_methods(case, few, refused)
     case = case._replace(merges=merges)
     if not sampled:
         fits[method] = fits[method]._replace(labels=in_use)
@@ -235,7 +241,8 @@ def _trees_of_parts(case: Case, parts: list[np.ndarray]) -> list[PartStability]:
     linkage, smooth = case.parameters["linkage"], case.parameters["smooth"]
     cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
     moved = case.parameters["consolidate"]
-    tasks = [(compare_part_tree, case.rows, part, linkage, smooth, case.grid, cuts, case.k, moved) for part in parts]
+    common = linkage, smooth, case.grid, cuts, case.k, moved, case.lists
+    tasks = [(compare_part_tree, case.rows, part, *common) for part in parts]
     return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from stages.algorithms.centroids import cluster_centroids, consolidate
 from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 # Mean Jaccard from which a cluster is stable, and below which it is not to be trusted: Hennig's (2007) for the
@@ -67,6 +68,7 @@ def compare_part_tree(
     cuts: np.ndarray,
     k: int,
     consolidated: bool,
+    lists: RowLists | None = None,
 ) -> PartStability:
     """Build the tree of a part of the rows, and compare its cuts with those of the tree of all rows.
 
@@ -86,10 +88,12 @@ def compare_part_tree(
         Clusters in use.
     consolidated : bool
         Whether the rows of their cut are moved.
+    lists : RowLists, optional
+        Of all rows, of which the tree of the part takes its own.
     """
     from sklearn.metrics import adjusted_rand_score
 
-    tree = smoothed_tree(rows[part], linkage, smooth).merges
+    tree = smoothed_tree(rows[part], linkage, smooth, lists=lists and lists.of_part(part)).merges
     curve = [
         adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
     ]

@@ -11,6 +11,7 @@ from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, 
 from stages.algorithms.partitions.methods import METHODS
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
 from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 CURVES = {"davies_bouldin": "davies_bouldin", "silhouette": "silhouette", "elbow": "inertia"}  # a criterion's curve
@@ -61,6 +62,7 @@ def fit_variants(
     parts: list[np.ndarray],
     seed: int,
     progress: Progress = silent,
+    lists: RowLists | None = None,
 ) -> dict[str, Fits | Refusal]:
     """Fit each variant to all rows at each k, and at the k in use again to each part and from as many seeds.
 
@@ -82,6 +84,8 @@ def fit_variants(
         The first; the others follow it by one.
     progress : callable
         As in `processes`.
+    lists : RowLists, optional
+        Of the rows, of which the trees of parts take theirs.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def fit_variants(
         By name, in the order of the variants. A variant is refused as a whole, with the first reason, where any of its
         fits is: what is left of it could not be compared.
     """
-    tasks = _plan(rows, trees, variants, k, k_values, parts, seed)
+    tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists)
     calls = [(timed, function, *arguments) for _, function, arguments, _ in tasks]
     needs = [need for *_, need in tasks]
     outcomes = run_each(attempt, calls, done=progress("fits", len(tasks)), needs=needs)
@@ -122,10 +126,13 @@ def cluster_part(
     return METHODS[method].label(rows, min(k, len(rows)), seed, options).labels
 
 
-def cut_part(rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_part(
+    rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k: int, lists: RowLists | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut the tree of some of the rows at k: the labels (m,), and those after consolidation."""
     rows = rows[part]
-    labels = cut_tree(smoothed_tree(rows, linkage, smooth).merges, min(k, len(rows)))
+    tree = smoothed_tree(rows, linkage, smooth, lists=lists and lists.of_part(part))
+    labels = cut_tree(tree.merges, min(k, len(rows)))
     return labels, consolidate(rows, labels)[0]
 
 
@@ -148,7 +155,7 @@ def _linkages(variants: list[Variant]) -> dict[str, int]:
     return {v.options["linkage"]: v.options["smooth"] for v in variants if v.method == "agglomerative"}
 
 
-def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, Callable, tuple, int]]:
+def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[tuple[tuple, Callable, tuple, int]]:
     """The tasks: what each gives (a variant or linkage, and k, part or seed), a function, its arguments and its need.
 
     The need is the memory in bytes, where it can be large.
@@ -156,7 +163,7 @@ def _plan(rows, trees, variants, k, k_values, parts, seed) -> list[tuple[tuple, 
     The longest come first, so that no worker waits in the end.
     """
     tasks = [
-        ((linkage, "part", i), cut_part, (rows, part, linkage, smooth, k), matrix_bytes(linkage, len(part)))
+        ((linkage, "part", i), cut_part, (rows, part, linkage, smooth, k, lists), matrix_bytes(linkage, len(part)))
         for linkage, smooth in _linkages(variants).items()
         for i, part in enumerate(parts)
     ]

@@ -9,12 +9,13 @@ import numpy as np
 
 from stages.algorithms.partitions.criteria import Criterion, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, score_cuts
-from stages.algorithms.partitions.density import EpsSearch, graph_bytes, search_eps
+from stages.algorithms.partitions.density import EpsSearch, search_bytes, search_eps
 from stages.algorithms.partitions.estimators import Partition, fit_partition, score_partitions
 from stages.algorithms.partitions.modularity import fitted_modularities, searched_modularities, tree_modularities
 from stages.algorithms.partitions.null_band import fitted_curve, tree_curve
 from stages.algorithms.partitions.processes import Progress, run_each
 from stages.algorithms.tree.linkage import matrix_bytes
+from stages.algorithms.tree.row_lists import RowLists
 
 log = logging.getLogger(__name__)
 
@@ -194,18 +195,18 @@ class Dbscan(Method):
         return {name: parameters[self.name][name] for name in ("eps", "min_samples")}
 
     def bytes_needed(self, rows: np.ndarray, options: dict[str, Any]) -> int:
-        """Those of the neighbours within eps."""
-        return graph_bytes(rows, options["eps"])
+        """Those of the neighbours of each row."""
+        return search_bytes(len(rows), options["min_samples"])
 
     def label(self, rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
         """DBSCAN at one eps, of whatever k and seed; as many rows as there are make a core row where they are few."""
         return Partition(search_eps(rows, min(options["min_samples"], len(rows)), [options["eps"]]).labels[0])
 
-    def search(self, rows: np.ndarray, parameters: Parameters) -> EpsSearch:
+    def search(self, rows: np.ndarray, parameters: Parameters, lists: RowLists | None = None) -> EpsSearch:
         """DBSCAN at the eps of params.yaml, or at those that a search tries."""
         group = parameters[self.name]
         given = None if group["eps"] is None else [group["eps"]]
-        return search_eps(rows, group["min_samples"], given, group["eps_steps"])
+        return search_eps(rows, group["min_samples"], given, group["eps_steps"], lists)
 
     def candidates(
         self, rows: np.ndarray, merges: np.ndarray, parameters: Parameters, progress: Progress

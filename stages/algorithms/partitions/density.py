@@ -4,13 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import number_by_size, unit_vectors
+from stages.algorithms.centroids import number_by_size
 from stages.algorithms.memory import free_memory
+from stages.algorithms.tree.first_search import search_all
+from stages.algorithms.tree.linkage import distinct_points, mapping_threads
+from stages.algorithms.tree.neighbours import SPARE, nearest_slots
+from stages.algorithms.tree.row_lists import RowLists
+from stages.algorithms.tree.spanning_tree import spanning_tree
 
-SAMPLE = 256  # rows whose neighbours are counted to tell how many pairs of neighbours there are
-PAIR_BYTES = 76  # at the peak, of a pair of neighbours: 75 were measured
-# Of the distances of the rows that scikit-learn handles at a time: 19 a pair of rows, but no more than this.
-BLOCK_BYTES = 2_600_000_000
+ENTRY_BYTES = 132  # at the peak, of an entry of a row's list of neighbours: 131 were measured
 
 
 class EpsSearch(NamedTuple):
@@ -23,7 +25,24 @@ class EpsSearch(NamedTuple):
     largest_share: np.ndarray  # (m,) float64, of all rows
 
 
-def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = None, steps: int = 20) -> EpsSearch:
+class _Reach(NamedTuple):
+    """What DBSCAN needs to know of distinct rows, whatever eps is."""
+
+    place: np.ndarray  # (n,) of each row the distinct row that it is or equals
+    core: np.ndarray  # (distinct,) float64, the smallest eps at which it is a core row
+    near: np.ndarray  # (distinct, m) int64, the nearest others, all that are within eps unless it is a core row
+    apart: np.ndarray  # (distinct, m) float64, their distances
+    edges: np.ndarray  # (e, 2) int64, core rows that are within eps of each other, from eps = lengths on
+    lengths: np.ndarray  # (e,) float64, rising
+
+
+def search_eps(
+    rows: np.ndarray,
+    min_samples: int,
+    eps: list[float] | None = None,
+    steps: int = 20,
+    lists: RowLists | None = None,
+) -> EpsSearch:
     """DBSCAN at each eps.
 
     Parameters
@@ -37,31 +56,29 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
         core rows. Quantiles that are no distance at all, between equal rows, are left out.
     steps : int
         Number of quantiles.
+    lists : RowLists, optional
+        Of these rows, where they have been searched already.
 
     Raises
     ------
     ValueError
         If there are fewer rows than min_samples, or no eps is left.
     MemoryError
-        If the neighbours within the largest eps do not fit in the memory that is free; they are not looked for then,
-        nor is eps searched where those of `SAMPLE` rows tell.
+        If the lists of min_samples neighbours do not fit in the memory that is free; they are not looked for then.
 
     Notes
     -----
-    As `sklearn.cluster.DBSCAN(metric="cosine")`, border rows of two clusters going to the first. The neighbours within
-    the largest eps are found once and shared. Time O(n^2 d), memory O(neighbours within the largest eps).
+    As `sklearn.cluster.DBSCAN(metric="cosine")`, border rows of two clusters going to the first, but for pairs whose
+    distance is within 1e-15 of eps. Core rows are one cluster where edges of at most eps of the spanning tree by mutual
+    reachability join them (Campello, Moulavi & Sander 2013), so one tree serves all eps. A row that is no core row has
+    fewer than min_samples rows within eps, all of them in its list. Time O(n^2 d), memory O(n (d + min_samples)).
     """
-    from sklearn.cluster import DBSCAN
-    from sklearn.neighbors import NearestNeighbors
-
     if len(rows) < min_samples:
         raise ValueError(f"dbscan.min_samples is {min_samples}, but there are {len(rows)} rows; lower it.")
-    units = unit_vectors(rows.astype(np.float64))  # in single, eps would depend on the processor
-    neighbours = NearestNeighbors(metric="cosine", algorithm="brute").fit(units)
+    refuse_long_lists(len(rows), min_samples)
+    reach = _find_reach(rows, min_samples, np.inf if eps is None else max(eps), lists)
     if eps is None:
-        _refuse_large_graph(rows, _likely_largest(units, min_samples, steps))  # before the search, which is long
-        core_distances = neighbours.kneighbors(units, min_samples)[0][:, -1].astype(np.float64)
-        quantiles = np.unique(np.quantile(core_distances, (np.arange(steps) + 0.5) / steps))
+        quantiles = np.unique(np.quantile(reach.core[reach.place], (np.arange(steps) + 0.5) / steps))
         # A little more than the distance of a row, so that rounding does not decide whether it is within.
         eps = [each + 1e-6 for each in quantiles.tolist() if each > 1e-6]
         if not eps:
@@ -69,12 +86,7 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
                 f"nearly all rows have {min_samples} equal ones, or ones of their direction, so no eps of DBSCAN "
                 "separates them; raise dbscan.min_samples, or set another method."
             )
-    _refuse_large_graph(rows, max(eps))
-    graph = neighbours.radius_neighbors_graph(units, max(eps), mode="distance")
-    found = [
-        number_by_size(DBSCAN(eps=each, min_samples=min_samples, metric="precomputed").fit_predict(graph))
-        for each in eps
-    ]
+    found = [_label(reach, each) for each in eps]
     sizes = [np.bincount(labels[labels >= 0]) for labels in found]
     return EpsSearch(
         eps=np.array(eps),
@@ -85,31 +97,52 @@ def search_eps(rows: np.ndarray, min_samples: int, eps: list[float] | None = Non
     )
 
 
-def graph_bytes(rows: np.ndarray, eps: float) -> int:
-    """Bytes that the neighbours within eps take, for searches at the same time to share what is free.
-
-    As many as `PAIR_BYTES` for each pair that scikit-learn finds, told from the neighbours of `SAMPLE` rows at even
-    distances, and the blocks of distances that it finds them in. Of some of the rows it is at most that of all.
-    """
-    n = len(rows)
-    units = unit_vectors(rows)
-    sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
-    share = float((1.0 - sample @ units.T <= eps).mean())  # (sample, d) @ (d, n) -> (sample, n)
-    return int(PAIR_BYTES * share * n**2) + min(19 * n**2, BLOCK_BYTES)
+def search_bytes(n: int, min_samples: int) -> int:
+    """Bytes that the neighbours of each row take, for searches at the same time to share what is free."""
+    return n * (min_samples + SPARE) * ENTRY_BYTES
 
 
-def _refuse_large_graph(rows: np.ndarray, eps: float) -> None:
-    needed = graph_bytes(rows, eps)
+def refuse_long_lists(n: int, min_samples: int) -> None:
+    """Raise MemoryError where the neighbours of each of n rows do not fit in the memory that is free."""
+    needed = search_bytes(n, min_samples)
     if needed > free_memory():
         raise MemoryError(
-            f"DBSCAN of {len(rows)} rows needs {needed / 1e9:.1f} GB for the neighbours within eps = {eps:.4f}, "
-            "more than is free; give a smaller dbscan.eps or fewer rows."
+            f"DBSCAN of {n} rows needs {needed / 1e9:.1f} GB for the {min_samples} neighbours of each, more than is "
+            "free; lower dbscan.min_samples or give fewer rows."
         )
 
 
-def _likely_largest(units: np.ndarray, min_samples: int, steps: int) -> float:
-    """About the largest eps of a search over so many quantiles, told from `SAMPLE` rows at even distances."""
-    n = len(units)
-    sample = units[np.linspace(0, n - 1, min(SAMPLE, n)).astype(np.int64)]
-    core_distances = np.partition(1.0 - sample @ units.T, min_samples - 1, axis=1)[:, min_samples - 1]
-    return float(np.quantile(core_distances, (steps - 0.5) / steps))
+def _find_reach(rows: np.ndarray, min_samples: int, longest: float, lists: RowLists | None) -> _Reach:
+    with mapping_threads() as run:
+        points, owners = distinct_points(rows, run)
+        place = np.searchsorted(points.first_row, owners)
+        m = min(min_samples - 1, len(points) - 1)
+        known = lists and lists.lists(points, m + SPARE)
+        known = known or search_all(points, m + SPARE, run, lambda share: None)
+        near, apart = nearest_slots(points, known, m, run)
+        copies = np.bincount(place)
+        # The first of the nearest, itself before them, at which there are min_samples rows, copies among them.
+        enough = np.cumsum(np.column_stack([copies, copies[near]]), axis=1) >= min_samples
+        core = np.column_stack([np.zeros(len(points)), apart])[np.arange(len(points)), enough.argmax(axis=1)]
+        # The distances of points are twice the cosine distances.
+        tree = spanning_tree(points, known, run, core, 2 * longest)
+    return _Reach(place, core / 2, near, apart / 2, np.column_stack([tree.left, tree.right]), tree.lengths / 2)
+
+
+def _label(reach: _Reach, eps: float) -> np.ndarray:
+    """The clusters at one eps: (n,) int32, numbered by falling size, -1 for noise."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(reach.core)
+    edges = reach.edges[: np.searchsorted(reach.lengths, eps, side="right")]
+    joined = coo_array((np.ones(len(edges)), edges.T), (n, n))
+    cores = reach.core <= eps
+    found = connected_components(joined, directed=False)[1]
+    # By their first core row, so that the lowest of the clusters around a border row is the first.
+    _, first, number = np.unique(found[cores], return_index=True, return_inverse=True)
+    labels = np.full(n, n, np.int64)
+    labels[cores] = np.argsort(np.argsort(first))[number]
+    around = np.where(reach.apart <= eps, labels[reach.near], n).min(axis=1, initial=n)
+    labels = np.where(cores, labels, around)
+    return number_by_size(np.where(labels == n, -1, labels)[reach.place])

@@ -13,6 +13,9 @@ import xxhash
 
 # Clusters whose double-precision vectors are copied at a time, so that the copies stay small beside the vectors.
 CHUNK = 256
+# Numbers of each side of pairs measured at a time, 256 KB: with eight times as many, which do not stay in the cache of
+# a core, average linkage measures pairs four times as slowly, ward three times.
+CACHED = 32_768
 # Lower bounds carried through merges are trusted to this much per unit of distance: thousands of
 # times their rounding error, and far below any gap between distances that is not a tie.
 SLACK = 1e-12
@@ -59,8 +62,9 @@ class Clusters:
         same bits whatever the processor, the threads and the company they are computed in.
         """
         found = np.empty(len(left))
-        for start in range(0, len(left), CHUNK):
-            part = slice(start, start + CHUNK)
+        size = max(1, CACHED // self.sums.shape[1])
+        for start in range(0, len(left), size):
+            part = slice(start, start + size)
             found[part] = self._distances(left[part], right[part])
         return found
 
@@ -126,6 +130,11 @@ class AverageClusters(Clusters):
         return np.full(len(slots), SLACK)
 
     @staticmethod
+    def of_cosine(distances, sizes, other_sizes):
+        """The distance of two clusters of equal rows, from the cosine distance of a row of each."""
+        return distances
+
+    @staticmethod
     def merged_bound(first, second, joined, first_size, second_size, other_size):
         """Lower bound of the distance from a merged pair to another cluster.
 
@@ -173,13 +182,20 @@ class WardClusters(Clusters):
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         left_size, right_size = self.sizes[left], self.sizes[right]
-        apart = self.vectors(left) / left_size[:, None] - self.vectors(right) / right_size[:, None]
+        apart = self.vectors(left)
+        apart /= left_size[:, None]
+        apart -= self.vectors(right) / right_size[:, None]
         weights = 2 * left_size * right_size / (left_size + right_size)
         return weights * _row_products(apart, apart)
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
         return SLACK * self.sizes[slots]
+
+    @staticmethod
+    def of_cosine(distances, sizes, other_sizes):
+        """The distance of two clusters of equal rows, from the cosine distance of a row of each."""
+        return 4 * sizes * other_sizes / (sizes + other_sizes) * distances
 
     @staticmethod
     def merged_bound(first, second, joined, first_size, second_size, other_size):

@@ -7,21 +7,26 @@ reciprocal pairs stay reciprocal until they are merged, in whatever order, and t
 by height are the dendrogram that merging the closest pair at each step gives (Muellner 2011).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from stages.algorithms.grids import on_grid, power_above
 from stages.algorithms.memory import free_memory
 from stages.algorithms.tree.cluster_vectors import AverageClusters, Clusters, WardClusters
-from stages.algorithms.tree.first_search import Search
-from stages.algorithms.tree.nearest_clusters import NearestClusters
+from stages.algorithms.tree.first_search import Search, search_all
+from stages.algorithms.tree.nearest_clusters import KEPT, NearestClusters
+from stages.algorithms.tree.row_lists import RowLists
+from stages.algorithms.tree.spanning_tree import spanning_tree
 
 RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
 Linkage = Literal["average", "complete", "single", "ward"]
 LINKAGES = get_args(Linkage)
+HIGH = 2.0**-26  # unit of the leading part of unit vectors: products of two such vectors are exact in double precision
 # Rows handled at a time where a temporary copy of all of them would cost memory.
 CHUNK = 256
 # Time of all later searches as a share of that of the first, on data with structure. Only the progress shown needs it.
@@ -49,6 +54,7 @@ def linkage_tree(
     linkage: str,
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
+    lists: RowLists | None = None,
 ) -> Tree:
     """Dendrogram of rows by cosine distance.
 
@@ -67,9 +73,9 @@ def linkage_tree(
     single-precision rounding of each other (about d 10^-7) without being equal are compared pair
     by pair in double precision.
 
-    ``single`` is scikit-learn's: Prim's spanning tree on Euclidean distances, which order unit
-    rows as cosine distances do, within the same bytes a row. ``complete`` is SciPy's nearest-neighbour chain
-    on the matrix of distances: no identity replaces that matrix by vectors.
+    ``single`` joins clusters along the shortest spanning tree, found by the same search in the same memory.
+    ``complete`` is SciPy's nearest-neighbour chain on the matrix of distances: no identity replaces that matrix by
+    vectors.
 
     Parameters
     ----------
@@ -86,6 +92,9 @@ def linkage_tree(
         Does the first search of ``average`` and ``ward``, four fifths of all products, instead of threads here: called
         with the `Clusters` to start from and a list of `first_search.Tile`, gives `search_tile` of each, in order.
         Searching clusters that `leaf_clusters` makes elsewhere from the same rows leaves the tree the same.
+    lists : RowLists, optional
+        Of these rows, where they have been searched already: the first search of ``average``, ``ward`` and ``single``
+        is left out, and the tree is the same.
 
     Returns
     -------
@@ -105,15 +114,14 @@ def linkage_tree(
     if rows.ndim != 2 or not rows.size:
         raise ValueError(f"rows have the shape {rows.shape}; expected (n, d), n and d at least 1.")
     refuse_large_matrix(linkage, len(rows))
-    if linkage in RECIPROCAL:
-        threads = blas_threads()  # before they are limited
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-            return _reciprocal_linkage(rows, linkage, pool.map, progress or (lambda clusters, share: None), search)
-    unit = unit_rows(rows)
-    pairs = len(rows) * (len(rows) - 1) // 2
-    if not pairs:
-        return Tree(np.empty((0, 4)), 0)
-    return Tree(_single_linkage(unit) if linkage == "single" else _complete_linkage(unit), pairs)
+    if linkage == "complete":
+        pairs = len(rows) * (len(rows) - 1) // 2
+        return Tree(_complete_linkage(unit_rows(rows)) if pairs else np.empty((0, 4)), pairs)
+    report = progress or (lambda clusters, share: None)
+    with mapping_threads() as run:
+        if linkage == "single":
+            return _single_linkage(rows, run, report, lists)
+        return _reciprocal_linkage(rows, linkage, run, report, search, lists)
 
 
 def matrix_bytes(linkage: str, n: int) -> int:
@@ -136,18 +144,46 @@ def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[
     owners : ndarray of shape (n,), int64
         Of each row the lowest row that equals it.
     """
+    unit, owners, first_row, sizes = _distinct_rows(rows, run)
+    for part in _chunks(len(unit)) if len(unit) < len(rows) else ():
+        unit[part] *= sizes[part, None]
+    return RECIPROCAL[linkage](unit, sizes, first_row, run), owners
+
+
+def distinct_points(rows: np.ndarray, run: Callable = map) -> tuple[WardClusters, np.ndarray]:
+    """Make clusters of one row each, of equal rows the lowest; their distances are twice the cosine distances.
+
+    As squared Euclidean distances they are exact near 0 too, where 1 - cos cancels.
+
+    Returns
+    -------
+    points : WardClusters
+    owners : ndarray of shape (n,), int64
+        Of each row the lowest row that equals it.
+    """
+    unit, owners, first_row, _ = _distinct_rows(rows, run)
+    return WardClusters(unit, np.ones(len(unit), np.int64), first_row, run), owners
+
+
+def _distinct_rows(rows: np.ndarray, run: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors of the distinct rows, of each row the lowest that equals it, those, and how many equal each."""
     unit = unit_rows(rows, run)
     factors = np.random.default_rng(0).integers(2**63, size=unit.shape[1], dtype=np.uint64) * 2 + 1
     owners = _equal_rows(unit, factors, run)
     first_row, sizes = np.unique(owners, return_counts=True)
     left = len(first_row)
     for part in _chunks(left) if left < len(rows) else ():
-        unit[part] = unit[first_row[part]] * sizes[part, None]
-    return RECIPROCAL[linkage](unit[:left], sizes, first_row, run), owners
+        unit[part] = unit[first_row[part]]
+    return unit[:left], owners, first_row, sizes
 
 
 def _reciprocal_linkage(
-    rows: np.ndarray, linkage: str, run: Callable, progress: Callable, search: Search | None
+    rows: np.ndarray,
+    linkage: str,
+    run: Callable,
+    progress: Callable,
+    search: Search | None,
+    lists: RowLists | None,
 ) -> Tree:
     """Merge all pairs of reciprocal nearest clusters, round by round; ``run`` maps, on several threads."""
     clusters, owners = leaf_clusters(rows, linkage, run)
@@ -156,7 +192,8 @@ def _reciprocal_linkage(
     start = left = len(clusters)
     if left == 1:
         return Tree(dendrogram.merges(), 0)
-    nearest = NearestClusters(clusters, run, lambda share: progress(left, share / (1 + LATER_SHARE)), search)
+    known = lists and lists.lists(clusters, KEPT)
+    nearest = NearestClusters(clusters, run, lambda share: progress(left, share / (1 + LATER_SHARE)), search, known)
     while True:
         first, second = nearest.reciprocal_pairs()
         names = clusters.first_row[first], clusters.first_row[second]
@@ -270,37 +307,86 @@ def _equal_rows(unit: np.ndarray, factors: np.ndarray, run: Callable = map) -> n
     return owners
 
 
-def blas_threads() -> int:
-    """Threads that BLAS may use now."""
+@contextmanager
+def mapping_threads() -> Iterator[Callable]:
+    """A `map` on as many threads as BLAS may use now, each with a BLAS of one thread; for one, `map` itself."""
     libraries = threadpool_info()
-    return max((found["num_threads"] for found in libraries if found["user_api"] == "blas"), default=1)
+    threads = max((found["num_threads"] for found in libraries if found["user_api"] == "blas"), default=1)
+    if threads == 1:
+        yield map
+        return
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
 
 
-def _single_linkage(unit: np.ndarray) -> np.ndarray:
-    """Single linkage by scikit-learn, as a linkage matrix of cosine distances.
+def _single_linkage(rows: np.ndarray, run: Callable, progress: Callable, lists: RowLists | None) -> Tree:
+    """Merge along the edges of the shortest spanning tree, by rising length."""
+    points, owners = distinct_points(rows, run)
+    dendrogram = Dendrogram(len(rows))
+    dendrogram.merge_equal(owners)
+    left = len(points)
+    if left == 1:
+        return Tree(dendrogram.merges(), 0)
+    known = lists and lists.lists(points, KEPT)
+    known = known or search_all(points, KEPT, run, lambda share: progress(left, share / (1 + LATER_SHARE)))
+    tree = spanning_tree(points, known, run)
+    merged = points.first_row[_merged_along(tree.left, tree.right, left)]
+    for pair, length in zip(merged, tree.lengths / 2, strict=True):
+        dendrogram.merge(pair[:1], pair[1:], length)
+    progress(1, 1.0)
+    return Tree(dendrogram.merges(), known.products + tree.products)
 
-    Of unit rows the cosine distance is half the squared Euclidean one, an order-preserving map,
-    and single linkage depends on the order of distances alone.
-    """
-    from sklearn.cluster import AgglomerativeClustering
 
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=0, linkage="single")
-    model.fit(unit)
-    n = len(unit)
-    sizes = np.ones(2 * n - 1, np.int64)
-    for merge, (left, right) in enumerate(model.children_):
-        sizes[n + merge] = sizes[left] + sizes[right]
-    return np.column_stack([np.sort(model.children_, axis=1), model.distances_**2 / 2, sizes[n:]])
+def _merged_along(left: np.ndarray, right: np.ndarray, n: int) -> np.ndarray:
+    """The two groups, each by its lowest number, that each of these edges of a tree on n points joins: (edges, 2)."""
+    lowest = np.arange(n).tolist()
+    merged = []
+    for pair in zip(left.tolist(), right.tolist(), strict=True):
+        roots = []
+        for point in pair:
+            while lowest[point] != point:
+                lowest[point] = lowest[lowest[point]]
+                point = lowest[point]
+            roots.append(point)
+        merged.append((min(roots), max(roots)))
+        lowest[max(roots)] = min(roots)
+    return np.array(merged, np.int64).reshape(-1, 2)
 
 
 def _complete_linkage(unit: np.ndarray) -> np.ndarray:
-    """Complete linkage by SciPy; Euclidean distances keep small ones exact where 1 - cos cannot."""
+    """Complete linkage by SciPy, on half the squared Euclidean distances of unit rows, which are cosine distances."""
     from scipy.cluster import hierarchy
-    from scipy.spatial.distance import pdist
 
-    distances = pdist(unit, "sqeuclidean")
-    distances /= 2
-    return hierarchy.linkage(distances, "complete")
+    return hierarchy.linkage(_condensed_distances(unit), "complete")
+
+
+def _condensed_distances(unit: np.ndarray) -> np.ndarray:
+    """Cosine distances of all pairs of unit rows, as SciPy orders them: (n (n - 1) / 2,) float64.
+
+    Off by less than 1e-14, and exact near 0, where 1 - cos cancels: |x|^2 / 2 + |y|^2 / 2 - x . y. Each row is split
+    into multiples of 2^-26 and a rest; no sum of products of the former, or of the former and a rest, is rounded, so
+    the matrix products are the same on every processor.
+    """
+    n = len(unit)
+    high = on_grid(unit, HIGH)
+    rest = unit - high
+    longest = np.sqrt(np.square(rest).sum(axis=1).max())
+    rest = on_grid(rest, float(power_above(longest)) * HIGH / 2)
+    squares, cross = np.square(high).sum(axis=1) / 2, (high * rest).sum(axis=1)
+    found, end = np.empty(n * (n - 1) // 2), 0
+    for part in _chunks(n):
+        others = slice(part.start, None)
+        distances = squares[part, None] + squares[others]
+        distances -= high[part] @ high[others].T  # (r, d) @ (d, w) -> (r, w)
+        small = cross[part, None] + cross[others]
+        small -= high[part] @ rest[others].T
+        small -= rest[part] @ high[others].T
+        distances += small
+        np.maximum(distances, 0.0, out=distances)
+        for row in range(len(distances)):
+            start, end = end, end + n - part.start - row - 1
+            found[start:end] = distances[row, row + 1 :]
+    return found
 
 
 def refuse_large_matrix(linkage: str, n: int) -> None:

@@ -15,7 +15,7 @@ from threading import Lock
 import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.tree.first_search import Search, row_limits, search_all
+from stages.algorithms.tree.first_search import Lists, Search, row_limits, search_all
 
 # A search holds blocks (rows, clusters) of products: at most so many single-precision numbers each, 64 MB, and at most
 # so many rows, so that a search of few clusters is still split over threads.
@@ -45,6 +45,8 @@ class NearestClusters:
         Called now and then with the share of the first search that is done.
     search : callable, optional
         Does the first search elsewhere than in ``run``.
+    lists : Lists, optional
+        What the first search would find, of KEPT entries; there is no search then.
 
     Attributes
     ----------
@@ -66,7 +68,12 @@ class NearestClusters:
     """
 
     def __init__(
-        self, clusters: Clusters, run: Callable, report: Callable[[float], None], search: Search | None = None
+        self,
+        clusters: Clusters,
+        run: Callable,
+        report: Callable[[float], None],
+        search: Search | None = None,
+        lists: Lists | None = None,
     ):
         n = len(clusters)
         self.clusters = clusters
@@ -75,7 +82,8 @@ class NearestClusters:
         self.current = np.arange(n)
         self.nearest = np.arange(n)
         self.distance = np.full(n, np.inf)
-        self.neighbours, self.keys, self.bounds, self.products = search_all(clusters, KEPT, run, report, search)
+        lists = lists or search_all(clusters, KEPT, run, report, search)
+        self.neighbours, self.keys, self.bounds, self.products = lists
         self.counting = Lock()
         self._find(np.arange(n))
 
@@ -261,9 +269,11 @@ class NearestClusters:
     def _search(self, active: np.ndarray) -> None:
         """Compare the active slots with all clusters: exact nearest and a new list for each."""
         clusters = self.clusters
-        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), -(-len(active) // 2)))
-        blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
         run = self.run if len(active) * len(clusters) > THREADED_PAIRS else map
+        # Each product copies all clusters, so on one thread rows are not split.
+        share = len(active) if run is map else -(-len(active) // 2)
+        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), share))
+        blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
         for block, result in zip(blocks, run(self._search_block, blocks), strict=True):
             nearest, distance, neighbours, keys, bounds, measured = result
             self.nearest[block], self.distance[block] = nearest, distance

@@ -1,15 +1,14 @@
 """The nearest few of each row: exact, in memory linear in the rows."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
-from stages.algorithms.tree.linkage import blas_threads, leaf_clusters
+from stages.algorithms.tree.linkage import leaf_clusters, mapping_threads
+from stages.algorithms.tree.row_lists import RowLists
 
 SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it undecided
 PAIRS = 4096  # measured at a time, and rows whose lists are settled
@@ -24,11 +23,35 @@ class Neighbours(NamedTuple):
     owners: np.ndarray  # (n,) int64, of each row the lowest row that equals it
 
 
+def list_rows(
+    rows: np.ndarray,
+    kept: int,
+    progress: Callable[[float], None] = lambda share: None,
+    search: Search | None = None,
+) -> RowLists:
+    """The lists of the nearest few of each row, for whatever is made of these rows or of parts of them.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        None of them zero.
+    kept : int
+        Length of the lists.
+    progress, search
+        As in `nearest_rows`.
+    """
+    with mapping_threads() as run:
+        clusters, owners = leaf_clusters(rows, "average", run)
+        lists = search_all(clusters, kept, run, progress, search)
+    return RowLists(owners, clusters.first_row, lists.neighbours, lists.keys.astype(np.float32), lists.bounds)
+
+
 def nearest_rows(
     rows: np.ndarray,
     m: int,
     progress: Callable[[float], None] = lambda share: None,
     search: Search | None = None,
+    lists: RowLists | None = None,
 ) -> Neighbours:
     """The m nearest rows of each row by cosine distance, among those that do not equal it.
 
@@ -47,24 +70,37 @@ def nearest_rows(
         Told the share of the search that is done.
     search : callable, optional
         Searches elsewhere, as in `linkage_tree`: the clusters are those of average linkage.
+    lists : RowLists, optional
+        Of these rows, where they have been searched already.
 
     Notes
     -----
     Time O(n^2 d), half of it saved as each pair is multiplied once. Memory 12 d + 32 m + 100 bytes a row.
     """
-    threads = blas_threads()
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        clusters, owners = leaf_clusters(rows, "average", pool.map)
+    with mapping_threads() as run:
+        clusters, owners = leaf_clusters(rows, "average", run)
         others = len(clusters) - 1
         m = min(m, max(1, others // 4))
         if not others:
             return Neighbours(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0)), owners)
-        lists = search_all(clusters, m + SPARE, pool.map, progress, search)
-        blocks = np.split(np.arange(len(clusters)), range(PAIRS, len(clusters), PAIRS))
-        settled = list(pool.map(lambda slots: _settle(clusters, lists, slots, m), blocks))
-    slots, distances = (np.concatenate(parts) for parts in zip(*settled, strict=True))
+        known = lists and lists.lists(clusters, m + SPARE)
+        known = known or search_all(clusters, m + SPARE, run, progress, search)
+        slots, distances = nearest_slots(clusters, known, m, run)
     place = np.searchsorted(clusters.first_row, owners)
     return Neighbours(clusters.first_row[slots][place], distances[place], owners)
+
+
+def nearest_slots(clusters: Clusters, lists: Lists, m: int, run: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """The m nearest slots of each slot, no more than there are others, and their distances, from lists of m or more.
+
+    Ties go to the lower slot.
+    """
+    blocks = np.split(np.arange(len(clusters)), range(PAIRS, len(clusters), PAIRS))
+    if not m:
+        return np.empty((len(clusters), 0), np.int64), np.empty((len(clusters), 0))
+    settled = list(run(lambda slots: _settle(clusters, lists, slots, m), blocks))
+    slots, distances = (np.concatenate(parts) for parts in zip(*settled, strict=True))
+    return slots, distances
 
 
 def _settle(clusters: Clusters, lists: Lists, slots: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray]:

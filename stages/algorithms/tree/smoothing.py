@@ -13,7 +13,9 @@ from annotated_types import Interval
 
 from stages.algorithms.tree.first_search import Search
 from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
-from stages.algorithms.tree.neighbours import Neighbours, nearest_rows
+from stages.algorithms.tree.nearest_clusters import KEPT
+from stages.algorithms.tree.neighbours import SPARE, Neighbours, nearest_rows
+from stages.algorithms.tree.row_lists import RowLists
 
 Smooth = Annotated[int, Interval(ge=0, le=1000)]  # neighbours that a row is smoothed with; 0 is none
 ROUNDS = 2
@@ -30,6 +32,7 @@ def smoothed_tree(
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
     near: Neighbours | None = None,
+    lists: RowLists | None = None,
 ) -> Tree:
     """The tree of the rows, smoothed or as they are.
 
@@ -44,17 +47,24 @@ def smoothed_tree(
         tree, of rows that only this process has, is searched here.
     near : Neighbours, optional
         At least `smooth` of each row, where the caller has them already.
+    lists : RowLists, optional
+        Of the rows as they are, where they have been searched already.
     """
     if not smooth:
-        return linkage_tree(rows, linkage, progress, search)
+        return linkage_tree(rows, linkage, progress, search, lists)
     report = progress or (lambda clusters, share: None)
     if near is None:
-        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search)
+        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search, lists)
     smoothed = smooth_rows(rows, near.rows[:, :smooth])
     tree = linkage_tree(
         smoothed, linkage, lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share)
     )
     return tree._replace(products=tree.products + len(rows) ** 2 // 2)
+
+
+def entries_used(smooth: int) -> int:
+    """Entries of the lists of rows that `smoothed_tree` makes use of."""
+    return smooth + SPARE if smooth else KEPT
 
 
 def smooth_rows(rows: np.ndarray, near: np.ndarray) -> np.ndarray:
