@@ -431,7 +431,7 @@ for stage in (cluster, compare):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux'")
 def test_forty_thousand_rows_are_compared_under_a_limit_that_does_not_hold_the_matrix():
     put(make_blobs(40_000, 8, 6, spread=1.0)[0])
-    values = parameters(k_max=8, dbscan={"eps": 0.005}, compare=FEW)
+    values = parameters(k_max=8, dbscan={"eps": 0.005}, compare=FEW | {"max_rows": 40_000})
     Path("parameters.json").write_text(json.dumps(values))
     limit = 6_000_000_000
     assert limit < 8 * 40_000 * 39_999 // 2

@@ -20,7 +20,7 @@ class Case(NamedTuple):
     parameters: ClusteringParameters
     compared: CompareParameters
     progress: Progress
-    lists: RowLists  # of these rows
+    lists: RowLists | None = None  # of these rows, once they have been searched
 
     @property
     def grid(self) -> list[int]:

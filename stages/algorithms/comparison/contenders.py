@@ -12,7 +12,7 @@ from stages.algorithms.comparison.measures import measure_partition
 from stages.algorithms.comparison.stability import agreement_between
 from stages.algorithms.comparison.variants import Fits, Variant, fit_variants
 from stages.algorithms.partitions.criteria import lowest
-from stages.algorithms.partitions.density import EpsSearch
+from stages.algorithms.partitions.density import EpsSearch, refuse_long_lists
 from stages.algorithms.partitions.methods import LINKAGES, METHODS
 from stages.algorithms.partitions.processes import Refusal, attempt, log_seconds, run_timed
 from stages.algorithms.tree.linkage import matrix_bytes, refuse_large_matrix
@@ -32,20 +32,37 @@ class Contenders(NamedTuple):
     merges: np.ndarray  # the tree by the linkage in use
 
 
-def fit_methods(case: Case, parts: list[np.ndarray]) -> Contenders:
-    """Fit every variant of every method to the rows, and to each of these parts of them.
+def leave_out_impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal]:
+    """The variants that are known, before anything long begins, to need more memory than is free, or more rows.
 
     Raises
     ------
     RuntimeError
-        If the method in use, or the tree by the linkage in use, cannot be had of these rows. Any other is left out, and
-        said to be before anything long begins where that can be known then.
+        If the method in use, or the tree by the linkage in use, is one of them. Where the rows are no sample these have
+        been fitted to them already.
+    """
+    parameters, (n, d) = case.parameters, case.rows.shape
+    built = [] if case.merges is None else [parameters["linkage"]]
+    outcomes = {each: attempt(refuse_large_matrix, each, len(parts[0]) if each in built else n) for each in LINKAGES}
+    outcomes["dbscan"] = attempt(refuse_long_lists, n, parameters["dbscan"]["min_samples"])
+    for name, method in METHODS.items():
+        if (case.sampled or name != parameters["method"]) and not outcomes.get(name):
+            outcomes[name] = attempt(method.refuse_rows, n, d, case.k_values[-1], method.options(parameters))
+    return _leave_out(case, outcomes)
+
+
+def fit_methods(case: Case, parts: list[np.ndarray], refused: dict[str, Refusal]) -> Contenders:
+    """Fit every variant of every method, but for those that are refused, to the rows, and to each of these parts.
+
+    Raises
+    ------
+    RuntimeError
+        If the method in use, or the tree by the linkage in use, cannot be had of these rows. Any other is left out.
     ValueError
         If DBSCAN is in use and does not find the labels in use in the same rows.
     """
-    refused = _leave_out(case, _impossible(case, parts))
-    eps_table, eps, search = _search(case)
-    refused |= _leave_out(case, {"dbscan": search})
+    eps_table, eps, search = ([], None, None) if "dbscan" in refused else _search(case)
+    refused = refused | _leave_out(case, {"dbscan": search})
     trees = _trees(case, refused)
     refused |= _leave_out(case, trees)
 
@@ -107,20 +124,6 @@ def _say_what_is_left_out(case: Case, outcomes: dict[str, Any]) -> None:
             rows = f" to the {len(case.rows)} rows that compare.max_rows allows" if case.sampled else ""
             raise RuntimeError(f"{name} is in use, but cannot be fitted again{rows}: {each.reason}")
         log.warning("left out: %s: %s", name, each.reason)
-
-
-def _impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal | None]:
-    """Why linkages and methods cannot be had where that is known before they are tried: of memory, or of too few rows.
-
-    The method in use and the tree by the linkage in use have been fitted to the rows already, if these are no sample.
-    """
-    parameters, (n, d) = case.parameters, case.rows.shape
-    built = [] if case.merges is None else [parameters["linkage"]]
-    outcomes = {each: attempt(refuse_large_matrix, each, len(parts[0]) if each in built else n) for each in LINKAGES}
-    for name, method in METHODS.items():
-        if case.sampled or name != parameters["method"]:
-            outcomes[name] = attempt(method.refuse_rows, n, d, case.k_values[-1], method.options(parameters))
-    return outcomes
 
 
 def _trees(case: Case, refused: dict[str, Refusal]) -> dict[str, np.ndarray | Refusal]:

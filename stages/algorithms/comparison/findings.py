@@ -7,7 +7,7 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.advice import Advice, advise
 from stages.algorithms.comparison.case import Case, refuse_sample
-from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw
+from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw, leave_out_impossible
 from stages.algorithms.comparison.measures import (
     compare_with_topics,
     measure_partition,
@@ -134,18 +134,19 @@ def compare_methods(
     k, sampled = int(in_use.max()) + 1, len(chosen) < len(rows)
     if sampled:
         refuse_sample(len(chosen), k, parameters)
-    compared_rows = rows[chosen] if sampled else rows
-    lists = list_rows(compared_rows, length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"]))
-    case = Case(
-        compared_rows, None if sampled else merges, in_use[chosen], k, sampled, parameters, compared, progress, lists
-    )
+        case = Case(rows[chosen], None, in_use[chosen], k, sampled, parameters, compared, progress)
+    else:
+        case = Case(rows, merges, in_use, k, sampled, parameters, compared, progress)
     count = max(compared["subsamples"], compared["refits"])
     seeds = range(parameters["seed"] + 1, parameters["seed"] + 1 + count)
     parts = [subsample_rows(len(case.rows), compared["subsample_share"], seed) for seed in seeds]
     few = parts[: compared["refits"]]
     method = METHODS[parameters["method"]].variant_in_use(parameters)
 
-    fits, left_out, eps_table, merges = fit_methods(case, few)
+    refused = leave_out_impossible(case, few)
+    length = length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"])
+    case = case._replace(lists=list_rows(case.rows, length))
+    fits, left_out, eps_table, merges = fit_methods(case, few, refused)
     case = case._replace(merges=merges)
     if not sampled:
         fits[method] = fits[method]._replace(labels=in_use)

@@ -75,12 +75,7 @@ def search_eps(
     """
     if len(rows) < min_samples:
         raise ValueError(f"dbscan.min_samples is {min_samples}, but there are {len(rows)} rows; lower it.")
-    needed = search_bytes(len(rows), min_samples)
-    if needed > free_memory():
-        raise MemoryError(
-            f"DBSCAN of {len(rows)} rows needs {needed / 1e9:.1f} GB for the {min_samples} neighbours of each, "
-            "more than is free; lower dbscan.min_samples or give fewer rows."
-        )
+    refuse_long_lists(len(rows), min_samples)
     reach = _find_reach(rows, min_samples, np.inf if eps is None else max(eps), lists)
     if eps is None:
         quantiles = np.unique(np.quantile(reach.core[reach.place], (np.arange(steps) + 0.5) / steps))
@@ -105,6 +100,16 @@ def search_eps(
 def search_bytes(n: int, min_samples: int) -> int:
     """Bytes that the neighbours of each row take, for searches at the same time to share what is free."""
     return n * (min_samples + SPARE) * ENTRY_BYTES
+
+
+def refuse_long_lists(n: int, min_samples: int) -> None:
+    """Raise MemoryError where the neighbours of each of n rows do not fit in the memory that is free."""
+    needed = search_bytes(n, min_samples)
+    if needed > free_memory():
+        raise MemoryError(
+            f"DBSCAN of {n} rows needs {needed / 1e9:.1f} GB for the {min_samples} neighbours of each, more than is "
+            "free; lower dbscan.min_samples or give fewer rows."
+        )
 
 
 def _find_reach(rows: np.ndarray, min_samples: int, longest: float, lists: RowLists | None) -> _Reach:
