@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import STAGES, make_blobs, write_blobs
 
+from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.prediction import OPEN, classify_rows
 from stages.classify import classify, load_model
 from stages.describe import describe
@@ -39,8 +40,8 @@ def label(blobs: np.ndarray, sample_rows: int | None, noise: int = 0) -> np.ndar
     """Reduce, take the blobs of the sample for its clusters, train and classify; the labels."""
     reduce(sample_rows=sample_rows, **REDUCE)
     found = blobs[even_rows(len(blobs), sample_rows)].astype(np.int32)
-    found = np.argsort(np.argsort(-np.bincount(found), kind="stable"))[found].astype(np.int32)
     found[:noise] = -1
+    found = number_by_size(found)
     np.save("data/labels.npy", found)
     train(sample_rows=sample_rows, **TRAIN)
     classify(sample_rows=sample_rows, **CLASSIFY)
