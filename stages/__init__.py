@@ -1,13 +1,14 @@
 """The pipeline, one line a stage; the files that flow between them stand at the head of each.
 
 embed      a table of texts, an embedding model -> batches of embeddings; a command, which no stage waits for
-reduce     embeddings to be clustered -> their principal components, standardised
+reduce     embeddings to be clustered -> their principal components, standardised; of a sample where that is asked for
 link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
 train      reduced embeddings, labels -> centroids and a regression on the distances to them;
            embeddings -> a detector of rows unlike those in training
-classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift
-describe   labels, model, predictions, texts -> what each cluster is about, in words and in rows
+classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift;
+           embeddings to be clustered, labels, model -> the same of each, and who has labelled it
+describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 

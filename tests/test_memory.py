@@ -81,22 +81,22 @@ def batch(tmp_path_factory) -> Path:
     return path
 
 
-def make_model(model: Path) -> None:
-    """What classify reads, of rows in this folder."""
-    rows = make_rows(2000, 1)
-    Path("clu").mkdir()
-    np.save("clu/b.npy", rows)
-    np.save("labels.npy", number_by_size(rows[:, :20].argmax(axis=1)))
-    reduced = Path("reduced.npy")
+def make_model(data: Path, sample_rows: int | None = None) -> None:
+    """Reduced rows, labels and a model in a folder of a project, of the rows in it or of some that are made there."""
+    embeddings, labels, model, reduced = (
+        data / name for name in ("embeddings_clu", "labels.npy", "model", "reduced.npy")
+    )
+    if not embeddings.exists():
+        embeddings.mkdir(parents=True)
+        np.save(embeddings / "b.npy", make_rows(2000, 1))
     reduce(
-        sample_rows=None,
-        variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=Path("clu"), reduced=reduced,
-        model=model / "reduction.npz",
+        sample_rows=sample_rows, variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=embeddings,
+        reduced=reduced, model=model / "reduction.npz",
     )  # fmt: skip
+    np.save(labels, number_by_size(np.load(reduced)[:, :20].argmax(axis=1)))
     train(
-        sample_rows=None,
-        classifier={"C": 1.0, "folds": 2}, seed=0, reduced=reduced, labels=Path("labels.npy"), embeddings=Path("clu"),
-        reduction=model / "reduction.npz", model=model / "classifier.npz",
+        classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=sample_rows, reduced=reduced, labels=labels,
+        embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
 
 
@@ -109,15 +109,37 @@ def test_the_peak_of_a_stage_that_streams_does_not_depend_on_the_number_of_rows(
     parameters = project.folder / "params.yaml"
     parameters.write_text(parameters.read_text().replace("  workers: 0", "  workers: 2"))
     if stage == "classify":
-        make_model(project.folder / "data/model")
+        make_model(project.folder / "data")
     folder = project.folder / "data" / embeddings
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(rows // FILE_ROWS):
         os.link(batch, folder / f"b{i}.npy")
     taken = peak_beyond(STAGE, stage, folder=project.folder)
     assert taken < BOUNDS[stage] * 2**20
     if stage == "reduce":
         assert np.load(project.folder / "data/reduced.npy", mmap_mode="r").shape[0] == rows
+
+
+def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and_to_describe(project):
+    # Narrow, so that it is quick; as lists of texts they would take some hundred bytes each.
+    project.commit()
+    parameters, data, few = project.folder / "params.yaml", project.folder / "data", 3
+    parameters.write_text(parameters.read_text().replace("sample_rows: null", "sample_rows: 2000"))
+    rows = np.random.default_rng(0).standard_normal((FILE_ROWS, 24), dtype=np.float32)
+    texts = [{"text": f"word{i % 997} of text{i % 89}", "topic": f"topic {i % 7}"} for i in range(FILE_ROWS)]
+    for folder in ("embeddings_clu", "embeddings_classf"):
+        project.write_batch(f"{folder}/b0", rows, texts)
+    peaks = []
+    for files in (few, 4 * few):
+        for i in range(1, files):
+            for kind in ("npy", "jsonl"):
+                target = data / f"embeddings_clu/b{i}.{kind}"
+                target.unlink(missing_ok=True)
+                os.link(data / f"embeddings_clu/b0.{kind}", target)
+        make_model(data, 2000)
+        peaks.append([peak_beyond(STAGE, stage, folder=project.folder) for stage in ("classify", "describe")])
+    for less, more in zip(*peaks, strict=True):
+        assert (more - less) / (3 * few * FILE_ROWS) < 100
 
 
 @pytest.mark.parametrize(("linkage", "few"), [("average", 8000), ("ward", 8000), ("single", 4000)])
