@@ -22,13 +22,15 @@ from stages.files import stamped
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
 PREDICTED, CLUSTERS = "data/predictions/new.parquet", "metrics/describe/clusters.json"
+LABELLED = "data/clusters/a.parquet"
 READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
-    LABELS: ["train", "describe", "visualize", "compare"],
+    LABELS: ["train", "classify", "describe", "visualize", "compare"],
     REDUCTION: ["train", "classify", "visualize"],
     CLASSIFIER: ["classify", "describe", "visualize"],
     PREDICTED: ["describe", "visualize"],
+    LABELLED: ["describe", "visualize"],
     CLUSTERS: ["visualize"],
 }
 Change = Callable[[bytes], bytes]
@@ -298,6 +300,17 @@ DAMAGES = {
         Damage("a stamp without a batch", stamp(lambda values: {"model": "m"}), "its stamp cannot be read"),
         Damage("a stamp of no model", stamp(lambda values: values | {"model": 7}), "its stamp names no model"),
         Damage("a stamp in lists in lists", stamp(lambda values: b"[" * 100_000), "its stamp cannot be read"),
+    ],
+    LABELLED: [
+        *ANYTHING,
+        Damage("a bit of its body", flip(0.1), "its bytes are not those that were written"),
+        Damage("predictions", table(lambda whole: whole.drop_columns(["labelled_by"])), "columns row"),
+        Damage("a row less", table(lambda whole: whole.slice(0, 149)), "149 rows, but"),
+        Damage("a cluster out of range", table(column("cluster", first(6))), "cluster is 6, expected -1 to 5"),
+        Damage("another cluster", table(column("cluster", lambda values: values[::-1])), "with the same clusters"),
+        Damage("one less labelled by the method", table(column("labelled_by", first("model"))), "299 rows labelled by"),
+        Damage("labelled by nobody", table(column("labelled_by", first("me"))), "labelled_by is none of model, method"),
+        Damage("a null", table(column("labelled_by", lambda values: [None, *values[1:]])), "labelled_by is null"),
     ],
     CLUSTERS: [
         *ANYTHING,

@@ -22,7 +22,7 @@ from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.describe import describe
 from stages.files.batches import open_batches
-from stages.files.predictions import Result, write_predictions
+from stages.files.predictions import LABELLED, Result, write_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion, write_topics
@@ -91,6 +91,11 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     write_predictions(
         Path("data/predictions"), open_batches(Path("data/embeddings_classf")), "model", [Result(columns, (), b"rows")]
     )
+    same = np.ones(len(found), dtype=np.float32)
+    columns = {"cluster": found, "novel": same < 0, "labelled_by": np.full(len(found), "method")}
+    columns |= dict.fromkeys(("probability", "margin", "distance"), same)
+    batches = open_batches(Path("data/embeddings_clu"))
+    write_predictions(Path("data/clusters"), batches, "model", [Result(columns, (), b"rows")], LABELLED)
 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from functools import cache, partial
 from threading import Thread
 from typing import Any, NamedTuple
@@ -54,8 +55,9 @@ class Cluster:
     Dask's client runs on a loop of its own in a daemon thread, and is asked from outside with a limit of time: neither
     an address that says nothing nor a frozen scheduler can hold this process, not even when it ends.
 
-    The constants are the result of a task of their own, which every other one needs: a worker fetches them once, from
-    here or from another worker. Scattered, they would be lost with the worker that holds them; a task is done again.
+    The constants are the result of a task of their own, which every other one needs, and are copied to all workers: one
+    that has them is preferred to one that has to fetch them. Scattered, they would be lost with the worker that holds
+    them; a task is done again.
     """
 
     def __init__(self, scheduler: str, constants: tuple = ()):
@@ -156,7 +158,13 @@ class Cluster:
         """Have a worker hold the constants for as long as this connection lasts."""
 
         async def keep() -> Any:
-            return self._client.submit(np.asarray, _as_array(dumps(constants)), key=f"{self._ours}-constants")
+            kept = self._client.submit(np.asarray, _as_array(dumps(constants)), key=f"{self._ours}-constants")
+            self._copying = asyncio.ensure_future(copy(kept))  # nobody waits for it: a worker may be frozen
+            return kept
+
+        async def copy(kept: Any) -> None:
+            with suppress(Exception):
+                await self._client.replicate([kept])
 
         return self._ask(keep())
 
