@@ -149,7 +149,7 @@ def _load_sentence_transformer(name: str, place: str, revision: str | None) -> E
 
 
 def _digest(arrays: list[np.ndarray], said: list) -> str:
-    """Digest of what a model computes with, wherever it lies: its arrays in any order, in single precision, and more."""
+    """Digest of what a model computes with: its arrays in any order, in single precision, and what else is said."""
     numbers = []
     for array in arrays:
         values = np.ascontiguousarray(array, dtype=np.float32)
