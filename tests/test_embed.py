@@ -312,7 +312,7 @@ def test_files_of_others_are_never_replaced_nor_removed(name, ten_rows):
         ("t.csv", b'id,text\n1,"cat\ndog"\n2,a,b\n', r"t.csv: line 4 has 3 fields, but the header 2"),
         ("t.csv", b'text\n"cat" dog\n', r"t.csv: line 2 is not CSV \(.+\); expected"),
         ("t.csv", b'text\n"cat', r"t.csv: line 2 is not CSV \(unexpected end of data\); expected"),
-        ("t.csv", b"text\ncaf\xe9\n", r"t.csv: not UTF-8; save it as UTF-8"),
+        ("t.csv", b"text\ncaf\xe9\n", r"t.csv: not UTF-8 from about line 1 on; save it as UTF-8"),
         ("t.csv", b'text,id\ncat,1\n"",2\n" ",3\n', r"t.csv: no text in line 3 and 1 more, and of nothing there is no"),
         (
             "t.csv",

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stages.files.batches import EMBEDDING, Batch, changed, open_input
+from stages.files.texts import one_line
+from stages.runtime.cutting import NAME_LENGTH, cut
 from stages.runtime.record import write_json
 
 
@@ -118,4 +120,4 @@ def _parse(said: Any) -> Embedding:
 
 def in_words(embedding: Embedding) -> str:
     """A model as a message names it."""
-    return f"{embedding.model} (digest {embedding.digest[:8]})"
+    return f"{cut(one_line(embedding.model), NAME_LENGTH)} (digest {embedding.digest[:8]})"

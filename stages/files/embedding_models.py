@@ -135,7 +135,8 @@ def _load_sentence_transformer(name: str, place: str, revision: str | None) -> E
     modules = [type(module).__name__ for module in model]
     # What versions of the library name otherwise, such as the parameters, stays out: it would make one model two.
     pooling = [str(module.pooling_mode) for module in model if hasattr(module, "pooling_mode")]
-    vocabulary = sorted(model.tokenizer.get_vocab().items()) if hasattr(model.tokenizer, "get_vocab") else None
+    words = getattr(model.tokenizer, "get_vocab", dict)()  # by number, or, of tokenizers of the library's own, in order
+    vocabulary = sorted(words.items()) if isinstance(words, dict) else list(words)
     prompt = model.prompts.get(model.default_prompt_name or "", "")
     said = ["sentence-transformers", modules, pooling, vocabulary, model.max_seq_length, prompt]
     arrays = [parameter.detach().float().cpu().numpy() for parameter in model.parameters()]
@@ -148,10 +149,7 @@ def _load_sentence_transformer(name: str, place: str, revision: str | None) -> E
 
 
 def _digest(arrays: list[np.ndarray], said: list) -> str:
-    """Digest of what a model computes with, wherever it lies and in whichever file: its numbers in any order, and more.
-
-    Numbers are digested in single precision.
-    """
+    """Digest of what a model computes with: its arrays in any order, in single precision, and what else is said."""
     numbers = []
     for array in arrays:
         values = np.ascontiguousarray(array, dtype=np.float32)

@@ -64,8 +64,6 @@ def read_table(path: Path, columns: Columns = Columns()) -> Iterator[Row]:  # no
         raise ValueError(f"{path}: no table that can be read, expected .csv, .tsv, .parquet or .jsonl; convert it.")
     try:
         yield from READERS[path.suffix.lower()](read(path), columns)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8; save it as UTF-8.") from None
     except OSError as error:
         raise not_read(path, error) from None
 
@@ -106,6 +104,8 @@ def _csv(path: Path, delimiter: str) -> Iterator[Any]:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             yield rows
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: not UTF-8 from about line {rows.line_num + 1} on; save it as UTF-8.") from None
         except csv.Error as error:
             raise ValueError(
                 f"{path}: line {rows.line_num} is not CSV ({error}); expected a text with quotes or line breaks in "
@@ -120,7 +120,7 @@ def _named(delimiter: str) -> str:
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Row]:
     row = 0
     try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             found = _find_columns(path, file.schema_arrow.names, columns)
             kinds = {name: file.schema_arrow.field(at).type for name, at in found.items()}
             if not (_of_texts(kinds["text"]) or pyarrow.types.is_null(kinds["text"])):
