@@ -57,7 +57,7 @@ def test_last_digits_of_a_gradient_and_of_an_affinity_do_not_show(monkeypatch):
         np.testing.assert_allclose(found, before, atol=1e-12, rtol=1e-12)
 
 
-def test_the_map_keeps_as_many_neighbours_as_that_of_openTSNE_with_its_defaults():
+def test_the_map_keeps_as_many_neighbours_as_one_of_five_times_the_iterations():
     from openTSNE import TSNE
 
     def kept(positions):
