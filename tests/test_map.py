@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_blobs
 from matplotlib.image import imread
+from scipy.spatial.distance import cdist
 
 from stages.algorithms.centroids import directions
 from stages.algorithms.presentation import tsne
@@ -54,6 +55,33 @@ def test_last_digits_of_a_gradient_and_of_an_affinity_do_not_show(monkeypatch):
     monkeypatch.setattr(affinity, "joint_probabilities_nn", other_probabilities)
     for found, before in zip(fit_map(rows, rows[:20], 30, seed=0), expected, strict=True):
         np.testing.assert_allclose(found, before, atol=1e-12, rtol=1e-12)
+
+
+def test_the_map_keeps_as_many_neighbours_as_one_of_five_times_the_iterations():
+    from openTSNE import TSNE
+
+    def kept(positions):
+        near, on_map = (
+            np.argsort(gaps, axis=1)[:, 1:11] for gaps in (1 - units @ units.T, cdist(positions, positions))
+        )
+        return np.mean([np.isin(a, b).mean() for a, b in zip(near, on_map, strict=True)])
+
+    rows, _ = make_blobs(300, 20, 4, spread=1.5)
+    units = directions(rows)
+    peer = TSNE(perplexity=30, metric="cosine", neighbors="exact", negative_gradient_method="bh", n_jobs=1).fit(units)
+    assert kept(fit_map(rows, rows[:0], 30, seed=0)[0]) > kept(np.array(peer)) - 0.01
+
+
+def test_the_start_has_two_axes_on_which_neighbours_are_near():
+    from openTSNE.affinity import joint_probabilities_nn
+
+    rows, blobs = make_blobs(200, 20, 2)  # one mode is far slower than all others
+    units = directions(rows)
+    start = tsne._smoothed(rows[:, :2], joint_probabilities_nn(*nearest_rows(units, units, 60, others=True), [20]), 0)
+    assert abs(np.corrcoef(start.T)[0, 1]) < 0.1
+    low, high = (start[blobs == blob, 0] for blob in np.argsort([start[blobs == blob, 0].mean() for blob in (0, 1)]))
+    assert low.max() < high.min()
+    assert (np.ptp(start, axis=0) < 1e-3).all()
 
 
 @pytest.mark.parametrize("copies", [1, 3])

@@ -1,4 +1,4 @@
-"""Stages that stream stay within one bound for any number of rows; the tree takes a stated number of bytes a row."""
+"""Stages that stream stay within one bound for any number of rows; tree and map take a stated number of bytes a row."""
 
 import os
 import subprocess
@@ -53,6 +53,19 @@ rows = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
 linkage_tree(rows[:1000], linkage)  # imports what it needs
 before = peak()
 linkage_tree(rows, linkage)
+print(peak() - before)
+"""
+
+MAP = """
+import numpy as np
+from stages.algorithms.presentation import tsne
+
+n, d = int(sys.argv[1]), int(sys.argv[2])
+tsne.SCHEDULE, tsne.PLACING, tsne.BLOCK_NUMBERS = ((1, 0.5),), 1, 100_000
+rows = np.random.default_rng(0).standard_normal((2 * n, d), dtype=np.float32)
+tsne.fit_map(rows[:500], rows[:500], 30, 0)  # imports what it needs
+before = peak()
+tsne.fit_map(rows[:n], rows[n:], 30, 0)
 print(peak() - before)
 """
 
@@ -147,3 +160,9 @@ def test_the_tree_takes_no_more_bytes_a_row_than_its_docstring_states(linkage, f
     d = 64
     less, more = (peak_beyond(TREE, str(n), str(d), linkage, OPENBLAS_NUM_THREADS="1") for n in (few, 3 * few))
     assert (more - less) / (2 * few) < 12 * d + 1000
+
+
+def test_the_map_takes_no_more_bytes_a_row_than_its_docstring_states():
+    d = 64
+    less, more = (peak_beyond(MAP, str(n), str(d), OPENBLAS_NUM_THREADS="1") for n in (3000, 9000))
+    assert (more - less) / 6000 < 24 * d + 8000

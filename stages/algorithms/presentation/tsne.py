@@ -32,10 +32,10 @@ def fit_map(
 ) -> tuple[np.ndarray, np.ndarray]:
     """t-SNE of rows by cosine distance, and new rows placed on the same map.
 
-    openTSNE from two axes that are smoothed over the neighbours, which brings what early exaggeration would (Linderman
-    & Steinerberger 2019) at a twentieth of its time. A new row starts at its nearest row
-    and is drawn by rows alone (Policar, Strazar & Zupan 2023): new rows move neither the map nor each other, and a new
-    row that equals a row of the map ends on it. How nearly was measured with 1,500 rows of the demonstration data: it
+    openTSNE from two axes that are smoothed over the neighbours, which stands for early exaggeration: that is a power
+    iteration too (Linderman & Steinerberger 2019), of 250 gradients. A new row starts at its nearest row and is drawn
+    by rows alone (Policar, Strazar & Zupan 2023): new rows move neither the map nor each other, and a new row that
+    equals a row of the map ends on it. How nearly was measured with 1,500 rows of the demonstration data: it
     ends beside that row by 4 % of the way to the row's neighbour in the median, and by up to a third where rows crowd.
     openTSNE itself would start a new row at the median of its nearest rows. From there 8 % of these rows ended
     elsewhere on the map, instead of 0.1 %, and the divergence of new rows was a tenth higher.
@@ -67,8 +67,16 @@ def fit_map(
     of the map before every step, so that the noise of a step is gone at the next.
 
     Exact neighbours and the Barnes-Hut gradient give the same bytes with any number of threads; openTSNE's approximate
-    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration. openTSNE's other gradient, by FFT,
-    is linear in the area of the map: where that grows with n, it took three times as long at 6,000 to 100,000 rows.
+    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration; memory 24 d + 8,000 bytes a row.
+    openTSNE's other gradient, by FFT, is linear in the area of the map: where that grows with n, it took three times as
+    long at 6,000 to 100,000 rows.
+
+    Of the 10 nearest rows of the demonstration data, 150 iterations keep 0.405 on the map, and openTSNE's defaults
+    (250 of early exaggeration and 500, theta 0.5) keep 0.401 in six times as long; of the rows before they are
+    standardised 0.423 and 0.423. The map is still growing then. More iterations pay where there is nothing but noise
+    in a cluster: in 60 Gaussian clusters 150 keep 0.280, and the defaults 0.296. A momentum of 0.9 from the beginning
+    keeps fewer (0.392), as does theta 1 (0.398 instead of 0.401 after 125). New rows end within a hundredth of the
+    distance to the next row of where 250 iterations bring them.
 
     Cosine distances between rows of one component (d = 1) depend on the signs alone, so t-SNE has nothing to map. The
     component itself is then the first axis of the map, and the second is 0.
