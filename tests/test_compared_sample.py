@@ -316,7 +316,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux' /proc")
 def test_of_rows_beyond_the_sample_no_embedding_is_kept(tmp_path):
-    few, d, columns = 3000, 32, 512
+    few, d, columns = 3000, 32, 4096
     taken = []
     for n in (few, 3 * few):
         folder = tmp_path / str(n)
@@ -326,4 +326,5 @@ def test_of_rows_beyond_the_sample_no_embedding_is_kept(tmp_path):
         write_project(rows, np.repeat(rows, columns // d, axis=1).astype(np.float16), 150)
         environment = {"PYTHONPATH": str(ROOT), "LOKY_MAX_CPU_COUNT": "1", "OPENBLAS_NUM_THREADS": "1"}
         taken.append(peak_beyond(COMPARE, folder=folder, **environment))
-    assert (taken[1] - taken[0]) / (2 * few) < 4 * columns
+    # In single precision all of them would take 4 bytes a column.
+    assert (taken[1] - taken[0]) / (2 * few) < 2 * columns
