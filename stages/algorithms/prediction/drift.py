@@ -6,7 +6,7 @@ from math import log
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, chdtrc, chdtri, gammaln, kolmogorov
+import scipy  # whose modules are loaded where they are first used
 
 BINS = 128  # of distances and of residuals: with 8,192 rows held out, 64 in each
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
@@ -198,7 +198,7 @@ def _compare(batches: list[Profile], training: Training) -> list[Drift]:
     alone = _divide(cells, 1 - pooled, kept & several[:, None]).max(axis=1)  # one cluster against the rest
     halves = (counts + 0.5) * kept[:, None]  # half a row more: no logarithm of 0
     p, q = np.moveaxis(halves / halves.sum(axis=2, keepdims=True), 1, 0)
-    psi_by_chance = np.where(several, chdtri(freedom, level) * sampling, 0.0)
+    psi_by_chance = np.where(several, scipy.special.chdtri(freedom, level) * sampling, 0.0)
     psi_tolerated = _divide(tolerance**2, pooled, kept).sum(axis=1)
     held_out = int(known.distances.sum())
     exact = {pair: exact_p(known.novel, held_out, *pair) for pair in set(zip(novel.tolist(), m.tolist(), strict=True))}
@@ -207,11 +207,11 @@ def _compare(batches: list[Profile], training: Training) -> list[Drift]:
     found = {
         "rows": m,
         "novel_share": novel / m,
-        "novel_low": np.where(novel > 0, betaincinv(np.maximum(novel, 1), m - novel + 1, 0.025), 0.0),
-        "novel_high": np.where(novel < m, betaincinv(novel + 1, np.maximum(m - novel, 1), 0.975), 1.0),
+        "novel_low": np.where(novel > 0, scipy.special.betaincinv(np.maximum(novel, 1), m - novel + 1, 0.025), 0.0),
+        "novel_high": np.where(novel < m, scipy.special.betaincinv(novel + 1, np.maximum(m - novel, 1), 0.975), 1.0),
         "novel_p": np.array([exact[pair] for pair in zip(novel.tolist(), m.tolist(), strict=True)]),
-        "clusters_p": np.where(several, chdtrc(freedom, cells.sum(axis=1)), 1.0),
-        "one_cluster_p": np.minimum(1.0, groups * chdtrc(1, alone)),
+        "clusters_p": np.where(several, scipy.special.chdtrc(freedom, cells.sum(axis=1)), 1.0),
+        "one_cluster_p": np.minimum(1.0, groups * scipy.special.chdtrc(1, alone)),
         "clusters_psi": ((q - p) * np.log(_divide(q, p, kept, 1.0))).sum(axis=1),
         "clusters_psi_limit": (np.sqrt(psi_by_chance) + np.sqrt(psi_tolerated)) ** 2,
         "distance_ks": distance_ks,
@@ -260,7 +260,7 @@ def exact_p(a: int, n: int, b: int, m: int) -> float:
     """Twice the smaller tail of the hypergeometric distribution of b in m rows, given a in n: at most 1."""
 
     def log_binomial(of: int, taken: np.ndarray) -> np.ndarray:
-        return gammaln(of + 1) - gammaln(taken + 1) - gammaln(of - taken + 1)
+        return scipy.special.gammaln(of + 1) - scipy.special.gammaln(taken + 1) - scipy.special.gammaln(of - taken + 1)
 
     taken = np.arange(max(0, a + b - n), min(a + b, m) + 1)
     logarithms = log_binomial(m, taken) + log_binomial(n, a + b - taken)
@@ -305,4 +305,4 @@ def _kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.nd
     """Statistics of histograms, a row each, against another over the same bins, and their p-values."""
     n, m = a.sum(axis=1), b.sum()
     statistics = np.abs(np.cumsum(a, axis=1) / n[:, None] - np.cumsum(b) / m).max(axis=1)
-    return statistics, kolmogorov(statistics * np.sqrt(n * m / (n + m)))
+    return statistics, scipy.special.kolmogorov(statistics * np.sqrt(n * m / (n + m)))
