@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from stages.algorithms.centroids import cosine_distances, directions
 from stages.algorithms.grids import keep_bits, on_grid, power_above
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 SMOOTHINGS = 50  # of the start, each by the mean of a row's neighbours
 SCHEDULE = ((25, 0.5), (75, 0.8), (50, 0.9))  # iterations of the map, and the momentum in them
@@ -182,7 +185,7 @@ def _gradient(positions: np.ndarray, *arguments, **options):
     return kl_divergence_bh(positions, *arguments, **options)
 
 
-def _smoothed(start: np.ndarray, affinities: sparse.csr_matrix, seed: int) -> np.ndarray:
+def _smoothed(start: np.ndarray, affinities: "csr_matrix", seed: int) -> np.ndarray:
     """Two axes on which neighbours are near, of the size that t-SNE wants to start from.
 
     Every row goes to the mean of its neighbours, again and again: iterations of the power method, which end at the
