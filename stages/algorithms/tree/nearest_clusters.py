@@ -14,8 +14,9 @@ from threading import Lock
 
 import numpy as np
 
-from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.tree.first_search import Search, row_limits, search_all
+from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.first_search import Search, search_all
+from stages.algorithms.tree.lower_bounds import ABSENT
 
 # A search holds blocks (rows, clusters) of products: at most so many single-precision numbers each, 64 MB, and at most
 # so many rows, so that a search of few clusters is still split over threads.
@@ -275,16 +276,15 @@ class NearestClusters:
         """Search for one block: (r, clusters) lower bounds at a time."""
         clusters = self.clusters
         found = clusters.lower_bounds(block, slice(None))
-        found[np.arange(len(block)), block] = ABSENT
-        closest = found.argmin(axis=1)
+        found.exclude(np.arange(len(block)), block)
+        closest = found.closest()
         best = clusters.distances(block, closest) + clusters.slack(block)
         # The lower bounds say which cluster may be closest. Which one is, is decided by exact distances among all that
         # may be as near as that one.
-        limits = np.maximum(row_limits(found, KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
-        at = np.flatnonzero(found <= limits[:, None])
-        row, others = np.divmod(at, found.shape[1])
-        keys = found.ravel()[at].astype(np.float64)
-        present = keys < ABSENT
+        limits = np.maximum(found.limits(KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
+        row, others, keys = found.below(np.nextafter(limits, np.float32(np.inf)))
+        keys = keys.astype(np.float64)
+        present = (keys <= limits[row]) & (keys < ABSENT)
         row, others, keys = row[present], others[present], keys[present]
 
         close = np.flatnonzero(keys <= best[row])

@@ -88,11 +88,14 @@ def _search(
     clusters: Clusters, slots: np.ndarray, farthest: np.ndarray, m: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Of each slot its place, the m nearest of all others, and their distances; none is beyond the `farthest`."""
-    bounds = clusters.lower_bounds(slots, slice(None))
-    bounds[np.arange(len(slots)), slots] = np.inf
-    limits = farthest + clusters.slack(slots)
-    for row, (slot, near) in enumerate(zip(slots, bounds <= limits[:, None], strict=True)):
-        others = np.flatnonzero(near)
+    block = clusters.lower_bounds(slots, slice(None))
+    block.exclude(np.arange(len(slots)), slots)
+    limits = (farthest + clusters.slack(slots)).astype(np.float32)
+    row, columns, keys = block.below(np.nextafter(limits, np.float32(np.inf)))
+    row, columns = (each[keys <= limits[row]] for each in (row, columns))
+    ends = np.searchsorted(row, np.arange(len(slots) + 1))
+    for place, slot in enumerate(slots):
+        others = columns[ends[place] : ends[place + 1]]
         distances = np.maximum(clusters.distances(np.full(len(others), slot), others), 0.0)
         order = np.argsort(distances, kind="stable")[:m]
-        yield row, others[order], distances[order]
+        yield place, others[order], distances[order]

@@ -1,0 +1,210 @@
+"""Lower bounds of distances, a block at a time: in single precision, in 8-bit integers, or on an accelerator.
+
+All distances here have the form w_ij (o_i + o_j - v_i . v_j), with a vector v and an offset o for each cluster and
+weights w of sizes. An arithmetic holds the vectors in a form of its own. Each offset is lowered by the most that its own
+rounding can amount to, so that what it computes is never above the distance. Which arithmetic is used decides which
+clusters are measured exactly, but never which one is nearest.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, Protocol
+
+import numpy as np
+
+UNIT = 2.0**-24  # the relative error of rounding to single precision
+# The lower bound of the distance to a cluster that has been merged into another: far above every
+# distance, and still a single-precision number when it is multiplied by a number of rows.
+ABSENT = np.float32(1e30)
+# Rows of a block of which the minima are compared first; the rows themselves only where a minimum is near enough.
+FOLD = 4
+# Rows below which no library is imported for 8-bit products, which would then save less than they cost.
+FEW_ROWS = 5000
+
+Device = Literal["cpu", "cuda", "mps", "auto"]
+
+
+class Block(Protocol):
+    """Lower bounds (r, w) of the distances of some clusters to others, of which only the near ones leave it."""
+
+    def exclude(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Make some pairs infinitely far."""
+
+    def closest(self) -> np.ndarray:
+        """Per row the column of the smallest."""
+
+    def limits(self, kept: int) -> np.ndarray:
+        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
+
+    def below(
+        self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, in ascending order, columns and keys of all that are below a row's or a column's limit, and of more."""
+
+
+class Arithmetic(Protocol):
+    """Holds n vectors of d components, and computes lower bounds from them."""
+
+    tile: int  # rows and columns of a block of which most is far; at most 65,536, for sorting by 16-bit numbers
+
+    def write(self, slots: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+        """Set vectors (p, d) float64, offsets and sizes of ``slots``."""
+
+    def drop(self, slots: np.ndarray) -> None:
+        """Put slots as far as ABSENT."""
+
+    def compact(self, alive: np.ndarray) -> None:
+        """Keep the slots listed in ascending order."""
+
+    def bounds(self, rows: np.ndarray | slice, columns: slice) -> Block:
+        """Lower bounds of the distances of rows to columns."""
+
+
+Make = Callable[[int, int, bool], Arithmetic]  # of n, d, and whether distances are weighted by sizes
+
+
+def arithmetic(device: Device = "cpu", integers: bool = True) -> Make:
+    """What computes lower bounds: on a device, and on the CPU in 8 bits where that is to be had.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there, or PyTorch, which serves it, is not.
+    """
+    if device != "cpu":
+        from stages.algorithms.tree.accelerator import Accelerator, find_device
+
+        found = find_device(device)
+        if found is not None:
+            return partial(Accelerator, found)
+    return _eight_bits_or_single if integers else SinglePrecision
+
+
+def _eight_bits_or_single(n: int, d: int, weighted: bool) -> Arithmetic:
+    if n >= FEW_ROWS:
+        from stages.algorithms.tree.eight_bits import EightBits, can_multiply
+
+        if can_multiply(d):
+            return EightBits(n, d, weighted)
+    return SinglePrecision(n, d, weighted)
+
+
+class Values:
+    """A block of lower bounds in memory, (r, w) float32."""
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def exclude(self, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Make some pairs infinitely far."""
+        self.values[rows, columns] = np.inf
+
+    def closest(self) -> np.ndarray:
+        """Per row the column of the smallest."""
+        return self.values.argmin(axis=1)
+
+    def limits(self, kept: int) -> np.ndarray:
+        """Per row a value that at least ``kept`` entries do not exceed, and not many more.
+
+        It is the ``kept``-th smallest of the minima of groups of columns. The groups come of halving the row again and
+        again, which takes one pass over contiguous memory each time, until they are fewer than 16 times ``kept``: few
+        enough to be selected from quickly, and enough for the limit to be close.
+        """
+        found = self.values
+        while found.shape[1] >= 16 * kept:
+            half = found.shape[1] // 2
+            # An odd column in the middle is left out, which can only raise the limit.
+            found = np.minimum(found[:, :half], found[:, half : 2 * half])
+        return smallest(found, kept)
+
+    def below(
+        self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, in ascending order, columns and keys of all that are below a row's or a column's limit, and of more.
+
+        Selecting costs as many passes over the block as it makes. So one pass takes the minima of FOLD rows, and the
+        passes that compare go over these minima only.
+        """
+        found = self.values
+        fold = 1 if len(found) % FOLD else FOLD
+        height, width = len(found) // fold, found.shape[1]
+        folded = found.reshape(fold, height, width).min(axis=0)
+        near = folded < of_rows.reshape(fold, height).max(axis=0)[:, None]
+        if of_columns is not None:
+            near |= folded < of_columns
+        row, column = np.divmod(np.flatnonzero(near), width)
+        row = (np.arange(fold)[:, None] * height + row).ravel()
+        column = np.tile(column, fold)
+        return row, column, found.ravel()[row * width + column]
+
+
+def smallest(found: np.ndarray, kept: int) -> np.ndarray:
+    """The ``kept``-th smallest of each row, or the largest of fewer."""
+    kth = min(kept, found.shape[1]) - 1
+    return np.partition(found, kth, axis=1)[:, kth]
+
+
+def single_rows(vectors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Vectors for products in single precision: [-v, o - margin, 1] by [v, 1, o - margin].
+
+    A single-precision sum of d + 2 products, added in any order, is off by at most (d + 2) u times the sum of their
+    magnitudes, u = 2^-24, which is no more than P_i + P_j with P = |o| + |v|^2 / 2. Rounding what is multiplied adds 3 u,
+    the weights 4 u. Twice (d + 16) u P leaves room for the terms of second order.
+    """
+    dimensions = vectors.shape[1]
+    found = np.empty((len(vectors), dimensions + 2), np.float32)
+    np.negative(vectors, out=found[:, :-2], casting="same_kind")
+    found[:, -2] = offsets - 2 * (dimensions + 16) * UNIT * (offsets + np.square(vectors).sum(axis=1) / 2)
+    found[:, -1] = 1
+    return found
+
+
+def half_inverses(sizes: np.ndarray) -> np.ndarray:
+    """1 / (2 n), of which the sum over a pair is the inverse of its weight 2 n_i n_j / (n_i + n_j)."""
+    return (0.5 / sizes).astype(np.float32)
+
+
+class SinglePrecision:
+    """Products of matrices in single precision, by BLAS."""
+
+    tile = 768  # 512 to 1,024 take the same time
+
+    def __init__(self, n: int, d: int, weighted: bool):
+        self.right = np.empty((n, d + 2), np.float32)
+        self.halves = np.empty(n, np.float32) if weighted else None
+
+    def write(self, slots: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+        """Set vectors (p, d) float64, offsets and sizes of ``slots``."""
+        self.right[slots] = single_rows(vectors, offsets)
+        if self.halves is not None:
+            self.halves[slots] = half_inverses(sizes)
+
+    def drop(self, slots: np.ndarray) -> None:
+        """Put slots as far as ABSENT."""
+        self.right[slots] = 0
+        self.right[slots, -2] = ABSENT
+
+    def compact(self, alive: np.ndarray) -> None:
+        """Keep the slots listed in ascending order."""
+        self.right = keep(self.right, alive)
+        self.halves = keep(self.halves, alive)
+
+    def bounds(self, rows: np.ndarray | slice, columns: slice) -> Values:
+        """Lower bounds of the distances of rows to columns."""
+        left = -self.right[rows]
+        left[:, -1] = self.right[rows, -2]
+        left[:, -2] = 1
+        found = left @ self.right[columns].T  # (r, d + 2) @ (d + 2, w) -> (r, w)
+        if self.halves is not None:
+            found /= np.add.outer(self.halves[rows], self.halves[columns])
+        return Values(found)
+
+
+def keep(values: np.ndarray | None, alive: np.ndarray) -> np.ndarray | None:
+    """Rows listed in ascending order, moved to the front a few at a time so that no copy is as large as the whole."""
+    if values is None:
+        return None
+    for start in range(0, len(alive), 256):
+        part = alive[start : start + 256]
+        values[start : start + len(part)] = values[part]
+    return values[: len(alive)]
