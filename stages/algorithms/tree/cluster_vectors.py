@@ -11,8 +11,8 @@ import xxhash
 
 from stages.algorithms.tree.lower_bounds import Block, Make, arithmetic
 
-# Clusters whose double-precision vectors are copied at a time, so that the copies stay small beside the vectors.
-CHUNK = 256
+# Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
+CHUNK = 128
 # Lower bounds carried through merges are trusted to this much per unit of distance: thousands of
 # times their rounding error, and far below any gap between distances that is not a tie.
 SLACK = 1e-12

@@ -16,7 +16,8 @@ UNIT = 2.0**-24  # the relative error of rounding to single precision
 # The lower bound of the distance to a cluster that has been merged into another: far above every
 # distance, and still a single-precision number when it is multiplied by a number of rows.
 ABSENT = np.float32(1e30)
-# Rows of a block of which the minima are compared first; the rows themselves only where a minimum is near enough.
+PRESENT = np.float32(1e29)  # above the lower bounds of all others
+# Columns of a block of which the minima are compared first; the columns themselves only where a minimum is near enough.
 FOLD = 4
 # Rows below which no library is imported for 8-bit products, which would then save less than they cost.
 FEW_ROWS = 5000
@@ -90,10 +91,18 @@ def _eight_bits_or_single(n: int, d: int, weighted: bool) -> Arithmetic:
 
 
 class Values:
-    """A block of lower bounds in memory, (r, w) float32."""
+    """A block of lower bounds in memory.
 
-    def __init__(self, values: np.ndarray):
-        self.values = values
+    Parameters
+    ----------
+    values : ndarray of shape (r, w), float32
+    scales, offsets : ndarray of shape (r,), float32, optional
+        Make values * scale + offset the lower bounds, the scales positive: what is largest or smallest in a row is so
+        in either, and most values need not be multiplied.
+    """
+
+    def __init__(self, values: np.ndarray, scales: np.ndarray | None = None, offsets: np.ndarray | None = None):
+        self.values, self.scales, self.offsets = values, scales, offsets
 
     def exclude(self, rows: np.ndarray, columns: np.ndarray) -> None:
         """Make some pairs infinitely far."""
@@ -113,29 +122,44 @@ class Values:
         found = self.values
         while found.shape[1] >= 16 * kept:
             half = found.shape[1] // 2
-            # An odd column in the middle is left out, which can only raise the limit.
             found = np.minimum(found[:, :half], found[:, half : 2 * half])
-        return smallest(found, kept)
+        return self._scaled(smallest(found, kept), slice(None))
 
     def below(
         self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, in ascending order, columns and keys of all that are below a row's or a column's limit, and of more.
 
-        Selecting costs as many passes over the block as it makes. So one pass takes the minima of FOLD rows, and the
+        Selecting costs as many passes over the block as it makes. So one pass takes the minima of FOLD columns, and the
         passes that compare go over these minima only.
         """
         found = self.values
-        fold = 1 if len(found) % FOLD else FOLD
-        height, width = len(found) // fold, found.shape[1]
-        folded = found.reshape(fold, height, width).min(axis=0)
-        near = folded < of_rows.reshape(fold, height).max(axis=0)[:, None]
+        width = found.shape[1]
+        step = -(-width // FOLD)  # a group is a column of the first quarter and those one, two and three quarters on
+        folded = found[:, :step].copy()
+        for start in range(step, width, step):
+            part = folded[:, : width - start]
+            np.minimum(part, found[:, start : start + step], out=part)
+        folded = self._scaled(folded, slice(None))
+        near = folded < of_rows[:, None]
         if of_columns is not None:
-            near |= folded < of_columns
-        row, column = np.divmod(np.flatnonzero(near), width)
-        row = (np.arange(fold)[:, None] * height + row).ravel()
-        column = np.tile(column, fold)
-        return row, column, found.ravel()[row * width + column]
+            padded = np.full(FOLD * step, -np.inf, np.float32)
+            padded[:width] = of_columns
+            near |= folded < padded.reshape(FOLD, step).max(axis=0)
+        row, column = np.divmod(np.flatnonzero(near), step)
+        row = np.repeat(row, FOLD)
+        column = (column[:, None] + step * np.arange(FOLD)).ravel()
+        if FOLD * step > width:
+            row, column = row[column < width], column[column < width]
+        return row, column, self._scaled(found.ravel()[row * width + column], row)
+
+    def _scaled(self, values: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+        """Lower bounds of values that stand in these rows; overwrites values."""
+        if self.scales is not None:
+            shape = -1, *[1] * (values.ndim - 1)
+            values *= self.scales[rows].reshape(shape)
+            values += self.offsets[rows].reshape(shape)
+        return values
 
 
 def smallest(found: np.ndarray, kept: int) -> np.ndarray:

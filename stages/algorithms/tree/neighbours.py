@@ -97,5 +97,5 @@ def _search(
     for place, slot in enumerate(slots):
         others = columns[ends[place] : ends[place + 1]]
         distances = np.maximum(clusters.distances(np.full(len(others), slot), others), 0.0)
-        order = np.argsort(distances, kind="stable")[:m]
+        order = np.lexsort((others, distances))[:m]
         yield place, others[order], distances[order]
