@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 
-from stages.algorithms.tree.lower_bounds import Block, Make, arithmetic
+from stages.algorithms.tree.lower_bounds import Beside, Block, Make, arithmetic
 
 # Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
 CHUNK = 128
@@ -78,9 +78,13 @@ class Clusters:
             self.refresh(kept[part])
         self.arithmetic.drop(dropped)
 
-    def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> Block:
-        """Lower bounds of distances, (rows, columns)."""
-        return self.arithmetic.bounds(rows, columns)
+    def lower_bounds(self, rows: np.ndarray, columns: slice = slice(None)) -> Block:
+        """Lower bounds of distances of slots to a range of slots, or to all."""
+        start, stop, _ = columns.indices(len(self))
+        width = self.arithmetic.width
+        parts = [slice(first, min(first + width, stop)) for first in range(start, stop, width)]
+        blocks = [self.arithmetic.bounds(rows, part) for part in parts]
+        return blocks[0] if len(blocks) == 1 else Beside(blocks, width)
 
     def digest(self) -> str:
         """Digest of clusters that none has been merged of: equal where a search, by any arithmetic, may stand in."""
@@ -107,8 +111,9 @@ class AverageClusters(Clusters):
         self.arithmetic.write(slots, self.vectors(slots) / sizes[:, None], np.full(len(slots), 0.5), sizes)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        inner = _row_products(self.vectors(left), self.vectors(right))
-        return 1 - inner / (self.sizes[left] * self.sizes[right])
+        products = self.vectors(left)
+        products *= self.vectors(right)
+        return 1 - products.sum(axis=1) / (self.sizes[left] * self.sizes[right])
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
@@ -141,13 +146,16 @@ class WardClusters(Clusters):
         """Write what lower bounds of ``slots`` are computed from: |m_a|^2 + |m_b|^2 - 2 m_a . m_b, weighted."""
         sizes = self.sizes[slots]
         means = self.vectors(slots) / sizes[:, None]
-        self.arithmetic.write(slots, np.sqrt(2) * means, _row_products(means, means), sizes)
+        self.arithmetic.write(slots, np.sqrt(2) * means, np.square(means).sum(axis=1), sizes)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         left_size, right_size = self.sizes[left], self.sizes[right]
-        apart = self.vectors(left) / left_size[:, None] - self.vectors(right) / right_size[:, None]
+        apart, others = self.vectors(left), self.vectors(right)
+        apart /= left_size[:, None]
+        others /= right_size[:, None]
+        apart -= others
         weights = 2 * left_size * right_size / (left_size + right_size)
-        return weights * _row_products(apart, apart)
+        return weights * np.square(apart, out=apart).sum(axis=1)
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
@@ -167,8 +175,3 @@ class WardClusters(Clusters):
     def heights(distances: np.ndarray) -> np.ndarray:
         """Heights in the tree of merges at these distances."""
         return np.sqrt(np.maximum(distances, 0))
-
-
-def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner product of each row with the other's: (p, d), (p, d) -> (p,). `einsum` fuses operations where it can."""
-    return (left * right).sum(axis=1)

@@ -24,8 +24,6 @@ from stages.algorithms.tree.lower_bounds import ABSENT, PRESENT, UNIT, Values, h
 
 LARGEST = 127
 RATIO = 2.0**-7  # k
-# Columns multiplied at a time, so that what is multiplied stays in the cache.
-WIDTH = 1024
 LOOSE = 2.0**-5  # the most that a bound may be lower than it need be to save passes; a tenth of it is usual
 # Components of which the sum of products is below 2^31.
 MOST_COLUMNS = 2**31 // (128 * 128)
@@ -34,7 +32,8 @@ MOST_COLUMNS = 2**31 // (128 * 128)
 class EightBits:
     """Vectors as 8-bit integers with a scale each."""
 
-    tile = 512
+    tile = 512  # 512 to 1,024 take the same time
+    width = 1024
 
     def __init__(self, n: int, d: int, weighted: bool):
         self.whole = np.empty((n, d), np.int8)
@@ -66,35 +65,27 @@ class EightBits:
         for name in ("whole", "scales", "offsets", "halves"):
             setattr(self, name, keep(getattr(self, name), alive))
 
-    def bounds(self, rows: np.ndarray | slice, columns: slice) -> Values:
-        """Lower bounds of the distances of rows to columns."""
-        left = self.whole[rows].view(np.uint8) + np.uint8(128)
-        scales, offsets = self.scales[rows], self.offsets[rows]
-        start, stop, _ = columns.indices(len(self.whole))
-        if stop - start <= WIDTH and self._weightless(rows, columns):
-            # Each column's offset is given up by which it is below the highest, divided by the smallest scale of a row:
-            # multiplied by the scale of any other it is lower still.
-            there = self.offsets[columns]
-            highest = there.max(initial=-1, where=there < PRESENT)
-            lowered = (there - highest) / scales.min()
-            if (highest - there.min()) * (scales.max() / scales.min() - 1) < LOOSE:
-                found = multiply(left, self.whole[columns], self.scales[columns], lowered)
-                return Values(found, scales, offsets + highest)
-        found = np.empty((len(left), stop - start), np.float32)
-        for first in range(start, stop, WIDTH):
-            part = slice(first, min(first + WIDTH, stop))
-            out = found[:, part.start - start : part.stop - start]
-            none = np.zeros(part.stop - part.start, np.float32)
-            np.multiply(multiply(left, self.whole[part], self.scales[part], none), scales[:, None], out=out)
-            out += offsets[:, None]
-            out += self.offsets[part]
-            if self.halves is not None:
-                out /= np.add.outer(self.halves[rows], self.halves[part])
-        return Values(found)
-
-    def _weightless(self, rows: np.ndarray | slice, columns: slice) -> bool:
-        """Whether all weights are 1."""
-        return self.halves is None or bool((self.halves[rows] == 0.5).all() and (self.halves[columns] == 0.5).all())
+    def bounds(self, rows: np.ndarray, columns: slice) -> Values:
+        """Lower bounds of the distances of slots to a range of slots."""
+        scales, offsets, of_columns = self.scales[rows], self.offsets[rows], self.offsets[columns]
+        halves = None if self.halves is None else (self.halves[rows], self.halves[columns])
+        left, right = self.whole[rows].view(np.uint8) + np.uint8(128), self.whole[columns]
+        # The scales of rows can be left to `Values` if offsets of columns stand a row's scale in the product: an offset
+        # below the highest one by so much is divided by the smallest scale, so that times any other it is lower still.
+        highest = of_columns.max(initial=-1, where=of_columns < PRESENT)
+        lowest_scale = scales.min()
+        loose = (highest - of_columns.min()) * (scales.max() / lowest_scale - 1)
+        if loose < LOOSE and (halves is None or all((each == 0.5).all() for each in halves)):
+            added = (of_columns - highest) / lowest_scale
+            found = multiply(left, right, self.scales[columns], added)
+            return Values(found, rows, columns, scales, offsets + highest)
+        found = multiply(left, right, self.scales[columns], np.zeros_like(of_columns))
+        found *= scales[:, None]
+        found += offsets[:, None]
+        found += of_columns
+        if halves is not None:
+            found /= np.add.outer(*halves)
+        return Values(found, rows, columns)
 
 
 def multiply(left: np.ndarray, right: np.ndarray, scales: np.ndarray, added: np.ndarray) -> np.ndarray:

@@ -99,10 +99,8 @@ def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
 def search_tile(clusters: Clusters, tile: Tile) -> list[Proposals]:
     """The neighbours below their limits in one tile, for its rows and, where these differ, for its columns."""
     rows, columns, of_rows, of_columns, kept = tile
-    block = clusters.lower_bounds(rows, columns)
+    block = clusters.lower_bounds(np.arange(rows.start, rows.stop), columns)
     if rows == columns:
-        itself = np.arange(len(of_rows))
-        block.exclude(itself, itself)
         of_rows, of_columns = np.nextafter(block.limits(kept), np.float32(np.inf)), None
     row, column, keys = block.below(of_rows, of_columns)
 

@@ -26,10 +26,10 @@ Device = Literal["cpu", "cuda", "mps", "auto"]
 
 
 class Block(Protocol):
-    """Lower bounds (r, w) of the distances of some clusters to others, of which only the near ones leave it."""
+    """Lower bounds (r, w) of the distances of some clusters to others, of which only the near ones leave it.
 
-    def exclude(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        """Make some pairs infinitely far."""
+    A cluster is infinitely far from itself.
+    """
 
     def closest(self) -> np.ndarray:
         """Per row the column of the smallest."""
@@ -47,6 +47,7 @@ class Arithmetic(Protocol):
     """Holds n vectors of d components, and computes lower bounds from them."""
 
     tile: int  # rows and columns of a block of which most is far; at most 65,536, for sorting by 16-bit numbers
+    width: int  # columns of a block at most
 
     def write(self, slots: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
         """Set vectors (p, d) float64, offsets and sizes of ``slots``."""
@@ -57,8 +58,8 @@ class Arithmetic(Protocol):
     def compact(self, alive: np.ndarray) -> None:
         """Keep the slots listed in ascending order."""
 
-    def bounds(self, rows: np.ndarray | slice, columns: slice) -> Block:
-        """Lower bounds of the distances of rows to columns."""
+    def bounds(self, rows: np.ndarray, columns: slice) -> Block:
+        """Lower bounds of the distances of slots to a range of slots."""
 
 
 Make = Callable[[int, int, bool], Arithmetic]  # of n, d, and whether distances are weighted by sizes
@@ -93,65 +94,77 @@ def _eight_bits_or_single(n: int, d: int, weighted: bool) -> Arithmetic:
 class Values:
     """A block of lower bounds in memory.
 
+    Selecting costs as many passes over the block as it makes. So one pass takes the minima of groups of FOLD columns,
+    and the others go over these minima only.
+
     Parameters
     ----------
     values : ndarray of shape (r, w), float32
+    rows : ndarray of shape (r,)
+    columns : slice
+        Slots that are compared.
     scales, offsets : ndarray of shape (r,), float32, optional
-        Make values * scale + offset the lower bounds, the scales positive: what is largest or smallest in a row is so
-        in either, and most values need not be multiplied.
+        Make values * scale + offset the lower bounds, the scales positive: what is smallest in a row is so in either,
+        and most values need not be multiplied.
     """
 
-    def __init__(self, values: np.ndarray, scales: np.ndarray | None = None, offsets: np.ndarray | None = None):
+    def __init__(
+        self,
+        values: np.ndarray,
+        rows: np.ndarray,
+        columns: slice,
+        scales: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+    ):
         self.values, self.scales, self.offsets = values, scales, offsets
-
-    def exclude(self, rows: np.ndarray, columns: np.ndarray) -> None:
-        """Make some pairs infinitely far."""
-        self.values[rows, columns] = np.inf
+        itself = np.flatnonzero((rows >= columns.start) & (rows < columns.stop))
+        values[itself, rows[itself] - columns.start] = np.inf
+        width = values.shape[1]
+        self.step = -(-width // FOLD)  # a group is a column of the first quarter and those one, two and three steps on
+        folded = values[:, : self.step].copy()
+        for start in range(self.step, width, self.step):
+            part = folded[:, : width - start]
+            np.minimum(part, values[:, start : start + self.step], out=part)
+        self.folded = self._scaled(folded, slice(None))
 
     def closest(self) -> np.ndarray:
         """Per row the column of the smallest."""
-        return self.values.argmin(axis=1)
+        each = np.arange(len(self.values))
+        column = self.folded.argmin(axis=1)[:, None] + self.step * np.arange(FOLD)
+        column = np.minimum(column, self.values.shape[1] - 1)
+        return column[each, self.values[each[:, None], column].argmin(axis=1)]
 
-    def limits(self, kept: int) -> np.ndarray:
-        """Per row a value that at least ``kept`` entries do not exceed, and not many more.
+    def minima(self, kept: int) -> np.ndarray:
+        """Per row the minima of groups of columns, fewer than 16 times ``kept``: few enough to select from quickly.
 
-        It is the ``kept``-th smallest of the minima of groups of columns. The groups come of halving the row again and
-        again, which takes one pass over contiguous memory each time, until they are fewer than 16 times ``kept``: few
-        enough to be selected from quickly, and enough for the limit to be close.
+        They come of halving the row again and again, which takes one pass over contiguous memory each time.
         """
-        found = self.values
+        found = self.folded
         while found.shape[1] >= 16 * kept:
             half = found.shape[1] // 2
             found = np.minimum(found[:, :half], found[:, half : 2 * half])
-        return self._scaled(smallest(found, kept), slice(None))
+        return found
+
+    def limits(self, kept: int) -> np.ndarray:
+        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
+        return smallest(self.minima(kept), kept)
 
     def below(
         self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, in ascending order, columns and keys of all that are below a row's or a column's limit, and of more.
-
-        Selecting costs as many passes over the block as it makes. So one pass takes the minima of FOLD columns, and the
-        passes that compare go over these minima only.
-        """
-        found = self.values
-        width = found.shape[1]
-        step = -(-width // FOLD)  # a group is a column of the first quarter and those one, two and three quarters on
-        folded = found[:, :step].copy()
-        for start in range(step, width, step):
-            part = folded[:, : width - start]
-            np.minimum(part, found[:, start : start + step], out=part)
-        folded = self._scaled(folded, slice(None))
-        near = folded < of_rows[:, None]
+        """Rows, in ascending order, columns and keys of all that are below a row's or a column's limit, and of more."""
+        width = self.values.shape[1]
+        near = self.folded < of_rows[:, None]
         if of_columns is not None:
-            padded = np.full(FOLD * step, -np.inf, np.float32)
+            padded = np.full(FOLD * self.step, -np.inf, np.float32)
             padded[:width] = of_columns
-            near |= folded < padded.reshape(FOLD, step).max(axis=0)
-        row, column = np.divmod(np.flatnonzero(near), step)
+            near |= self.folded < padded.reshape(FOLD, self.step).max(axis=0)
+        row, column = np.divmod(np.flatnonzero(near), self.step)
         row = np.repeat(row, FOLD)
-        column = (column[:, None] + step * np.arange(FOLD)).ravel()
-        if FOLD * step > width:
+        column = (column[:, None] + self.step * np.arange(FOLD)).ravel()
+        if FOLD * self.step > width:
             row, column = row[column < width], column[column < width]
-        return row, column, self._scaled(found.ravel()[row * width + column], row)
+        return row, column, self._scaled(self.values.ravel()[row * width + column], row)
 
     def _scaled(self, values: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         """Lower bounds of values that stand in these rows; overwrites values."""
@@ -160,6 +173,40 @@ class Values:
             values *= self.scales[rows].reshape(shape)
             values += self.offsets[rows].reshape(shape)
         return values
+
+
+class Beside:
+    """Blocks side by side, each made and folded while it is in the cache; all of one width but the last."""
+
+    def __init__(self, blocks: list[Values], width: int):
+        self.blocks, self.width = blocks, width
+
+    def closest(self) -> np.ndarray:
+        """Per row the column of the smallest."""
+        least = [block.folded.min(axis=1) for block in self.blocks]
+        closest = [block.closest() + self.width * i for i, block in enumerate(self.blocks)]
+        return np.stack(closest)[np.argmin(least, axis=0), np.arange(len(closest[0]))]
+
+    def limits(self, kept: int) -> np.ndarray:
+        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
+        found, *others = (block.minima(kept) for block in self.blocks)
+        found = found.copy()
+        for other in others:
+            for start in range(0, other.shape[1], found.shape[1]):
+                group = other[:, start : start + found.shape[1]]
+                part = found[:, : group.shape[1]]
+                np.minimum(part, group, out=part)
+        return smallest(found, kept)
+
+    def below(
+        self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, in ascending order, columns and keys of all that are below a row's limit, and of more."""
+        found = [block.below(of_rows) for block in self.blocks]
+        row, keys = (np.concatenate([each[i] for each in found]) for i in (0, 2))
+        column = np.concatenate([each[1] + self.width * i for i, each in enumerate(found)])
+        order = np.argsort(row.astype(np.uint16), kind="stable")
+        return row[order], column[order], keys[order]
 
 
 def smallest(found: np.ndarray, kept: int) -> np.ndarray:
@@ -192,6 +239,7 @@ class SinglePrecision:
     """Products of matrices in single precision, by BLAS."""
 
     tile = 768  # 512 to 1,024 take the same time
+    width = 2048
 
     def __init__(self, n: int, d: int, weighted: bool):
         self.right = np.empty((n, d + 2), np.float32)
@@ -213,15 +261,15 @@ class SinglePrecision:
         self.right = keep(self.right, alive)
         self.halves = keep(self.halves, alive)
 
-    def bounds(self, rows: np.ndarray | slice, columns: slice) -> Values:
-        """Lower bounds of the distances of rows to columns."""
+    def bounds(self, rows: np.ndarray, columns: slice) -> Values:
+        """Lower bounds of the distances of slots to a range of slots."""
         left = -self.right[rows]
         left[:, -1] = self.right[rows, -2]
         left[:, -2] = 1
         found = left @ self.right[columns].T  # (r, d + 2) @ (d + 2, w) -> (r, w)
         if self.halves is not None:
             found /= np.add.outer(self.halves[rows], self.halves[columns])
-        return Values(found)
+        return Values(found, rows, columns)
 
 
 def keep(values: np.ndarray | None, alive: np.ndarray) -> np.ndarray | None:

@@ -275,8 +275,7 @@ class NearestClusters:
     def _search_block(self, block: np.ndarray) -> tuple:
         """Search for one block: (r, clusters) lower bounds at a time."""
         clusters = self.clusters
-        found = clusters.lower_bounds(block, slice(None))
-        found.exclude(np.arange(len(block)), block)
+        found = clusters.lower_bounds(block)
         closest = found.closest()
         best = clusters.distances(block, closest) + clusters.slack(block)
         # The lower bounds say which cluster may be closest. Which one is, is decided by exact distances among all that

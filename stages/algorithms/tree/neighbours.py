@@ -88,8 +88,7 @@ def _search(
     clusters: Clusters, slots: np.ndarray, farthest: np.ndarray, m: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Of each slot its place, the m nearest of all others, and their distances; none is beyond the `farthest`."""
-    block = clusters.lower_bounds(slots, slice(None))
-    block.exclude(np.arange(len(slots)), slots)
+    block = clusters.lower_bounds(slots)
     limits = (farthest + clusters.slack(slots)).astype(np.float32)
     row, columns, keys = block.below(np.nextafter(limits, np.float32(np.inf)))
     row, columns = (each[keys <= limits[row]] for each in (row, columns))
