@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from stages.algorithms.tree import first_search, nearest_clusters
 from stages.algorithms.tree import linkage as linkage_module
-from stages.algorithms.tree.cluster_vectors import AverageClusters, WardClusters
 from stages.algorithms.tree.linkage import linkage_tree
+from stages.algorithms.tree.lower_bounds import SinglePrecision
 
 OURS = ("average", "ward")
 
@@ -137,7 +137,8 @@ def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kep
     corners = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1
     samples = [clustered(rng, 500, 20), rng.integers(-1, 2, (300, 6)) + 0.5, corners, np.eye(90)]
     expected = [linkage_tree(rows, linkage).merges for rows in samples]
-    monkeypatch.setattr(first_search, "TILE", tile)
+    monkeypatch.setattr(SinglePrecision, "tile", tile)
+    monkeypatch.setattr(SinglePrecision, "width", 3 * tile)
     monkeypatch.setattr(first_search, "ROOM", room)
     for name, value in {"KEPT": kept, "BLOCK": block, "PART": part}.items():
         monkeypatch.setattr(nearest_clusters, name, value)
@@ -362,17 +363,3 @@ def test_progress_tells_clusters_left_and_a_growing_share():
     assert 0 < shares[0] < 0.5
     assert list(shares) == sorted(shares)
     assert calls[-1] == (1, 1.0)
-
-
-@pytest.mark.parametrize("kind", [AverageClusters, WardClusters])
-@pytest.mark.parametrize("d", [1, 30, 400])
-def test_lower_bounds_are_below_distances_and_close(kind, d):
-    rng = np.random.default_rng(8)
-    sizes = rng.integers(1, 50, 300)
-    sums = np.stack([unit(rng.standard_normal(d) + rng.standard_normal((s, d))).sum(0) for s in sizes])
-    clusters = kind(sums, sizes, np.arange(300), map)
-    bounds = clusters.lower_bounds(slice(10, 200), slice(0, 300)).astype(np.float64)
-    left, right = np.repeat(np.arange(10, 200), 300), np.tile(np.arange(300), 190)
-    margin = (clusters.distances(left, right) - bounds.ravel()) / clusters.slack(left) * 1e-12
-    assert margin.min() >= 0
-    assert margin.max() < 2e-6 * (d + 20)

@@ -1,4 +1,4 @@
-"""Lower bounds from products of 8-bit integers, by onnxruntime; several times as fast where a processor is made for them.
+"""Lower bounds from products of 8-bit integers, by onnxruntime: faster where a processor is made for them.
 
 A vector v is stored as b q: whole numbers q from -127 to 127 and a scale b of its own. The rest r = v - b q is measured
 when v is written, e = |r|. Then
@@ -9,11 +9,11 @@ in which q_i . q_j is exact, in 32-bit integers, and by Cauchy and Schwarz the r
 
     (|v_i| + e_i) e_j + e_i |v_j|  <=  E_i + E_j,   E = k |v|^2 / 2 + e^2 (1 / k + 1) / 2
 
-for any k > 0, because x y <= (k x^2 + y^2 / k) / 2 and e_i e_j <= (e_i^2 + e_j^2) / 2. k is about e / |v|, which is 0.007
-for components that are spread as a normal distribution, whatever their number. Offsets are lowered by E.
+for any k > 0, because x y <= (k x^2 + y^2 / k) / 2 and e_i e_j <= (e_i^2 + e_j^2) / 2. k is about e / |v|, which is
+0.007 for components that are spread as a normal distribution, whatever their number. Offsets are lowered by E.
 
-A pass over a block takes a fifth of the time of its products, so passes are saved. The library multiplies each column by
-its scale and adds a number of its own while it multiplies; the scale of a row is left to `Values`.
+A pass over a block takes a fifth of the time of its products, so passes are saved. The library multiplies each column
+by its scale and adds a number of its own while it multiplies; the scale of a row is left to `Values`.
 """
 
 from functools import cache
@@ -26,7 +26,7 @@ LARGEST = 127
 RATIO = 2.0**-7  # k
 LOOSE = 2.0**-5  # the most that a bound may be lower than it need be to save passes; a tenth of it is usual
 # Components of which the sum of products is below 2^31.
-MOST_COLUMNS = 2**31 // (128 * 128)
+MOST_COLUMNS = 2**31 // (255 * 128)
 
 
 class EightBits:
@@ -114,7 +114,8 @@ def can_multiply(d: int) -> bool:
         left = np.resize(np.array([255, 1, 255], np.uint8), (r, 1)).repeat(columns, axis=1)
         right = np.resize(np.array([127, 127, -127], np.int8), (w, 1)).repeat(columns, axis=1)
         expected = -(left.astype(np.float64) - 128) @ right.T.astype(np.float64)
-        if (multiply(left, right, np.ones(w, np.float32), np.zeros(w, np.float32)) != expected.astype(np.float32)).any():
+        found = multiply(left, right, np.ones(w, np.float32), np.zeros(w, np.float32))
+        if (found != expected.astype(np.float32)).any():
             return False
     return True
 
@@ -130,10 +131,11 @@ def _session():
 
 
 def _model() -> bytes:
-    """The product as an ONNX model: onnx.proto written by hand, in place of a package as large as the one that runs it."""
+    """The product as an ONNX model, written by hand: a package that writes them is as large as the one that runs them."""
+    inputs = ["left", "columns", "sign", "scales", "zero", "", "added"]
     nodes = (
         _node("Transpose", ["right"], "columns"),
-        _node("MatMulIntegerToFloat", ["left", "columns", "sign", "scales", "zero", "", "added"], "found", "com.microsoft"),
+        _node("MatMulIntegerToFloat", inputs, "found", "com.microsoft"),
     )
     kinds = {"left": (2, 2), "right": (3, 2), "sign": (1, 1), "scales": (1, 1), "zero": (2, 1), "added": (1, 1)}
     graph = b"".join(_field(1, node) for node in nodes) + _field(2, b"product")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.lower_bounds import limits
 
 # Neighbours that a list has room for, as a multiple of those kept: room makes shortening rare.
 ROOM = 4
@@ -67,8 +68,8 @@ def search_all(
     lists = _GrowingLists(n, kept)
     products = 0
     for wave in _waves(len(blocks)):
-        limits = lists.limits.copy()
-        tiles = [Tile(blocks[i], blocks[j], limits[blocks[i]], limits[blocks[j]], kept) for i, j in wave]
+        farthest = lists.limits.copy()
+        tiles = [Tile(blocks[i], blocks[j], farthest[blocks[i]], farthest[blocks[j]], kept) for i, j in wave]
         for sides in search(clusters, tiles):
             for side in sides:
                 lists.append(*side)
@@ -101,7 +102,7 @@ def search_tile(clusters: Clusters, tile: Tile) -> list[Proposals]:
     rows, columns, of_rows, of_columns, kept = tile
     block = clusters.lower_bounds(np.arange(rows.start, rows.stop), columns)
     if rows == columns:
-        of_rows, of_columns = np.nextafter(block.limits(kept), np.float32(np.inf)), None
+        of_rows, of_columns = np.nextafter(limits(block, kept), np.float32(np.inf)), None
     row, column, keys = block.below(of_rows, of_columns)
 
     at = np.flatnonzero(keys < of_rows[row])

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from stages.algorithms.memory import free_memory
 from stages.algorithms.tree.cluster_vectors import AverageClusters, Clusters, WardClusters
 from stages.algorithms.tree.first_search import Search
+from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.nearest_clusters import NearestClusters
 
 RECIPROCAL = {"average": AverageClusters, "ward": WardClusters}
@@ -49,11 +50,12 @@ def linkage_tree(
     linkage: str,
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
+    make: Make | None = None,
 ) -> Tree:
     """Dendrogram of rows by cosine distance.
 
-    ``average`` and ``ward`` take time O(n^2 d) on data with structure, nearly all of it in
-    single-precision matrix products, and memory, beyond the input, of 12 d + 1,000 bytes a row
+    ``average`` and ``ward`` take time O(n^2 d) on data with structure, most of it in products of
+    matrices of low precision, and memory, beyond the input, of 12 d + 1,000 bytes a row
     and at most 170 MB a thread for blocks of products. These products only propose which clusters
     may be nearest; every decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
     for any BLAS kernel and number of threads. Threads: as many as BLAS was allowed, each with a
@@ -86,6 +88,9 @@ def linkage_tree(
         Does the first search of ``average`` and ``ward``, four fifths of all products, instead of threads here: called
         with the `Clusters` to start from and a list of `first_search.Tile`, gives `search_tile` of each, in order.
         Searching clusters that `leaf_clusters` makes elsewhere from the same rows leaves the tree the same.
+    make : callable, optional
+        What proposes which clusters may be nearest, by `lower_bounds.arithmetic`; by default what is fastest on this
+        machine's processor. No tree depends on it.
 
     Returns
     -------
@@ -108,7 +113,9 @@ def linkage_tree(
     if linkage in RECIPROCAL:
         threads = blas_threads()  # before they are limited
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-            return _reciprocal_linkage(rows, linkage, pool.map, progress or (lambda clusters, share: None), search)
+            return _reciprocal_linkage(
+                rows, linkage, pool.map, progress or (lambda clusters, share: None), search, make
+            )
     unit = unit_rows(rows)
     pairs = len(rows) * (len(rows) - 1) // 2
     if not pairs:
@@ -124,7 +131,9 @@ def matrix_bytes(linkage: str, n: int) -> int:
     return 2 * 8 * (n * (n - 1) // 2) if linkage == "complete" else 0
 
 
-def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[Clusters, np.ndarray]:
+def leaf_clusters(
+    rows: np.ndarray, linkage: str, run: Callable = map, make: Make | None = None
+) -> tuple[Clusters, np.ndarray]:
     """Make the clusters that ``average`` or ``ward`` linkage starts from: single rows, equal ones together.
 
     No BLAS takes part, so they have the same bits wherever they are made. Memory 12 bytes per row and component,
@@ -143,14 +152,14 @@ def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[
     left = len(first_row)
     for part in _chunks(left) if left < len(rows) else ():
         unit[part] = unit[first_row[part]] * sizes[part, None]
-    return RECIPROCAL[linkage](unit[:left], sizes, first_row, run), owners
+    return RECIPROCAL[linkage](unit[:left], sizes, first_row, run, make), owners
 
 
 def _reciprocal_linkage(
-    rows: np.ndarray, linkage: str, run: Callable, progress: Callable, search: Search | None
+    rows: np.ndarray, linkage: str, run: Callable, progress: Callable, search: Search | None, make: Make | None
 ) -> Tree:
     """Merge all pairs of reciprocal nearest clusters, round by round; ``run`` maps, on several threads."""
-    clusters, owners = leaf_clusters(rows, linkage, run)
+    clusters, owners = leaf_clusters(rows, linkage, run, make)
     dendrogram = Dendrogram(len(rows))
     dendrogram.merge_equal(owners)
     start = left = len(clusters)

@@ -1,7 +1,7 @@
 """Lower bounds of distances, a block at a time: in single precision, in 8-bit integers, or on an accelerator.
 
 All distances here have the form w_ij (o_i + o_j - v_i . v_j), with a vector v and an offset o for each cluster and
-weights w of sizes. An arithmetic holds the vectors in a form of its own. Each offset is lowered by the most that its own
+weights w of sizes. An arithmetic holds the vectors in a form of its own, and lowers each offset by the most that its
 rounding can amount to, so that what it computes is never above the distance. Which arithmetic is used decides which
 clusters are measured exactly, but never which one is nearest.
 """
@@ -31,11 +31,11 @@ class Block(Protocol):
     A cluster is infinitely far from itself.
     """
 
-    def closest(self) -> np.ndarray:
-        """Per row the column of the smallest."""
+    def closest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per row the column of the smallest, and its key."""
 
-    def limits(self, kept: int) -> np.ndarray:
-        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
+    def minima(self, kept: int) -> np.ndarray:
+        """Per row the minima of groups of columns, fewer than 16 times ``kept``."""
 
     def below(
         self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
@@ -74,8 +74,13 @@ def arithmetic(device: Device = "cpu", integers: bool = True) -> Make:
         If the device is not there, or PyTorch, which serves it, is not.
     """
     if device != "cpu":
-        from stages.algorithms.tree.accelerator import Accelerator, find_device
-
+        try:
+            from stages.algorithms.tree.accelerator import Accelerator, find_device
+        except ImportError as error:
+            raise ValueError(
+                f"run.device is {device}, but PyTorch cannot be imported ({error}); "
+                "`pip install -r requirements-gpu.txt`, or set run.device: cpu."
+            ) from error
         found = find_device(device)
         if found is not None:
             return partial(Accelerator, found)
@@ -127,12 +132,12 @@ class Values:
             np.minimum(part, values[:, start : start + self.step], out=part)
         self.folded = self._scaled(folded, slice(None))
 
-    def closest(self) -> np.ndarray:
-        """Per row the column of the smallest."""
-        each = np.arange(len(self.values))
-        column = self.folded.argmin(axis=1)[:, None] + self.step * np.arange(FOLD)
-        column = np.minimum(column, self.values.shape[1] - 1)
-        return column[each, self.values[each[:, None], column].argmin(axis=1)]
+    def closest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per row the column of the smallest, and its key."""
+        each, group = np.arange(len(self.values)), self.folded.argmin(axis=1)
+        column = np.minimum(group[:, None] + self.step * np.arange(FOLD), self.values.shape[1] - 1)
+        column = column[each, self.values[each[:, None], column].argmin(axis=1)]
+        return column, self.folded[each, group]
 
     def minima(self, kept: int) -> np.ndarray:
         """Per row the minima of groups of columns, fewer than 16 times ``kept``: few enough to select from quickly.
@@ -140,14 +145,12 @@ class Values:
         They come of halving the row again and again, which takes one pass over contiguous memory each time.
         """
         found = self.folded
+        if found.shape[1] < 2 * kept:
+            found = self._scaled(self.values.copy(), slice(None))
         while found.shape[1] >= 16 * kept:
             half = found.shape[1] // 2
             found = np.minimum(found[:, :half], found[:, half : 2 * half])
         return found
-
-    def limits(self, kept: int) -> np.ndarray:
-        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
-        return smallest(self.minima(kept), kept)
 
     def below(
         self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
@@ -178,17 +181,17 @@ class Values:
 class Beside:
     """Blocks side by side, each made and folded while it is in the cache; all of one width but the last."""
 
-    def __init__(self, blocks: list[Values], width: int):
+    def __init__(self, blocks: list[Block], width: int):
         self.blocks, self.width = blocks, width
 
-    def closest(self) -> np.ndarray:
-        """Per row the column of the smallest."""
-        least = [block.folded.min(axis=1) for block in self.blocks]
-        closest = [block.closest() + self.width * i for i, block in enumerate(self.blocks)]
-        return np.stack(closest)[np.argmin(least, axis=0), np.arange(len(closest[0]))]
+    def closest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per row the column of the smallest, and its key."""
+        columns, keys = map(np.stack, zip(*(block.closest() for block in self.blocks), strict=True))
+        block, each = keys.argmin(axis=0), np.arange(keys.shape[1])
+        return columns[block, each] + self.width * block, keys[block, each]
 
-    def limits(self, kept: int) -> np.ndarray:
-        """Per row a value that at least ``kept`` entries do not exceed, and not many more."""
+    def minima(self, kept: int) -> np.ndarray:
+        """Per row the minima of groups of columns, fewer than 16 times ``kept``."""
         found, *others = (block.minima(kept) for block in self.blocks)
         found = found.copy()
         for other in others:
@@ -196,7 +199,7 @@ class Beside:
                 group = other[:, start : start + found.shape[1]]
                 part = found[:, : group.shape[1]]
                 np.minimum(part, group, out=part)
-        return smallest(found, kept)
+        return found
 
     def below(
         self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
@@ -209,8 +212,9 @@ class Beside:
         return row[order], column[order], keys[order]
 
 
-def smallest(found: np.ndarray, kept: int) -> np.ndarray:
-    """The ``kept``-th smallest of each row, or the largest of fewer."""
+def limits(block: Block, kept: int) -> np.ndarray:
+    """Per row a value that at least ``kept`` entries do not exceed, and not many more: of so many groups the minima."""
+    found = block.minima(kept)
     kth = min(kept, found.shape[1]) - 1
     return np.partition(found, kth, axis=1)[:, kth]
 
@@ -219,8 +223,8 @@ def single_rows(vectors: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Vectors for products in single precision: [-v, o - margin, 1] by [v, 1, o - margin].
 
     A single-precision sum of d + 2 products, added in any order, is off by at most (d + 2) u times the sum of their
-    magnitudes, u = 2^-24, which is no more than P_i + P_j with P = |o| + |v|^2 / 2. Rounding what is multiplied adds 3 u,
-    the weights 4 u. Twice (d + 16) u P leaves room for the terms of second order.
+    magnitudes, u = 2^-24, which is no more than P_i + P_j with P = |o| + |v|^2 / 2. Rounding what is multiplied adds
+    3 u, the weights 4 u. Twice (d + 16) u P leaves room for the terms of second order.
     """
     dimensions = vectors.shape[1]
     found = np.empty((len(vectors), dimensions + 2), np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Search, search_all
-from stages.algorithms.tree.lower_bounds import PRESENT
+from stages.algorithms.tree.lower_bounds import PRESENT, limits
 
 # A search holds blocks (rows, clusters) of products: at most so many single-precision numbers each, 64 MB, and at most
 # so many rows, so that a search of few clusters is still split over threads.
@@ -276,14 +276,14 @@ class NearestClusters:
         """Search for one block: (r, clusters) lower bounds at a time."""
         clusters = self.clusters
         found = clusters.lower_bounds(block)
-        closest = found.closest()
+        closest, _ = found.closest()
         best = clusters.distances(block, closest) + clusters.slack(block)
         # The lower bounds say which cluster may be closest. Which one is, is decided by exact distances among all that
         # may be as near as that one.
-        limits = np.maximum(found.limits(KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
-        row, others, keys = found.below(np.nextafter(limits, np.float32(np.inf)))
+        farthest = np.maximum(limits(found, KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
+        row, others, keys = found.below(np.nextafter(farthest, np.float32(np.inf)))
         keys = keys.astype(np.float64)
-        present = (keys <= limits[row]) & (keys < PRESENT)
+        present = (keys <= farthest[row]) & (keys < PRESENT)
         row, others, keys = row[present], others[present], keys[present]
 
         close = np.flatnonzero(keys <= best[row])
@@ -297,7 +297,7 @@ class NearestClusters:
         kept = rank < KEPT
         neighbours[row[kept], rank[kept]] = others[order[kept]]
         lists[row[kept], rank[kept]] = keys[order[kept]]
-        bounds = np.where(limits < PRESENT, limits.astype(np.float64), np.inf)
+        bounds = np.where(farthest < PRESENT, farthest.astype(np.float64), np.inf)
         next_ones = rank == KEPT
         bounds[row[next_ones]] = np.minimum(bounds[row[next_ones]], keys[order[next_ones]])
         measured = len(block) + len(close)

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
 from stages.algorithms.tree.linkage import blas_threads, leaf_clusters
+from stages.algorithms.tree.lower_bounds import Make
 
 SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it undecided
 PAIRS = 4096  # measured at a time, and rows whose lists are settled
@@ -29,6 +30,7 @@ def nearest_rows(
     m: int,
     progress: Callable[[float], None] = lambda share: None,
     search: Search | None = None,
+    make: Make | None = None,
 ) -> Neighbours:
     """The m nearest rows of each row by cosine distance, among those that do not equal it.
 
@@ -45,8 +47,9 @@ def nearest_rows(
         No more than a quarter of the other distinct rows are taken, but one where there are any.
     progress : callable
         Told the share of the search that is done.
-    search : callable, optional
-        Searches elsewhere, as in `linkage_tree`: the clusters are those of average linkage.
+    search, make : callable, optional
+        As in `linkage_tree`: search elsewhere, and propose by another arithmetic. The clusters are those of average
+        linkage.
 
     Notes
     -----
@@ -54,7 +57,7 @@ def nearest_rows(
     """
     threads = blas_threads()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        clusters, owners = leaf_clusters(rows, "average", pool.map)
+        clusters, owners = leaf_clusters(rows, "average", pool.map, make)
         others = len(clusters) - 1
         m = min(m, max(1, others // 4))
         if not others:

@@ -13,6 +13,7 @@ from annotated_types import Interval
 
 from stages.algorithms.tree.first_search import Search
 from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
+from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.neighbours import Neighbours, nearest_rows
 
 Smooth = Annotated[int, Interval(ge=0, le=1000)]  # neighbours that a row is smoothed with; 0 is none
@@ -30,6 +31,7 @@ def smoothed_tree(
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
     near: Neighbours | None = None,
+    make: Make | None = None,
 ) -> Tree:
     """The tree of the rows, smoothed or as they are.
 
@@ -44,15 +46,20 @@ def smoothed_tree(
         tree, of rows that only this process has, is searched here.
     near : Neighbours, optional
         At least `smooth` of each row, where the caller has them already.
+    make : callable, optional
+        As in `linkage_tree`.
     """
     if not smooth:
-        return linkage_tree(rows, linkage, progress, search)
+        return linkage_tree(rows, linkage, progress, search, make)
     report = progress or (lambda clusters, share: None)
     if near is None:
-        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search)
+        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search, make)
     smoothed = smooth_rows(rows, near.rows[:, :smooth])
     tree = linkage_tree(
-        smoothed, linkage, lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share)
+        smoothed,
+        linkage,
+        lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share),
+        make=make,
     )
     return tree._replace(products=tree.products + len(rows) ** 2 // 2)
 
