@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_blobs
 
-from stages.algorithms.tree import eight_bits, lower_bounds
+from stages.algorithms.tree import eight_bits
+from stages.algorithms.tree.arithmetics import FEW_ROWS, arithmetic
 from stages.algorithms.tree.cluster_vectors import AverageClusters, WardClusters
 from stages.algorithms.tree.eight_bits import EightBits
 from stages.algorithms.tree.linkage import leaf_clusters, linkage_tree
-from stages.algorithms.tree.lower_bounds import FEW_ROWS, SinglePrecision, arithmetic
+from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.algorithms.tree.neighbours import nearest_rows
 
 EIGHT_BITS, PYTORCH = "8 bits", "PyTorch's CPU device"
@@ -121,7 +122,7 @@ def test_neighbours_do_not_depend_on_what_proposes(make):
 
 
 def test_few_rows_are_compared_in_single_precision_which_imports_nothing():
-    code = "import sys; from stages.algorithms.tree.lower_bounds import arithmetic; arithmetic()(100, 9, False)"
+    code = "import sys; from stages.algorithms.tree.arithmetics import arithmetic; arithmetic()(100, 9, False)"
     code += "; sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
@@ -165,7 +166,7 @@ def test_a_device_without_pytorch_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "stages.algorithms.tree.accelerator", raising=False)
     with pytest.raises(ValueError, match=r"run.device is cuda, but PyTorch cannot be imported .*requirements-gpu.txt"):
-        lower_bounds.arithmetic("cuda")
+        arithmetic("cuda")
 
 
 def test_a_device_that_is_not_there_or_rounds_too_much_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """Lower bounds from products in single precision on a GPU, by PyTorch.
 
-Near pairs are selected there, and only they come back. PyTorch's CPU device serves as well, so that no GPU is needed to test this.
+Near pairs are selected there, and only they come back. PyTorch's CPU device serves as well, so that no GPU is needed to
+test this.
 """
 
 from functools import cache
@@ -8,13 +9,13 @@ from functools import cache
 import numpy as np
 import torch
 
-from stages.algorithms.tree.lower_bounds import ABSENT, UNIT, Device, half_inverses, single_rows
+from stages.algorithms.tree.lower_bounds import ABSENT, UNIT, half_inverses, single_rows
 
 PROBE = 512  # rows and columns of a product by which a device's rounding is measured
 FEW = 16  # components of these rows: the fewer, the more of the rounding shows
 
 
-def find_device(device: Device) -> torch.device | None:
+def find_device(device: str | None) -> torch.device | None:
     """The device asked for; of ``auto`` the GPU that is there, or None.
 
     Raises

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import xxhash
 
-from stages.algorithms.tree.lower_bounds import Beside, Block, Make, arithmetic
+from stages.algorithms.tree.arithmetics import arithmetic
+from stages.algorithms.tree.lower_bounds import Beside, Block, Make
 
 # Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
 CHUNK = 128

@@ -131,7 +131,7 @@ def _session():
 
 
 def _model() -> bytes:
-    """The product as an ONNX model, written by hand: a package that writes them is as large as the one that runs them."""
+    """The product as an ONNX model, written by hand: a package that writes one is as large as that which runs it."""
     inputs = ["left", "columns", "sign", "scales", "zero", "", "added"]
     nodes = (
         _node("Transpose", ["right"], "columns"),

@@ -7,8 +7,7 @@ clusters are measured exactly, but never which one is nearest.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,10 +18,6 @@ ABSENT = np.float32(1e30)
 PRESENT = np.float32(1e29)  # above the lower bounds of all others
 # Columns of a block of which the minima are compared first; the columns themselves only where a minimum is near enough.
 FOLD = 4
-# Rows below which no library is imported for 8-bit products, which would then save less than they cost.
-FEW_ROWS = 5000
-
-Device = Literal["cpu", "cuda", "mps", "auto"]
 
 
 class Block(Protocol):
@@ -63,37 +58,6 @@ class Arithmetic(Protocol):
 
 
 Make = Callable[[int, int, bool], Arithmetic]  # of n, d, and whether distances are weighted by sizes
-
-
-def arithmetic(device: Device = "cpu", integers: bool = True) -> Make:
-    """What computes lower bounds: on a device, and on the CPU in 8 bits where that is to be had.
-
-    Raises
-    ------
-    ValueError
-        If the device is not there, or PyTorch, which serves it, is not.
-    """
-    if device != "cpu":
-        try:
-            from stages.algorithms.tree.accelerator import Accelerator, find_device
-        except ImportError as error:
-            raise ValueError(
-                f"run.device is {device}, but PyTorch cannot be imported ({error}); "
-                "`pip install -r requirements-gpu.txt`, or set run.device: cpu."
-            ) from error
-        found = find_device(device)
-        if found is not None:
-            return partial(Accelerator, found)
-    return _eight_bits_or_single if integers else SinglePrecision
-
-
-def _eight_bits_or_single(n: int, d: int, weighted: bool) -> Arithmetic:
-    if n >= FEW_ROWS:
-        from stages.algorithms.tree.eight_bits import EightBits, can_multiply
-
-        if can_multiply(d):
-            return EightBits(n, d, weighted)
-    return SinglePrecision(n, d, weighted)
 
 
 class Values:
