@@ -6,7 +6,7 @@ from typing import Literal
 from stages.algorithms.tree.lower_bounds import Arithmetic, Make, SinglePrecision
 
 # Rows below which no library is imported for 8-bit products, which would then save less than they cost.
-FEW_ROWS = 5000
+FEW_ROWS = 8000
 
 Device = Literal["cpu", "cuda", "mps", "auto"]
 
