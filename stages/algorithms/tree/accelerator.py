@@ -53,6 +53,7 @@ class Accelerator:
 
     tile = 4096
     width = 2**20
+    spare = 0.0
 
     def __init__(self, device: torch.device, n: int, d: int, weighted: bool):
         self.right = torch.empty((n, d + 2), dtype=torch.float32, device=device)

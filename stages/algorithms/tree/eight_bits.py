@@ -34,6 +34,7 @@ class EightBits:
 
     tile = 512  # 512 to 1,024 take the same time
     width = 1024
+    spare = 0.75
 
     def __init__(self, n: int, d: int, weighted: bool):
         self.whole = np.empty((n, d), np.int8)

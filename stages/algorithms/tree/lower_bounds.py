@@ -43,6 +43,7 @@ class Arithmetic(Protocol):
 
     tile: int  # rows and columns of a block of which most is far; at most 65,536, for sorting by 16-bit numbers
     width: int  # columns of a block at most
+    spare: float  # share by which lists are longer than what is wanted of them, so that rounding seldom leaves one open
 
     def write(self, slots: np.ndarray, vectors: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
         """Set vectors (p, d) float64, offsets and sizes of ``slots``."""
@@ -208,6 +209,7 @@ class SinglePrecision:
 
     tile = 768  # 512 to 1,024 take the same time
     width = 2048
+    spare = 0.0
 
     def __init__(self, n: int, d: int, weighted: bool):
         self.right = np.empty((n, d + 2), np.float32)

@@ -12,7 +12,7 @@ from stages.algorithms.tree.first_search import Lists, Search, search_all
 from stages.algorithms.tree.linkage import blas_threads, leaf_clusters
 from stages.algorithms.tree.lower_bounds import Make
 
-SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it undecided
+SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it open
 PAIRS = 4096  # measured at a time, and rows whose lists are settled
 SEARCH_NUMBERS = 4_000_000  # single-precision numbers that a search of undecided rows holds at a time: 16 MB
 
@@ -34,9 +34,9 @@ def nearest_rows(
 ) -> Neighbours:
     """The m nearest rows of each row by cosine distance, among those that do not equal it.
 
-    Products in single precision only propose: a list is taken where its bound says that no other row is as near, and
-    the row is compared with all others where it does not. Distances in double precision decide, so the result is the
-    same for any BLAS kernel and number of threads. Equal rows count as one: a hundred copies of a row are no
+    Products in single precision or less only propose: a list is taken where its bound says that no other row is as
+    near, and the row is compared with all others where it does not. Distances in double precision decide, so the result
+    is the same for any BLAS kernel and number of threads. Equal rows count as one: a hundred copies of a row are no
     neighbours of it, and have the same neighbours.
 
     Parameters
@@ -62,7 +62,8 @@ def nearest_rows(
         m = min(m, max(1, others // 4))
         if not others:
             return Neighbours(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0)), owners)
-        lists = search_all(clusters, m + SPARE, pool.map, progress, search)
+        kept = m + SPARE + int(clusters.arithmetic.spare * m)
+        lists = search_all(clusters, kept, pool.map, progress, search)
         blocks = np.split(np.arange(len(clusters)), range(PAIRS, len(clusters), PAIRS))
         settled = list(pool.map(lambda slots: _settle(clusters, lists, slots, m), blocks))
     slots, distances = (np.concatenate(parts) for parts in zip(*settled, strict=True))
