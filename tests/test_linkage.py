@@ -123,15 +123,15 @@ def test_tree_is_scipys_over_many_seeds(linkage, kind):
 
 @pytest.mark.parametrize("linkage", OURS)
 @pytest.mark.parametrize(
-    ("tile", "kept", "room", "block", "part"),
+    ("tile", "kept", "room", "rows", "part"),
     [
-        (16, 1, 2, 100, 1),
-        (33, 2, 2, 5000, 5),
-        (64, 3, 3, 16_000_000, 50),
-        (1000, 40, 4, 16_000_000, 1000),
+        (16, 1, 2, 1, 1),
+        (33, 2, 2, 10, 5),
+        (64, 3, 3, 256, 50),
+        (1000, 40, 4, 256, 1000),
     ],
 )
-def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, block, part):
+def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, rows, part):
     """Also where distances are tied: hypercube corners, and equal angles between all rows."""
     rng = np.random.default_rng(5)
     corners = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1
@@ -140,7 +140,8 @@ def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kep
     monkeypatch.setattr(SinglePrecision, "tile", tile)
     monkeypatch.setattr(SinglePrecision, "width", 3 * tile)
     monkeypatch.setattr(first_search, "ROOM", room)
-    for name, value in {"KEPT": kept, "BLOCK": block, "PART": part}.items():
+    monkeypatch.setattr(first_search, "MOST_TILES", 7)
+    for name, value in {"KEPT": kept, "SEARCH_ROWS": rows, "PART": part}.items():
         monkeypatch.setattr(nearest_clusters, name, value)
     for rows, merges in zip(samples, expected, strict=True):
         np.testing.assert_array_equal(linkage_tree(rows, linkage).merges, merges)

@@ -64,7 +64,7 @@ def test_lower_bounds_are_below_distances_and_close(make, kind, d, skewed, reque
     sums = np.stack([(rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0) for rows in parts])
     clusters = kind(sums, sizes, np.arange(300), map, make)
     rows = np.arange(10, 200)
-    bounds = keys_of(clusters.lower_bounds(rows), 190, 300)
+    bounds = keys_of(clusters.lower_bounds(rows, slice(0, 300)), 190, 300)
     assert np.isinf(bounds[rows - 10, rows]).all()
     row, right = np.nonzero(np.isfinite(bounds))
     assert len(row) == 190 * 299

@@ -101,11 +101,6 @@ class There:
     def __init__(self, values: torch.Tensor):
         self.values = values
 
-    def closest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per row the column of the smallest, and its key."""
-        keys, columns = self.values.min(dim=1)
-        return columns.cpu().numpy(), keys.cpu().numpy()
-
     def minima(self, kept: int) -> np.ndarray:
         """Per row the minima of groups of columns, fewer than 16 times ``kept``."""
         found = self.values

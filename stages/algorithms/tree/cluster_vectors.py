@@ -4,13 +4,13 @@ A cluster is the sum of its unit rows, its size and, for searching, a vector in 
 products with others are lower bounds of distances. So a search is a matrix product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xxhash
 
 from stages.algorithms.tree.arithmetics import arithmetic
-from stages.algorithms.tree.lower_bounds import Beside, Block, Make
+from stages.algorithms.tree.lower_bounds import Block, Make, limits, lower, upwards
 
 # Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
 CHUNK = 128
@@ -79,13 +79,39 @@ class Clusters:
             self.refresh(kept[part])
         self.arithmetic.drop(dropped)
 
-    def lower_bounds(self, rows: np.ndarray, columns: slice = slice(None)) -> Block:
-        """Lower bounds of distances of slots to a range of slots, or to all."""
-        start, stop, _ = columns.indices(len(self))
-        width = self.arithmetic.width
-        parts = [slice(first, min(first + width, stop)) for first in range(start, stop, width)]
-        blocks = [self.arithmetic.bounds(rows, part) for part in parts]
-        return blocks[0] if len(blocks) == 1 else Beside(blocks, width)
+    def lower_bounds(self, rows: np.ndarray, columns: slice) -> Block:
+        """Lower bounds of distances of slots to a range of slots."""
+        return self.arithmetic.bounds(rows, columns)
+
+    def nearest_few(self, rows: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Whatever may be among the nearest of some slots, from one pass over all slots.
+
+        Returns
+        -------
+        row, others, keys : ndarray of shape (p,)
+            Places in ``rows``, ascending; slots; lower bounds of their distances.
+        limits : ndarray of shape (r,), float32
+            Of each of ``rows`` all with lower bounds up to this are given, and they are at least ``kept``.
+        """
+        found, minima = [], None
+        for number, (block, part) in enumerate(self._blocks(rows), 1):
+            minima = lower(minima, block.minima(kept))
+            # Selecting the limits takes as long as a small product, so they are lowered whenever what was seen doubled.
+            if number & (number - 1) == 0:
+                farthest = limits(minima, kept)
+            found.append((*block.below(upwards(farthest)), part.start))
+        farthest = limits(minima, kept)
+        return *_joined(found, farthest), farthest
+
+    def within(self, rows: np.ndarray, farthest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places in ``rows``, ascending, slots and lower bounds up to the ``farthest`` (r,) float32."""
+        found = [(*block.below(upwards(farthest)), part.start) for block, part in self._blocks(rows)]
+        return _joined(found, farthest)
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[tuple[Block, slice]]:
+        for start in range(0, len(self), self.arithmetic.width):
+            part = slice(start, min(start + self.arithmetic.width, len(self)))
+            yield self.arithmetic.bounds(rows, part), part
 
     def digest(self) -> str:
         """Digest of clusters that none has been merged of: equal where a search, by any arithmetic, may stand in."""
@@ -176,3 +202,12 @@ class WardClusters(Clusters):
     def heights(distances: np.ndarray) -> np.ndarray:
         """Heights in the tree of merges at these distances."""
         return np.sqrt(np.maximum(distances, 0))
+
+
+def _joined(found: list, farthest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of blocks beside each other up to the limits of their rows, by row."""
+    row, column, keys = (np.concatenate([each[i] for each in found]) for i in range(3))
+    column += np.repeat([start for *_, start in found], [len(each[0]) for each in found])
+    near = np.flatnonzero(keys <= farthest[row])
+    near = near[np.argsort(row[near].astype(np.uint16), kind="stable")]  # which takes linear time
+    return row[near], column[near], keys[near]

@@ -32,7 +32,7 @@ MOST_COLUMNS = 2**31 // (255 * 128)
 class EightBits:
     """Vectors as 8-bit integers with a scale each."""
 
-    tile = 512  # 512 to 1,024 take the same time
+    tile = 768  # 512 to 1,024 take the same time
     width = 1024
     spare = 0.75
 

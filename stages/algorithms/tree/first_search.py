@@ -6,15 +6,18 @@ nearest few found so far: selecting from whole rows of the product would take as
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
-from stages.algorithms.tree.lower_bounds import limits
+from stages.algorithms.tree.lower_bounds import limits, upwards
 
 # Neighbours that a list has room for, as a multiple of those kept: room makes shortening rare.
 ROOM = 4
+# Tiles that are handed out at a time: beyond some 200,000 rows their number would take memory.
+MOST_TILES = 50_000
 
 
 class Lists(NamedTuple):
@@ -83,17 +86,20 @@ def search_all(
 def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
     """Pairs of blocks, each unordered pair once, in waves that double what a block has seen.
 
-    Block i meets block i + offset, counted cyclically, so that all blocks see equally many.
+    Block i meets block i + offset, counted cyclically, so that all blocks see equally many. A wave of too many pairs is
+    several.
     """
     yield [(i, i) for i in range(blocks)]
     start, end = 1, 2
     while start <= blocks // 2:
         offsets = range(start, min(end, blocks // 2 + 1))
-        yield [
+        pairs = (
             (i, (i + offset) % blocks)
             for offset in offsets
             for i in range(blocks // 2 if 2 * offset == blocks else blocks)
-        ]
+        )
+        while part := list(islice(pairs, MOST_TILES)):
+            yield part
         start, end = end, 2 * end
 
 
@@ -102,7 +108,7 @@ def search_tile(clusters: Clusters, tile: Tile) -> list[Proposals]:
     rows, columns, of_rows, of_columns, kept = tile
     block = clusters.lower_bounds(np.arange(rows.start, rows.stop), columns)
     if rows == columns:
-        of_rows, of_columns = np.nextafter(limits(block, kept), np.float32(np.inf)), None
+        of_rows, of_columns = upwards(limits(block.minima(kept), kept)), None
     row, column, keys = block.below(of_rows, of_columns)
 
     at = np.flatnonzero(keys < of_rows[row])

@@ -26,9 +26,6 @@ class Block(Protocol):
     A cluster is infinitely far from itself.
     """
 
-    def closest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per row the column of the smallest, and its key."""
-
     def minima(self, kept: int) -> np.ndarray:
         """Per row the minima of groups of columns, fewer than 16 times ``kept``."""
 
@@ -97,13 +94,6 @@ class Values:
             np.minimum(part, values[:, start : start + self.step], out=part)
         self.folded = self._scaled(folded, slice(None))
 
-    def closest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per row the column of the smallest, and its key."""
-        each, group = np.arange(len(self.values)), self.folded.argmin(axis=1)
-        column = np.minimum(group[:, None] + self.step * np.arange(FOLD), self.values.shape[1] - 1)
-        column = column[each, self.values[each[:, None], column].argmin(axis=1)]
-        return column, self.folded[each, group]
-
     def minima(self, kept: int) -> np.ndarray:
         """Per row the minima of groups of columns, fewer than 16 times ``kept``: few enough to select from quickly.
 
@@ -143,45 +133,26 @@ class Values:
         return values
 
 
-class Beside:
-    """Blocks side by side, each made and folded while it is in the cache; all of one width but the last."""
-
-    def __init__(self, blocks: list[Block], width: int):
-        self.blocks, self.width = blocks, width
-
-    def closest(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per row the column of the smallest, and its key."""
-        columns, keys = map(np.stack, zip(*(block.closest() for block in self.blocks), strict=True))
-        block, each = keys.argmin(axis=0), np.arange(keys.shape[1])
-        return columns[block, each] + self.width * block, keys[block, each]
-
-    def minima(self, kept: int) -> np.ndarray:
-        """Per row the minima of groups of columns, fewer than 16 times ``kept``."""
-        found, *others = (block.minima(kept) for block in self.blocks)
-        found = found.copy()
-        for other in others:
-            for start in range(0, other.shape[1], found.shape[1]):
-                group = other[:, start : start + found.shape[1]]
-                part = found[:, : group.shape[1]]
-                np.minimum(part, group, out=part)
-        return found
-
-    def below(
-        self, of_rows: np.ndarray, of_columns: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, in ascending order, columns and keys of all that are below a row's limit, and of more."""
-        found = [block.below(of_rows) for block in self.blocks]
-        row, keys = (np.concatenate([each[i] for each in found]) for i in (0, 2))
-        column = np.concatenate([each[1] + self.width * i for i, each in enumerate(found)])
-        order = np.argsort(row.astype(np.uint16), kind="stable")
-        return row[order], column[order], keys[order]
+def limits(minima: np.ndarray, kept: int) -> np.ndarray:
+    """Per row the ``kept``-th smallest minimum of groups: as many entries do not exceed it, and not many more."""
+    kth = min(kept, minima.shape[1]) - 1
+    return np.partition(minima, kth, axis=1)[:, kth]
 
 
-def limits(block: Block, kept: int) -> np.ndarray:
-    """Per row a value that at least ``kept`` entries do not exceed, and not many more: of so many groups the minima."""
-    found = block.minima(kept)
-    kth = min(kept, found.shape[1]) - 1
-    return np.partition(found, kth, axis=1)[:, kth]
+def lower(minima: np.ndarray | None, more: np.ndarray) -> np.ndarray:
+    """Minima of groups joined with those of other groups, no more of them than before; overwrites minima."""
+    if minima is None:
+        return more.copy()
+    for start in range(0, more.shape[1], minima.shape[1]):
+        group = more[:, start : start + minima.shape[1]]
+        part = minima[:, : group.shape[1]]
+        np.minimum(part, group, out=part)
+    return minima
+
+
+def upwards(values: np.ndarray) -> np.ndarray:
+    """The next larger number in single precision: below it is what does not exceed the value."""
+    return np.nextafter(values, np.float32(np.inf))
 
 
 def single_rows(vectors: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -92,10 +92,8 @@ def _search(
     clusters: Clusters, slots: np.ndarray, farthest: np.ndarray, m: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Of each slot its place, the m nearest of all others, and their distances; none is beyond the `farthest`."""
-    block = clusters.lower_bounds(slots)
-    limits = (farthest + clusters.slack(slots)).astype(np.float32)
-    row, columns, keys = block.below(np.nextafter(limits, np.float32(np.inf)))
-    row, columns = (each[keys <= limits[row]] for each in (row, columns))
+    limits = np.nextafter((farthest + clusters.slack(slots)).astype(np.float32), np.float32(np.inf))
+    row, columns, _ = clusters.within(slots, limits)
     ends = np.searchsorted(row, np.arange(len(slots) + 1))
     for place, slot in enumerate(slots):
         others = columns[ends[place] : ends[place + 1]]
