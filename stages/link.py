@@ -14,6 +14,7 @@ from threading import Lock
 
 from tqdm import tqdm
 
+from stages.algorithms.tree.arithmetics import arithmetic
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
 from stages.algorithms.tree.linkage import Linkage, leaf_clusters
@@ -46,6 +47,8 @@ def link(
     the search for their neighbours. It only proposes what may be near, so the tree is the same. Each worker process
     reads the reduced embeddings itself, and holds 12 bytes of memory for every row and component of them until it makes
     another tree or ends.
+
+    `run.device` and `run.eight_bits` say what computes such proposals here.
     """
     hold(tree)
     rows = read_reduced(reduced)
@@ -60,7 +63,8 @@ def link(
             bar.update(100 * share - bar.n)
 
         search = _search_on(run, reduced, "average" if smooth else linkage)  # of neighbours, or of the tree
-        merges, products = smoothed_tree(rows, linkage, smooth, show, search)
+        make = arithmetic(run["device"], run["eight_bits"])
+        merges, products = smoothed_tree(rows, linkage, smooth, show, search, make=make)
     log.info("tree in %.1f s, %.2f n^2 dot products", time.perf_counter() - start, products / n**2)
     save_array(tree, merges)
 

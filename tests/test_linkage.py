@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from stages.algorithms.tree import first_search, nearest_clusters
 from stages.algorithms.tree import linkage as linkage_module
-from stages.algorithms.tree.cluster_vectors import AverageClusters, WardClusters
 from stages.algorithms.tree.linkage import linkage_tree
+from stages.algorithms.tree.lower_bounds import SinglePrecision
 
 OURS = ("average", "ward")
 
@@ -123,23 +123,25 @@ def test_tree_is_scipys_over_many_seeds(linkage, kind):
 
 @pytest.mark.parametrize("linkage", OURS)
 @pytest.mark.parametrize(
-    ("tile", "kept", "room", "block", "part"),
+    ("tile", "kept", "room", "rows", "part"),
     [
-        (16, 1, 2, 100, 1),
-        (33, 2, 2, 5000, 5),
-        (64, 3, 3, 16_000_000, 50),
-        (1000, 40, 4, 16_000_000, 1000),
+        (16, 1, 2, 1, 1),
+        (33, 2, 2, 10, 5),
+        (64, 3, 3, 256, 50),
+        (1000, 40, 4, 256, 1000),
     ],
 )
-def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, block, part):
+def test_tree_does_not_depend_on_tiles_and_lists(monkeypatch, linkage, tile, kept, room, rows, part):
     """Also where distances are tied: hypercube corners, and equal angles between all rows."""
     rng = np.random.default_rng(5)
     corners = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * 2.0 - 1
     samples = [clustered(rng, 500, 20), rng.integers(-1, 2, (300, 6)) + 0.5, corners, np.eye(90)]
     expected = [linkage_tree(rows, linkage).merges for rows in samples]
-    monkeypatch.setattr(first_search, "TILE", tile)
+    monkeypatch.setattr(SinglePrecision, "tile", tile)
+    monkeypatch.setattr(SinglePrecision, "width", 3 * tile)
     monkeypatch.setattr(first_search, "ROOM", room)
-    for name, value in {"KEPT": kept, "BLOCK": block, "PART": part}.items():
+    monkeypatch.setattr(first_search, "MOST_TILES", 7)
+    for name, value in {"KEPT": kept, "SEARCH_ROWS": rows, "PART": part}.items():
         monkeypatch.setattr(nearest_clusters, name, value)
     for rows, merges in zip(samples, expected, strict=True):
         np.testing.assert_array_equal(linkage_tree(rows, linkage).merges, merges)
@@ -362,17 +364,3 @@ def test_progress_tells_clusters_left_and_a_growing_share():
     assert 0 < shares[0] < 0.5
     assert list(shares) == sorted(shares)
     assert calls[-1] == (1, 1.0)
-
-
-@pytest.mark.parametrize("kind", [AverageClusters, WardClusters])
-@pytest.mark.parametrize("d", [1, 30, 400])
-def test_lower_bounds_are_below_distances_and_close(kind, d):
-    rng = np.random.default_rng(8)
-    sizes = rng.integers(1, 50, 300)
-    sums = np.stack([unit(rng.standard_normal(d) + rng.standard_normal((s, d))).sum(0) for s in sizes])
-    clusters = kind(sums, sizes, np.arange(300), map)
-    bounds = clusters.lower_bounds(slice(10, 200), slice(0, 300)).astype(np.float64)
-    left, right = np.repeat(np.arange(10, 200), 300), np.tile(np.arange(300), 190)
-    margin = (clusters.distances(left, right) - bounds.ravel()) / clusters.slack(left) * 1e-12
-    assert margin.min() >= 0
-    assert margin.max() < 2e-6 * (d + 20)

@@ -31,6 +31,7 @@ from stages import link as link_stage
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.tree import first_search
 from stages.algorithms.tree.linkage import LINKAGES
+from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.classify import classify
 from stages.reduce import reduce
 from stages.runtime import dask_cluster
@@ -41,7 +42,7 @@ from stages.train import train
 pytestmark = pytest.mark.xdist_group("workers")  # they share a cluster
 
 KERNELS = ("Sandybridge", "Nehalem")  # of OpenBLAS, that any processor has by now; this process takes its own
-ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None}
+ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None, "device": "cpu", "eight_bits": True}
 NOVELTY = {"quantile": 0.99}
 
 
@@ -92,7 +93,7 @@ class Cluster:
         """As in params.yaml, once all workers that live are there."""
         if living := sum(worker.poll() is None for worker in self.workers):
             wait_for_workers(self.address, living)
-        return {"backend": "dask", "workers": 0, "scheduler": self.address}
+        return ONE_WORKER | {"backend": "dask", "workers": 0, "scheduler": self.address}
 
     def stop(self) -> None:
         for process in (*self.workers, self.scheduler):
@@ -231,7 +232,7 @@ def link(linkage: str, run: dict, tree: str, reduced: Path | None = None, smooth
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Hundreds of tiles in tens of tasks, of few rows."""
-    monkeypatch.setattr(first_search, "TILE", 50)
+    monkeypatch.setattr(SinglePrecision, "tile", 50)
     monkeypatch.setattr(link_stage, "STRIP", 4)
 
 

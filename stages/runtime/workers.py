@@ -22,6 +22,8 @@ class RunParameters(TypedDict):
     backend: Literal["local", "dask"]
     workers: Annotated[int, Interval(ge=0, le=1024)]
     scheduler: str | None
+    device: Literal["cpu", "cuda", "mps", "auto"]
+    eight_bits: bool
 
 
 def map_tasks(

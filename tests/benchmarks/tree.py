@@ -2,13 +2,21 @@
 
     python tests/benchmarks/tree.py --rows 10000 20000 --columns 300
     python tests/benchmarks/tree.py --data rows.npy --standardize --rows 20000 --peers
+    python tests/benchmarks/tree.py --data rows.npy --standardize --million
 
 Prints a Markdown table. Every contender runs in a process of its own that loads the rows before
 the clock starts; memory is the peak resident size less that before the start, so without rows
 and libraries. Ratios compare with ours on the same rows. The share of peak is the time that the
 dot products done would take at the speed of a 4096 x 4096 x 4096 single-precision matrix product,
-measured before and after in the same process, over the time that the tree took. On a machine that
-does other work too, the same share of processor seconds is the one to trust.
+or of products of blocks of 8-bit integers where these are used, measured before and after in the
+same process, over the time that the tree took. On a machine that does other work too, the same
+share of processor seconds is the one to trust.
+
+More rows than the file has are sums of two of them, the second by half. With --check, merges of
+our tree, evenly spaced over all and the last ones, are held against brute force: when the two
+clusters merge, their distance is the height, and none of all other clusters is nearer to either.
+--million does so with 100 of a million merges; 321 columns take 5 GB beside the rows' 1.3, and
+again 5 for the check.
 
 Peers get float64 unit rows and compute distances themselves, as their users let them. The
 contender "fastcluster, matrix by BLAS" is what a user can do better by hand: one matrix product.
@@ -23,13 +31,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 OURS = "this repo"
+SINGLE = "this repo, single precision"
+EVERY = 10  # seconds between lines of progress
 
 
 def synthetic_rows(n: int, d: int) -> np.ndarray:
@@ -46,7 +59,15 @@ def file_rows(path: str, n: int | None, standardize: bool) -> np.ndarray:
     if standardize:
         rows -= rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         rows /= rows.std(axis=0, dtype=np.float64).astype(np.float32)
-    return rows
+    if n is None or n <= len(rows):
+        return rows
+    found, rng = np.empty((n, rows.shape[1]), np.float32), np.random.default_rng(0)
+    found[: len(rows)] = rows
+    for start in range(len(rows), n, 10_000):
+        part = found[start : start + 10_000]
+        first, second = rng.integers(len(rows), size=(2, len(part)))
+        part[:] = rows[first] + rows[second] / 2
+    return found
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -61,12 +82,26 @@ def metric(linkage: str) -> str:
     return "euclidean" if linkage == "ward" else "cosine"
 
 
-def ours(linkage: str) -> Callable:
+def ours(linkage: str, eight_bits: bool = True) -> Callable:
     """The repo's dendrogram."""
-    sys.path.insert(0, str(ROOT))
+    from stages.algorithms.tree.arithmetics import arithmetic
     from stages.algorithms.tree.linkage import linkage_tree
 
-    return lambda rows: linkage_tree(rows, linkage).products
+    start = last = time.perf_counter()
+
+    def show(left: int, share: float) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= EVERY:
+            last = now
+            print(f"  {now - start:6.0f} s {share:6.1%} {left:,} clusters left", file=sys.stderr, flush=True)
+
+    return lambda rows: linkage_tree(rows, linkage, show, make=arithmetic(integers=eight_bits))
+
+
+def ours_single(linkage: str) -> Callable:
+    """The repo's dendrogram without products of 8-bit integers."""
+    return ours(linkage, eight_bits=False)
 
 
 def scipy(linkage: str) -> Callable:
@@ -118,7 +153,8 @@ PEERS = {
     "scikit-learn": scikit_learn,
     "fastcluster, matrix by BLAS": fastcluster_matrix,
 }
-CONTENDERS = {OURS: ours, **PEERS}
+OWN = {OURS: ours, SINGLE: ours_single}
+CONTENDERS = OWN | PEERS
 
 
 def matrix_product_peak() -> np.ndarray:
@@ -133,29 +169,94 @@ def matrix_product_peak() -> np.ndarray:
     return best
 
 
+def integer_product_peak(d: int) -> np.ndarray:
+    """Operations of products of blocks of 8-bit integers, on every core, a second and a processor second."""
+    from stages.algorithms.tree.eight_bits import multiply
+    from stages.algorithms.tree.linkage import blas_threads
+
+    left, right = np.full((512, d), 200, np.uint8), np.full((512, d), 100, np.int8)
+    scales, added = np.ones(512, np.float32), np.zeros(512, np.float32)
+    best, times = np.zeros(2), 200
+    with ThreadPoolExecutor(blas_threads()) as pool:
+        for _ in range(4):
+            start = time.perf_counter(), time.process_time()
+            list(pool.map(lambda _: multiply(left, right, scales, added), range(times)))
+            taken = time.perf_counter() - start[0], time.process_time() - start[1]
+            best = np.maximum(best, times * 2 * 512 * 512 * d / np.array(taken))
+    return best
+
+
 def measure(contender: str, linkage: str, path: str) -> dict:
-    """Run one contender in this process."""
-    peak = matrix_product_peak() if contender == OURS else None
-    tree = CONTENDERS[contender](linkage)
+    """Run one contender in this process, and save its tree if it is ours."""
     rows = np.load(path)
+    peak = None
+    if contender in OWN:
+        from stages.algorithms.tree.eight_bits import can_multiply
+
+        integers = contender == OURS and can_multiply(rows.shape[1])
+        peak = partial(integer_product_peak, rows.shape[1]) if integers else matrix_product_peak
+        operations = peak()
+    tree = CONTENDERS[contender](linkage)
     # The high-water mark of the process, from here on: what came before does not count.
     Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
     start = time.perf_counter(), time.process_time()
-    products = tree(rows)
+    made = tree(rows)
     seconds, processor = time.perf_counter() - start[0], time.process_time() - start[1]
     status = Path("/proc/self/status").read_text()
     high = int(status.split("VmHWM:")[1].split()[0]) * 1024
     found = {"rows": len(rows), "contender": contender, "seconds": seconds}
     found |= {"processor": processor, "bytes": high - before}
-    if contender == OURS:
-        peak = np.maximum(peak, matrix_product_peak())
-        found["products"] = products / len(rows) ** 2
-        found["peak"] = peak[0]
-        operations = products * 2 * rows.shape[1]
-        found["share"] = operations / peak[0] / seconds
-        found["processor share"] = operations / peak[1] / processor
+    if peak is not None:
+        operations = np.maximum(operations, peak())
+        found["products"] = made.products / len(rows) ** 2
+        found["peak"] = operations[0]
+        done = made.products * 2 * rows.shape[1]
+        found["share"] = done / operations[0] / seconds
+        found["processor share"] = done / operations[1] / processor
+        np.save(Path(path).with_name("tree.npy"), made.merges)
     return found
+
+
+def check(rows: np.ndarray, merges: np.ndarray, linkage: str, count: int) -> None:
+    """Hold merges against brute force over all clusters that are there when they happen.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not of nearest clusters.
+    """
+    n = len(rows)
+    spaced = np.linspace(0, n - 2, count - count // 5).astype(int)
+    wanted = set(spaced.tolist()) | set(range(max(0, n - 1 - count // 5), n - 1))
+    sums, sizes, alive = unit(rows), np.ones(n), np.ones(n, bool)
+    slot = np.arange(2 * n - 1)
+    worst = 0.0
+    for merge, (first, second, height, _) in enumerate(merges):
+        pair = slot[[int(first), int(second)]]
+        if merge in wanted:
+            inner = sums @ sums[pair].T  # (n, d) @ (d, 2) -> (n, 2)
+            products = sizes[:, None] * sizes[pair]
+            distances = 1 - inner / products
+            if linkage == "ward":
+                squares = np.square(sums).sum(axis=1) / np.square(sizes)
+                apart = np.maximum(squares[:, None] + squares[pair] - 2 * inner / products, 0)
+                distances = np.sqrt(2 * products / (sizes[:, None] + sizes[pair]) * apart)
+            own = distances[pair[0], 1]
+            distances[~alive] = np.inf
+            distances[pair, [0, 1]] = np.inf
+            # Ward's distance is a root, which takes half of the digits from what is nearly nothing.
+            off = max(abs(own - height), height - distances.min())
+            if off > (1e-6 if linkage == "ward" else 1e-9):
+                raise ValueError(
+                    f"merge {merge} at {height}: its clusters are {own} apart, {distances.min()} from others."
+                )
+            worst = max(worst, off)
+        sums[pair[0]] += sums[pair[1]]
+        sizes[pair[0]] += sizes[pair[1]]
+        alive[pair[1]] = False
+        slot[n + merge] = pair[0]
+    print(f"{len(wanted):,} of {n - 1:,} merges are of nearest clusters by brute force, heights to {worst:.0e}.")
 
 
 def measure_apart(contender: str, linkage: str, path: str, repeats: int) -> dict:
@@ -190,9 +291,12 @@ def report(results: list[dict]) -> None:
             f"{result['processor share']:.0%}" if "share" in result else "",
         ]
         print("| " + " | ".join(cells) + " |")
-    peaks = [result["peak"] / 1e9 for result in mine.values()]
-    print(f"\nMatrix-product peak {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s,", end=" ")
-    print(f"{os.cpu_count()} cores.")
+    print(f"\n{os.cpu_count()} cores; peak of the products, in 10^9 operations a second:", end=" ")
+    for contender in OWN:
+        peaks = [result["peak"] / 1e9 for result in results if result["contender"] == contender]
+        if peaks:
+            print(f"{contender} {min(peaks):.0f} to {max(peaks):.0f}", end="; ")
+    print()
     first, last = mine[min(mine)], mine[max(mine)]
     if first is not last:
         growth = math.log(last["rows"] / first["rows"])
@@ -210,9 +314,14 @@ def main() -> None:
     parser.add_argument("--standardize", action="store_true", help="columns of --data")
     parser.add_argument("--linkage", default="average", choices=["average", "ward"])
     parser.add_argument("--peers", action="store_true", help="also others, at the fewest rows")
+    parser.add_argument("--single", action="store_true", help="also without products of 8-bit integers")
+    parser.add_argument("--check", type=int, default=0, help="so many merges against brute force")
+    parser.add_argument("--million", action="store_true", help="1,000,000 rows of 321 columns, 100 merges checked")
     parser.add_argument("--repeats", type=int, default=1, help="report the fastest of so many")
     parser.add_argument("--measure", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.million:
+        options.rows, options.columns, options.check = [1_000_000], 321, 100
     if options.measure:
         print(json.dumps(measure(options.measure, options.linkage, options.data)))
         return
@@ -227,9 +336,11 @@ def main() -> None:
             np.save(path, rows)
             del rows
             peers = PEERS if options.peers and n == min(options.rows) else {}
-            for contender in [OURS, *peers]:
+            for contender in [OURS, *([SINGLE] if options.single else []), *peers]:
                 print(f"{n} rows: {contender}", file=sys.stderr)
                 results.append(measure_apart(contender, options.linkage, path, options.repeats))
+                if contender in OWN and options.check:
+                    check(np.load(path), np.load(Path(folder) / "tree.npy"), options.linkage, options.check)
     report(results)
 
 

@@ -1,31 +1,29 @@
-"""Clusters as vectors: exact distances in double precision, lower bounds in single.
+"""Clusters as vectors: exact distances in double precision, and what lower bounds are computed from.
 
-A cluster is the sum of its unit rows, its size and, for searching, a single-precision vector
-whose inner products with others are lower bounds of distances. So a search is a matrix product.
-BLAS kernels round differently; that changes which clusters are measured exactly, but never which
-one is nearest.
+A cluster is the sum of its unit rows, its size and, for searching, a vector in some short arithmetic whose inner
+products with others are lower bounds of distances. So a search is a matrix product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xxhash
 
-# Clusters whose double-precision vectors are copied at a time, so that the copies stay small beside the vectors.
-CHUNK = 256
+from stages.algorithms.tree.arithmetics import arithmetic
+from stages.algorithms.tree.lower_bounds import Block, Make, limits, lower, upwards
+
+# Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
+CHUNK = 128
 # Numbers of each side of pairs measured at a time, 256 KB: with eight times as many, which do not stay in the cache of
 # a core, average linkage measures pairs four times as slowly, ward three times.
 CACHED = 32_768
 # Lower bounds carried through merges are trusted to this much per unit of distance: thousands of
 # times their rounding error, and far below any gap between distances that is not a tie.
 SLACK = 1e-12
-# The lower bound of the distance to a cluster that has been merged into another: far above every
-# distance, and still a single-precision number when it is multiplied by a number of rows.
-ABSENT = np.float32(1e30)
 
 
 class Clusters:
-    """The live clusters as vectors, with exact distances and single-precision lower bounds.
+    """The live clusters as vectors, with exact distances and lower bounds.
 
     Slots are in the order of each cluster's first row, and stay so when the slots of merged
     clusters are dropped.
@@ -40,16 +38,20 @@ class Clusters:
         The lowest row number of each cluster, its name for as long as it lives.
     run : callable
         Maps a function over a list, possibly on several threads.
+    make : callable, optional
+        Makes the arithmetic of the lower bounds; by default what this processor is fastest with.
     """
 
-    extra_columns: int
+    weighted: bool  # whether distances are weighted by sizes
 
-    def __init__(self, sums: np.ndarray, sizes: np.ndarray, first_row: np.ndarray, run: Callable):
+    def __init__(
+        self, sums: np.ndarray, sizes: np.ndarray, first_row: np.ndarray, run: Callable, make: Make | None = None
+    ):
         self.sums = sums
         self.place = np.arange(len(sums))  # the row of ``sums`` of each slot
         self.sizes = sizes
         self.first_row = first_row
-        self.right = np.empty((len(sums), sums.shape[1] + self.extra_columns), np.float32)
+        self.arithmetic = (make or arithmetic())(*sums.shape, self.weighted)
         list(run(self.refresh, np.array_split(np.arange(len(sums)), -(-len(sums) // CHUNK))))
 
     def __len__(self) -> int:
@@ -79,19 +81,49 @@ class Clusters:
             part = slice(start, start + CHUNK)
             self.sums[self.place[kept[part]]] += self.vectors(dropped[part])
             self.refresh(kept[part])
-        self.right[dropped] = 0
-        self.right[dropped, self.sums.shape[1]] = ABSENT
+        self.arithmetic.drop(dropped)
+
+    def lower_bounds(self, rows: np.ndarray, columns: slice) -> Block:
+        """Lower bounds of distances of slots to a range of slots."""
+        return self.arithmetic.bounds(rows, columns)
+
+    def nearest_few(self, rows: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Whatever may be among the nearest of some slots, from one pass over all slots.
+
+        Returns
+        -------
+        row, others, keys : ndarray of shape (p,)
+            Places in ``rows``, ascending; slots; lower bounds of their distances.
+        limits : ndarray of shape (r,), float32
+            Of each of ``rows`` all with lower bounds up to this are given, and they are at least ``kept``.
+        """
+        found, minima = [], None
+        for number, (block, part) in enumerate(self._blocks(rows), 1):
+            minima = lower(minima, block.minima(kept))
+            # Selecting the limits takes as long as a small product, so they are lowered whenever what was seen doubled.
+            if number & (number - 1) == 0:
+                farthest = limits(minima, kept)
+            found.append((*block.below(upwards(farthest)), part.start))
+        farthest = limits(minima, kept)
+        return *_joined(found, farthest), farthest
+
+    def within(self, rows: np.ndarray, farthest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places in ``rows``, ascending, slots and lower bounds up to the ``farthest`` (r,) float32."""
+        found = [(*block.below(upwards(farthest)), part.start) for block, part in self._blocks(rows)]
+        return _joined(found, farthest)
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[tuple[Block, slice]]:
+        for start in range(0, len(self), self.arithmetic.width):
+            part = slice(start, min(start + self.arithmetic.width, len(self)))
+            yield self.arithmetic.bounds(rows, part), part
 
     def digest(self) -> str:
-        """Digest of all that searching takes: equal where a search gives the same."""
-        return xxhash.xxh3_128(self.right.data).hexdigest() + xxhash.xxh3_128(self.sizes.data).hexdigest()
+        """Digest of clusters that none has been merged of: equal where a search, by any arithmetic, may stand in."""
+        return xxhash.xxh3_128(self.sums.data).hexdigest() + xxhash.xxh3_128(self.sizes.data).hexdigest()
 
     def compact(self, alive: np.ndarray) -> None:
         """Keep the slots listed in ascending order in ``alive``; sums stay where they are."""
-        for start in range(0, len(alive), CHUNK):
-            part = alive[start : start + CHUNK]
-            self.right[start : start + len(part)] = self.right[part]
-        self.right = self.right[: len(alive)]
+        self.arithmetic.compact(alive)
         self.place, self.sizes, self.first_row = self.place[alive], self.sizes[alive], self.first_row[alive]
 
 
@@ -102,28 +134,17 @@ class AverageClusters(Clusters):
     s the sums (Manning, Raghavan & Schuetze 2008, section 17.3): an inner product of means.
     """
 
-    extra_columns = 1
+    weighted = False
 
     def refresh(self, slots: np.ndarray) -> None:
-        """Write the search vectors of ``slots``: [-mean, 1 - margin].
-
-        A single-precision sum of d + 1 products, added in any order, is off by at most
-        (d + 1) u (|m_a| |m_b| + 1) with u = 2^-24; rounding the means adds 2 u. The norms of
-        means are at most 1, and twice the bound leaves room for its second-order terms.
-        """
-        dimensions = self.sums.shape[1]
-        self.right[slots, :-1] = self.vectors(slots) / -self.sizes[slots, None]
-        self.right[slots, -1] = 1 - 2 * (dimensions + 4) * 2.0**-24 * 2
-
-    def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
-        """Lower bounds of distances, (rows, columns) float32."""
-        left = -self.right[rows]
-        left[:, -1] = 1
-        return left @ self.right[columns].T  # (r, d + 1) @ (d + 1, w) -> (r, w)
+        """Write what lower bounds of ``slots`` are computed from: 1 - m_a . m_b, m the means."""
+        sizes = self.sizes[slots]
+        self.arithmetic.write(slots, self.vectors(slots) / sizes[:, None], np.full(len(slots), 0.5), sizes)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        inner = _row_products(self.vectors(left), self.vectors(right))
-        return 1 - inner / (self.sizes[left] * self.sizes[right])
+        products = self.vectors(left)
+        products *= self.vectors(right)
+        return 1 - products.sum(axis=1) / (self.sizes[left] * self.sizes[right])
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
@@ -155,38 +176,22 @@ class WardClusters(Clusters):
     Euclidean distance, which is twice their cosine distance.
     """
 
-    extra_columns = 2
+    weighted = True
 
     def refresh(self, slots: np.ndarray) -> None:
-        """Write the search vectors of ``slots``: [-2 mean, |mean|^2 (1 - margin), 1].
-
-        As in average linkage; the terms of |m_a|^2 + |m_b|^2 - 2 m_a . m_b add up to at most
-        2 (|m_a|^2 + |m_b|^2), so the margin is relative to the squared norms.
-        """
-        dimensions = self.sums.shape[1]
-        means = self.vectors(slots) / self.sizes[slots, None]
-        margin = 2 * (dimensions + 16) * 2.0**-24 * 2
-        self.right[slots, :-2] = -2 * means
-        self.right[slots, -2] = _row_products(means, means) * (1 - margin)
-        self.right[slots, -1] = 1
-
-    def lower_bounds(self, rows: np.ndarray | slice, columns: slice) -> np.ndarray:
-        """Lower bounds of distances, (rows, columns) float32."""
-        left = self.right[rows] * np.float32(-0.5)
-        left[:, -1] = self.right[rows, -2]
-        left[:, -2] = 1
-        bounds = left @ self.right[columns].T  # (r, d + 2) @ (d + 2, w) -> (r, w)
-        inverses = [(0.5 / self.sizes[slots]).astype(np.float32) for slots in (rows, columns)]
-        bounds /= np.add.outer(*inverses)
-        return bounds
+        """Write what lower bounds of ``slots`` are computed from: |m_a|^2 + |m_b|^2 - 2 m_a . m_b, weighted."""
+        sizes = self.sizes[slots]
+        means = self.vectors(slots) / sizes[:, None]
+        self.arithmetic.write(slots, np.sqrt(2) * means, np.square(means).sum(axis=1), sizes)
 
     def _distances(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         left_size, right_size = self.sizes[left], self.sizes[right]
-        apart = self.vectors(left)
+        apart, others = self.vectors(left), self.vectors(right)
         apart /= left_size[:, None]
-        apart -= self.vectors(right) / right_size[:, None]
+        others /= right_size[:, None]
+        apart -= others
         weights = 2 * left_size * right_size / (left_size + right_size)
-        return weights * _row_products(apart, apart)
+        return weights * np.square(apart, out=apart).sum(axis=1)
 
     def slack(self, slots: np.ndarray) -> np.ndarray:
         """Return the rounding allowed for in carried lower bounds, per slot."""
@@ -213,6 +218,10 @@ class WardClusters(Clusters):
         return np.sqrt(np.maximum(distances, 0))
 
 
-def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner product of each row with the other's: (p, d), (p, d) -> (p,). `einsum` fuses operations where it can."""
-    return (left * right).sum(axis=1)
+def _joined(found: list, farthest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of blocks beside each other up to the limits of their rows, by row."""
+    row, column, keys = (np.concatenate([each[i] for each in found]) for i in range(3))
+    column += np.repeat([start for *_, start in found], [len(each[0]) for each in found])
+    near = np.flatnonzero(keys <= farthest[row])
+    near = near[np.argsort(row[near].astype(np.uint16), kind="stable")]  # which takes linear time
+    return row[near], column[near], keys[near]

@@ -6,18 +6,18 @@ nearest few found so far: selecting from whole rows of the product would take as
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.lower_bounds import limits, upwards
 
-# Rows and columns of a tile; 512 to 1,024 take the same time. At most 65,536, for sorting by 16-bit numbers.
-TILE = 768
-# Rows of a tile of which the minima are compared first; the rows themselves only where a minimum is near enough.
-FOLD = 4
 # Neighbours that a list has room for, as a multiple of those kept: room makes shortening rare.
 ROOM = 4
+# Tiles that are handed out at a time: beyond some 200,000 rows their number would take memory.
+MOST_TILES = 50_000
 
 
 class Lists(NamedTuple):
@@ -66,19 +66,19 @@ def search_all(
         which changes no tree.
     """
     search = search or (lambda clusters, tiles: run(partial(search_tile, clusters), tiles))
-    n = len(clusters)
-    blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
+    n, tile = len(clusters), clusters.arithmetic.tile
+    blocks = [slice(start, min(start + tile, n)) for start in range(0, n, tile)]
     lists = _GrowingLists(n, kept)
     products = 0
     for wave in _waves(len(blocks)):
-        limits = lists.limits.copy()
-        tiles = [Tile(blocks[i], blocks[j], limits[blocks[i]], limits[blocks[j]], kept) for i, j in wave]
+        farthest = lists.limits.copy()
+        tiles = [Tile(blocks[i], blocks[j], farthest[blocks[i]], farthest[blocks[j]], kept) for i, j in wave]
         for sides in search(clusters, tiles):
             for side in sides:
                 lists.append(*side)
         list(run(lists.shorten, np.array_split(np.flatnonzero(lists.counts >= kept), 16)))
         products += sum(len(tile.row_limits) * len(tile.column_limits) for tile in tiles)
-        report(products / (n * (n + TILE) / 2))
+        report(products / (n * (n + tile) / 2))
     keys = lists.keys[:, :kept].astype(np.float64)
     return Lists(lists.neighbours[:, :kept].copy(), keys, lists.limits.astype(np.float64), products)
 
@@ -86,62 +86,40 @@ def search_all(
 def _waves(blocks: int) -> Iterator[list[tuple[int, int]]]:
     """Pairs of blocks, each unordered pair once, in waves that double what a block has seen.
 
-    Block i meets block i + offset, counted cyclically, so that all blocks see equally many.
+    Block i meets block i + offset, counted cyclically, so that all blocks see equally many. A wave of too many pairs is
+    several.
     """
     yield [(i, i) for i in range(blocks)]
     start, end = 1, 2
     while start <= blocks // 2:
         offsets = range(start, min(end, blocks // 2 + 1))
-        yield [
+        pairs = (
             (i, (i + offset) % blocks)
             for offset in offsets
             for i in range(blocks // 2 if 2 * offset == blocks else blocks)
-        ]
+        )
+        while part := list(islice(pairs, MOST_TILES)):
+            yield part
         start, end = end, 2 * end
 
 
 def search_tile(clusters: Clusters, tile: Tile) -> list[Proposals]:
     """The neighbours below their limits in one tile, for its rows and, where these differ, for its columns."""
     rows, columns, of_rows, of_columns, kept = tile
-    found = clusters.lower_bounds(rows, columns)
+    block = clusters.lower_bounds(np.arange(rows.start, rows.stop), columns)
     if rows == columns:
-        np.fill_diagonal(found, np.inf)
-        of_rows = np.nextafter(row_limits(found, kept), np.inf)
-        of_columns = np.zeros_like(of_rows)
-    # Selecting costs as many passes over the tile as it makes. So one pass takes the minima of FOLD rows, and the
-    # passes that compare go over these minima only.
-    fold = 1 if len(found) % FOLD else FOLD
-    height, width = len(found) // fold, found.shape[1]
-    folded = found.reshape(fold, height, width).min(axis=0)
-    near = folded < of_columns
-    near |= folded < of_rows.reshape(fold, height).max(axis=0)[:, None]
-    row, column = np.divmod(np.flatnonzero(near), width)
-    row = (np.arange(fold)[:, None] * height + row).ravel()
-    column = np.tile(column, fold)
-    keys = found.ravel()[row * width + column]
+        of_rows, of_columns = upwards(limits(block.minima(kept), kept)), None
+    row, column, keys = block.below(of_rows, of_columns)
 
     at = np.flatnonzero(keys < of_rows[row])
-    sides = [(rows, np.bincount(row[at], minlength=len(found)), column[at] + columns.start, keys[at])]
+    sides = [(rows, np.bincount(row[at], minlength=len(of_rows)), column[at] + columns.start, keys[at])]
     if rows != columns:
         at = np.flatnonzero(keys < of_columns[column])
         # Sixteen-bit numbers are sorted by radix, in linear time.
         at = at[np.argsort(column[at].astype(np.uint16), kind="stable")]
-        sides.append((columns, np.bincount(column[at], minlength=width), row[at] + rows.start, keys[at]))
+        counts = np.bincount(column[at], minlength=len(of_columns))
+        sides.append((columns, counts, row[at] + rows.start, keys[at]))
     return sides
-
-
-def row_limits(found: np.ndarray, kept: int) -> np.ndarray:
-    """Per row a value that at least ``kept`` entries do not exceed, and not many more.
-
-    It is the ``kept``-th smallest of the minima of groups of columns. The groups come of halving the row again and
-    again, which takes one pass over contiguous memory each time, until they are fewer than 16 times ``kept``: few
-    enough to be selected from quickly, and enough for the limit to be close.
-    """
-    while found.shape[1] >= 16 * kept:
-        half = found.shape[1] // 2
-        found = np.minimum(found[:, :half], found[:, half : 2 * half])
-    kth = min(kept, found.shape[1]) - 1
-    return np.partition(found, kth, axis=1)[:, kth]
 
 
 class _GrowingLists:

@@ -19,6 +19,7 @@ from stages.algorithms.grids import on_grid, power_above
 from stages.algorithms.memory import free_memory
 from stages.algorithms.tree.cluster_vectors import AverageClusters, Clusters, WardClusters
 from stages.algorithms.tree.first_search import Search, search_all
+from stages.algorithms.tree.lower_bounds import Make, SinglePrecision
 from stages.algorithms.tree.nearest_clusters import KEPT, NearestClusters
 from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.spanning_tree import spanning_tree
@@ -55,11 +56,12 @@ def linkage_tree(
     progress: Callable[[int, float], None] | None = None,
     search: Search | None = None,
     lists: RowLists | None = None,
+    make: Make | None = None,
 ) -> Tree:
     """Dendrogram of rows by cosine distance.
 
-    ``average`` and ``ward`` take time O(n^2 d) on data with structure, nearly all of it in
-    single-precision matrix products, and memory, beyond the input, of 12 d + 1,000 bytes a row
+    ``average`` and ``ward`` take time O(n^2 d) on data with structure, most of it in products of
+    matrices of low precision, and memory, beyond the input, of 12 d + 1,000 bytes a row
     and at most 170 MB a thread for blocks of products. These products only propose which clusters
     may be nearest; every decision rests on float64 values that no BLAS computes, so the tree is the same, bit for bit,
     for any BLAS kernel and number of threads. Threads: as many as BLAS was allowed, each with a
@@ -95,6 +97,9 @@ def linkage_tree(
     lists : RowLists, optional
         Of these rows, where they have been searched already: the first search of ``average``, ``ward`` and ``single``
         is left out, and the tree is the same.
+    make : callable, optional
+        What proposes which clusters may be nearest, by `lower_bounds.arithmetic`; by default what is fastest on this
+        machine's processor. No tree depends on it.
 
     Returns
     -------
@@ -121,7 +126,7 @@ def linkage_tree(
     with mapping_threads() as run:
         if linkage == "single":
             return _single_linkage(rows, run, report, lists)
-        return _reciprocal_linkage(rows, linkage, run, report, search, lists)
+        return _reciprocal_linkage(rows, linkage, run, report, search, lists, make)
 
 
 def matrix_bytes(linkage: str, n: int) -> int:
@@ -132,7 +137,9 @@ def matrix_bytes(linkage: str, n: int) -> int:
     return 2 * 8 * (n * (n - 1) // 2) if linkage == "complete" else 0
 
 
-def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[Clusters, np.ndarray]:
+def leaf_clusters(
+    rows: np.ndarray, linkage: str, run: Callable = map, make: Make | None = None
+) -> tuple[Clusters, np.ndarray]:
     """Make the clusters that ``average`` or ``ward`` linkage starts from: single rows, equal ones together.
 
     No BLAS takes part, so they have the same bits wherever they are made. Memory 12 bytes per row and component,
@@ -147,13 +154,14 @@ def leaf_clusters(rows: np.ndarray, linkage: str, run: Callable = map) -> tuple[
     unit, owners, first_row, sizes = _distinct_rows(rows, run)
     for part in _chunks(len(unit)) if len(unit) < len(rows) else ():
         unit[part] *= sizes[part, None]
-    return RECIPROCAL[linkage](unit, sizes, first_row, run), owners
+    return RECIPROCAL[linkage](unit, sizes, first_row, run, make), owners
 
 
 def distinct_points(rows: np.ndarray, run: Callable = map) -> tuple[WardClusters, np.ndarray]:
     """Make clusters of one row each, of equal rows the lowest; their distances are twice the cosine distances.
 
-    As squared Euclidean distances they are exact near 0 too, where 1 - cos cancels.
+    As squared Euclidean distances they are exact near 0 too, where 1 - cos cancels. Their lower bounds are in single
+    precision, of which `spanning_tree` takes all.
 
     Returns
     -------
@@ -162,7 +170,7 @@ def distinct_points(rows: np.ndarray, run: Callable = map) -> tuple[WardClusters
         Of each row the lowest row that equals it.
     """
     unit, owners, first_row, _ = _distinct_rows(rows, run)
-    return WardClusters(unit, np.ones(len(unit), np.int64), first_row, run), owners
+    return WardClusters(unit, np.ones(len(unit), np.int64), first_row, run, SinglePrecision), owners
 
 
 def _distinct_rows(rows: np.ndarray, run: Callable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -184,9 +192,10 @@ def _reciprocal_linkage(
     progress: Callable,
     search: Search | None,
     lists: RowLists | None,
+    make: Make | None,
 ) -> Tree:
     """Merge all pairs of reciprocal nearest clusters, round by round; ``run`` maps, on several threads."""
-    clusters, owners = leaf_clusters(rows, linkage, run)
+    clusters, owners = leaf_clusters(rows, linkage, run, make)
     dendrogram = Dendrogram(len(rows))
     dendrogram.merge_equal(owners)
     start = left = len(clusters)

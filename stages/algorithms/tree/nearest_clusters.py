@@ -14,12 +14,12 @@ from threading import Lock
 
 import numpy as np
 
-from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.tree.first_search import Lists, Search, row_limits, search_all
+from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.first_search import Lists, Search, search_all
+from stages.algorithms.tree.lower_bounds import PRESENT
 
-# A search holds blocks (rows, clusters) of products: at most so many single-precision numbers each, 64 MB, and at most
-# so many rows, so that a search of few clusters is still split over threads.
-BLOCK = 16_000_000
+# Clusters that are searched for at a time: so many that what they are compared with is read seldom, and so few that a
+# search of few clusters is still split over threads.
 SEARCH_ROWS = 256
 # Neighbours kept per cluster. 12 need 6 % more products; 20 need 4 % fewer, but more selecting.
 KEPT = 16
@@ -272,7 +272,7 @@ class NearestClusters:
         run = self.run if len(active) * len(clusters) > THREADED_PAIRS else map
         # Each product copies all clusters, so on one thread rows are not split.
         share = len(active) if run is map else -(-len(active) // 2)
-        rows = max(1, min(SEARCH_ROWS, BLOCK // len(clusters), share))
+        rows = max(1, min(SEARCH_ROWS, share))
         blocks = [active[start : start + rows] for start in range(0, len(active), rows)]
         for block, result in zip(blocks, run(self._search_block, blocks), strict=True):
             nearest, distance, neighbours, keys, bounds, measured = result
@@ -282,19 +282,27 @@ class NearestClusters:
             self.products += len(block) * len(clusters) + measured
 
     def _search_block(self, block: np.ndarray) -> tuple:
-        """Search for one block: (r, clusters) lower bounds at a time."""
+        """Search for one block of slots."""
         clusters = self.clusters
-        found = clusters.lower_bounds(block, slice(None))
-        found[np.arange(len(block)), block] = ABSENT
-        closest = found.argmin(axis=1)
-        best = clusters.distances(block, closest) + clusters.slack(block)
+        row, others, keys, farthest = clusters.nearest_few(block, KEPT)
+        closest = np.lexsort((keys, row))[np.searchsorted(row, np.arange(len(block)))]
+        best = clusters.distances(block, others[closest]) + clusters.slack(block)
         # The lower bounds say which cluster may be closest. Which one is, is decided by exact distances among all that
-        # may be as near as that one.
-        limits = np.maximum(row_limits(found, KEPT), best.astype(np.float32) * np.float32(1 + 1e-6))
-        at = np.flatnonzero(found <= limits[:, None])
-        row, others = np.divmod(at, found.shape[1])
-        keys = found.ravel()[at].astype(np.float64)
-        present = keys < ABSENT
+        # may be as near as that one; where these are more than the few that were found, they are searched for.
+        reached = best.astype(np.float32) * np.float32(1 + 1e-6)
+        short = np.flatnonzero(reached > farthest)
+        if len(short):
+            farthest[short] = reached[short]
+            enough = ~np.isin(row, short)
+            more = clusters.within(block[short], farthest[short])
+            row = np.concatenate([row[enough], short[more[0]]])
+            order = np.argsort(row, kind="stable")
+            row = row[order]
+            others, keys = (
+                np.concatenate([old[enough], new])[order] for old, new in zip((others, keys), more[1:], strict=True)
+            )
+        keys = keys.astype(np.float64)
+        present = keys < PRESENT
         row, others, keys = row[present], others[present], keys[present]
 
         close = np.flatnonzero(keys <= best[row])
@@ -308,7 +316,7 @@ class NearestClusters:
         kept = rank < KEPT
         neighbours[row[kept], rank[kept]] = others[order[kept]]
         lists[row[kept], rank[kept]] = keys[order[kept]]
-        bounds = np.where(limits < ABSENT, limits.astype(np.float64), np.inf)
+        bounds = np.where(farthest < PRESENT, farthest.astype(np.float64), np.inf)
         next_ones = rank == KEPT
         bounds[row[next_ones]] = np.minimum(bounds[row[next_ones]], keys[order[next_ones]])
         measured = len(block) + len(close)

@@ -8,9 +8,10 @@ import numpy as np
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
 from stages.algorithms.tree.linkage import leaf_clusters, mapping_threads
+from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.row_lists import RowLists
 
-SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it undecided
+SPARE = 4  # entries of a list beyond those wanted, so that rounding in single precision seldom leaves it open
 PAIRS = 4096  # measured at a time, and rows whose lists are settled
 SEARCH_NUMBERS = 4_000_000  # single-precision numbers that a search of undecided rows holds at a time: 16 MB
 
@@ -52,12 +53,13 @@ def nearest_rows(
     progress: Callable[[float], None] = lambda share: None,
     search: Search | None = None,
     lists: RowLists | None = None,
+    make: Make | None = None,
 ) -> Neighbours:
     """The m nearest rows of each row by cosine distance, among those that do not equal it.
 
-    Products in single precision only propose: a list is taken where its bound says that no other row is as near, and
-    the row is compared with all others where it does not. Distances in double precision decide, so the result is the
-    same for any BLAS kernel and number of threads. Equal rows count as one: a hundred copies of a row are no
+    Products in single precision or less only propose: a list is taken where its bound says that no other row is as
+    near, and the row is compared with all others where it does not. Distances in double precision decide, so the result
+    is the same for any BLAS kernel and number of threads. Equal rows count as one: a hundred copies of a row are no
     neighbours of it, and have the same neighbours.
 
     Parameters
@@ -68,8 +70,9 @@ def nearest_rows(
         No more than a quarter of the other distinct rows are taken, but one where there are any.
     progress : callable
         Told the share of the search that is done.
-    search : callable, optional
-        Searches elsewhere, as in `linkage_tree`: the clusters are those of average linkage.
+    search, make : callable, optional
+        As in `linkage_tree`: search elsewhere, and propose by another arithmetic. The clusters are those of average
+        linkage.
     lists : RowLists, optional
         Of these rows, where they have been searched already.
 
@@ -78,13 +81,14 @@ def nearest_rows(
     Time O(n^2 d), half of it saved as each pair is multiplied once. Memory 12 d + 32 m + 100 bytes a row.
     """
     with mapping_threads() as run:
-        clusters, owners = leaf_clusters(rows, "average", run)
+        clusters, owners = leaf_clusters(rows, "average", run, make)
         others = len(clusters) - 1
         m = min(m, max(1, others // 4))
         if not others:
             return Neighbours(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0)), owners)
         known = lists and lists.lists(clusters, m + SPARE)
-        known = known or search_all(clusters, m + SPARE, run, progress, search)
+        kept = m + SPARE + int(clusters.arithmetic.spare * m)
+        known = known or search_all(clusters, kept, run, progress, search)
         slots, distances = nearest_slots(clusters, known, m, run)
     place = np.searchsorted(clusters.first_row, owners)
     return Neighbours(clusters.first_row[slots][place], distances[place], owners)
@@ -124,11 +128,11 @@ def _search(
     clusters: Clusters, slots: np.ndarray, farthest: np.ndarray, m: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Of each slot its place, the m nearest of all others, and their distances; none is beyond the `farthest`."""
-    bounds = clusters.lower_bounds(slots, slice(None))
-    bounds[np.arange(len(slots)), slots] = np.inf
-    limits = farthest + clusters.slack(slots)
-    for row, (slot, near) in enumerate(zip(slots, bounds <= limits[:, None], strict=True)):
-        others = np.flatnonzero(near)
+    limits = np.nextafter((farthest + clusters.slack(slots)).astype(np.float32), np.float32(np.inf))
+    row, columns, _ = clusters.within(slots, limits)
+    ends = np.searchsorted(row, np.arange(len(slots) + 1))
+    for place, slot in enumerate(slots):
+        others = columns[ends[place] : ends[place + 1]]
         distances = np.maximum(clusters.distances(np.full(len(others), slot), others), 0.0)
-        order = np.argsort(distances, kind="stable")[:m]
-        yield row, others[order], distances[order]
+        order = np.lexsort((others, distances))[:m]
+        yield place, others[order], distances[order]

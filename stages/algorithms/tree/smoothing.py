@@ -13,6 +13,7 @@ from annotated_types import Interval
 
 from stages.algorithms.tree.first_search import Search
 from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
+from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.nearest_clusters import KEPT
 from stages.algorithms.tree.neighbours import SPARE, Neighbours, nearest_rows
 from stages.algorithms.tree.row_lists import RowLists
@@ -33,6 +34,7 @@ def smoothed_tree(
     search: Search | None = None,
     near: Neighbours | None = None,
     lists: RowLists | None = None,
+    make: Make | None = None,
 ) -> Tree:
     """The tree of the rows, smoothed or as they are.
 
@@ -49,15 +51,21 @@ def smoothed_tree(
         At least `smooth` of each row, where the caller has them already.
     lists : RowLists, optional
         Of the rows as they are, where they have been searched already.
+    make : callable, optional
+        As in `linkage_tree`.
     """
     if not smooth:
-        return linkage_tree(rows, linkage, progress, search, lists)
+        return linkage_tree(rows, linkage, progress, search, lists, make)
     report = progress or (lambda clusters, share: None)
     if near is None:
-        near = nearest_rows(rows, smooth, lambda share: report(len(rows), NEIGHBOURS_SHARE * share), search, lists)
+        share_of = NEIGHBOURS_SHARE
+        near = nearest_rows(rows, smooth, lambda share: report(len(rows), share_of * share), search, lists, make)
     smoothed = smooth_rows(rows, near.rows[:, :smooth])
     tree = linkage_tree(
-        smoothed, linkage, lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share)
+        smoothed,
+        linkage,
+        lambda left, share: report(left, NEIGHBOURS_SHARE + (1 - NEIGHBOURS_SHARE) * share),
+        make=make,
     )
     return tree._replace(products=tree.products + len(rows) ** 2 // 2)
 

@@ -10,9 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.tree.cluster_vectors import ABSENT, Clusters
-from stages.algorithms.tree.first_search import Lists, row_limits
-from stages.algorithms.tree.nearest_clusters import BLOCK, SEARCH_ROWS
+from stages.algorithms.tree.cluster_vectors import Clusters
+from stages.algorithms.tree.first_search import Lists
+from stages.algorithms.tree.lower_bounds import ABSENT, PRESENT, Values, limits, upwards
+from stages.algorithms.tree.nearest_clusters import SEARCH_ROWS
+
+BLOCK = 16_000_000  # lower bounds held at a time: 64 MB
 
 
 class SpanningTree(NamedTuple):
@@ -39,7 +42,7 @@ def spanning_tree(
     Parameters
     ----------
     clusters : Clusters
-        n of them.
+        n of them, as `distinct_points` makes them.
     lists : Lists
         The nearest few of each, which only propose: products in single precision say which edges may be the shortest,
         distances in double precision which one is. So the tree is the same for any BLAS kernel and number of threads.
@@ -128,15 +131,19 @@ class _Growing:
     def _search(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compare slots with all others outside of their groups: the edges that may be the shortest, and new lists."""
         kept = self.keys.shape[1]
-        found = self.clusters.lower_bounds(block, slice(None))  # (r, n)
+        columns = slice(0, len(self.group))
+        found = self.clusters.arithmetic.products(block, columns)  # (r, n)
         if self.least is not None:
             np.maximum(found, self.least, out=found)
         found[self.group[block][:, None] == self.group] = ABSENT
         closest = found.argmin(axis=1)
         shortest = self._lengths(block, closest) + self.clusters.slack(block)
-        limits = np.maximum(row_limits(found, kept), shortest.astype(np.float32) * np.float32(1 + 1e-6))
-        row, others = np.divmod(np.flatnonzero((found <= limits[:, None]) & (found < ABSENT)), found.shape[1])
-        keys = np.maximum(found[row, others].astype(np.float64), np.maximum(self.core[block[row]], self.core[others]))
+        bounds = Values(found, block, columns)
+        farthest = np.maximum(limits(bounds.minima(kept), kept), shortest.astype(np.float32) * np.float32(1 + 1e-6))
+        row, others, keys = bounds.below(upwards(farthest))
+        near = np.flatnonzero((keys <= farthest[row]) & (keys < PRESENT))
+        row, others, keys = row[near], others[near], keys[near]
+        keys = np.maximum(keys.astype(np.float64), np.maximum(self.core[block[row]], self.core[others]))
         close = np.flatnonzero(keys <= shortest[row])
         lengths = self._lengths(block[row[close]], others[close])
         edges = lengths, block[row[close]], others[close]
@@ -151,7 +158,7 @@ class _Growing:
         self.measured[block] = False
         self.neighbours[block[row[listed]], rank[listed]] = others[listed]
         self.keys[block[row[listed]], rank[listed]] = keys[listed]
-        bounds = np.where(limits < ABSENT, limits.astype(np.float64), np.inf)
+        bounds = np.where(farthest < PRESENT, farthest.astype(np.float64), np.inf)
         bounds[row[beyond]] = np.minimum(bounds[row[beyond]], keys[beyond])
         self.bounds[block] = np.maximum(bounds, self.core[block])
         return edges
