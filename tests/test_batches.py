@@ -11,7 +11,7 @@ import pytest
 
 from stages.files import batches, texts
 from stages.files.batches import LONGEST_NAME, open_batches, open_input, split_rows
-from stages.files.blocks import read_blocks, read_centred, read_stored
+from stages.files.blocks import read_blocks, read_centred, read_chosen, read_stored
 from stages.files.rows import read_rows
 from stages.files.texts import iterate_texts
 from stages.runtime.files import PARTIAL
@@ -542,6 +542,28 @@ def test_chosen_rows_are_found_in_their_batches(tmp_path):
     for wanted in ([], [0], [9], [1, 2, 3], [0, 4, 6, 9], list(range(10))):
         rows = read_rows(folder, np.array(wanted, dtype=int))
         assert [(row.batch, row.row) for row in rows] == [everyone[i] for i in wanted]
+
+
+@pytest.mark.parametrize("wanted", [[], [0], [9], [1, 2, 3], [0, 4, 6, 9], list(range(10))])
+def test_blocks_of_chosen_rows_are_those_rows_and_digests_are_of_all(tmp_path, wanted):
+    folder = write(tmp_path / "e", **{f"b{i}": random_rows(i + 1) for i in range(4)})
+    batches, wanted, everything = open_batches(folder), np.array(wanted, dtype=int), []
+    rows = np.concatenate([block.copy() for block in read_blocks(batches, digests=everything)])
+    for block_rows in (1, 3, 100):
+        digests = []
+        found = [block.copy() for block in read_blocks(batches, block_rows, digests, wanted)]
+        np.testing.assert_array_equal(np.concatenate([rows[:0], *found]), rows[wanted])
+        assert digests == everything
+    np.testing.assert_array_equal(read_chosen(batches, wanted), rows[wanted])
+
+
+def test_a_bad_row_is_named_where_it_is_among_chosen_ones(tmp_path):
+    rows = random_rows(9)
+    rows[7, 0] = np.nan
+    folder = write(tmp_path / "e", a=rows[:3], b=rows[3:])
+    with pytest.raises(ValueError, match=r"b.npy: in row 4, 1 of"):
+        read_chosen(open_batches(folder), np.array([0, 4, 7]))
+    assert len(read_chosen(open_batches(folder), np.array([0, 4, 8]))) == 3
 
 
 def test_texts_keep_what_they_hold(tmp_path):

@@ -85,3 +85,23 @@ def test_texts_without_a_word_leave_clusters_without_words_and_any_other_error_i
     monkeypatch.setattr(module, "split_words", broken)
     with pytest.raises(ValueError, match="a mistake"):
         topic_words(["one", "two"], np.array([0, 1]), 3, "none")
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_the_words_do_not_depend_on_how_many_texts_are_counted_together(at_once, monkeypatch):
+    texts = [f"{'red' if i % 3 else 'blue'} thing{i % 5} of{i % 2}" for i in range(40)]
+    labels = np.arange(40) % 3 - 1
+    expected = topic_words(texts, labels, 9, "none")
+    monkeypatch.setattr(module, "TEXTS_AT_ONCE", at_once)
+    assert topic_words(iter(texts), labels, 9, "none") == expected
+
+
+def test_words_that_are_in_one_text_each_take_no_place_from_those_that_name_a_cluster(monkeypatch):
+    labels = np.arange(600) % 2
+    texts = [f"{('dog', 'cat')[i % 2]} number{i}" for i in range(600)]
+    monkeypatch.setattr(module, "TEXTS_AT_ONCE", 10)
+    monkeypatch.setattr(module, "MOST_WORDS", 50)
+    assert [words[0] for words in topic_words(texts, labels, 3, "none")] == ["dog", "cat"]
+    vocabulary, frequency = module._count_words(zip(texts, labels, strict=True), 2, split_words)
+    assert len(vocabulary) <= 60
+    assert frequency[:, [vocabulary["dog"], vocabulary["cat"]]].toarray().tolist() == [[300, 0], [0, 300]]

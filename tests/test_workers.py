@@ -169,6 +169,32 @@ def test_every_backend_gives_the_same_bytes(cluster, data, tmp_path):
     assert ran_in == {worker.pid for worker in cluster.workers if worker.poll() is None}
 
 
+def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data, tmp_path):
+    found = []
+    for name, run in (("here", ONE_WORKER), ("there", cluster.run)):
+        folder = tmp_path / name / "data"
+        folder.mkdir(parents=True)
+        (folder / "embeddings_classf").symlink_to(data / "new")
+        reduced, model, labels = folder / "reduced.npy", folder / "model", folder / "labels.npy"
+        reduce(
+            sample_rows=1000, variance_threshold=0.95, standardize=True, run=run, embeddings=data / "clu",
+            reduced=reduced, model=model / "reduction.npz",
+        )  # fmt: skip
+        np.save(labels, number_by_size(np.load(reduced)[:, :4].argmax(axis=1)))
+        train(
+            classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
+            embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
+        )  # fmt: skip
+        with chdir(folder.parent):
+            classify(
+                sample_rows=1000, novelty=NOVELTY, run=run, embeddings=folder / "embeddings_classf", model=model,
+                predictions=folder / "predictions", clustered=data / "clu", labels=labels, clusters=folder / "clusters",
+            )  # fmt: skip
+        found.append(read_bytes(folder / "clusters") | read_bytes(model) | {"reduced": reduced.read_bytes()})
+    assert len(found[0]) == len(list((data / "clu").iterdir())) + 2 + 1
+    assert found[0] == found[1]
+
+
 def test_the_commands_run_on_a_cluster(cluster, data):
     # A stage that is the program is another module to its workers, and its functions are not found there.
     one, two = data / "one", Path("two").resolve()

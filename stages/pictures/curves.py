@@ -150,7 +150,7 @@ def draw_cluster_sizes(points: Points) -> "Figure":
         axes.set(xlabel=captions("cluster_sizes")["xlabel"], ylim=(len(clusters) - 0.4, -0.6))
         axes.set_title(f"{total:,} {kind} rows", fontsize=11)
         axes.grid(visible=False, axis="y")
-        axes.xaxis.get_major_locator().set_params(nbins=5, integer=True)
+        axes.xaxis.get_major_locator().set_params(nbins=10 // len(kinds), integer=True)
     panels[0, 0].set_yticks(
         range(len(clusters)), [cluster_label(cluster, names[cluster]) for cluster in clusters], fontsize=9
     )
