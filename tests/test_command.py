@@ -12,7 +12,9 @@ from conftest import ROOT, STAGES
 
 def test_a_stage_starts_without_what_it_uses_late_or_seldom():
     late = ["matplotlib", "sklearn", "openTSNE", "dvclive", "joblib", "dask", "scipy.special", "scipy.sparse"]
-    code = f"import sys\nfrom stages import {', '.join(STAGES)}\nprint([name for name in {late} if name in sys.modules])"
+    code = (
+        f"import sys\nfrom stages import {', '.join(STAGES)}\nprint([name for name in {late} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
     assert done.stdout.decode() == "[]\n"
 
