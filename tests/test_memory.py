@@ -70,6 +70,19 @@ print(peak() - before)
 """
 
 
+CLASSIFIER = """
+import numpy as np
+from stages.algorithms.classifier import fit_and_validate
+
+n, d, k = map(int, sys.argv[1:])
+rows, labels = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32), np.arange(n) % k
+fit_and_validate(rows[:1000], labels[:1000], 1.0, 2, 0)  # imports what it needs
+before = peak()
+fit_and_validate(rows, labels, 1.0, 2, 0)
+print(peak() - before)
+"""
+
+
 def peak_beyond(code: str, *arguments: str, folder: Path = ROOT, **environment: str) -> int:
     """Bytes of peak memory that the last line of a program says it took."""
     done = subprocess.run(
@@ -166,3 +179,9 @@ def test_the_map_takes_no_more_bytes_a_row_than_its_docstring_states():
     d = 64
     less, more = (peak_beyond(MAP, str(n), str(d), OPENBLAS_NUM_THREADS="1") for n in (3000, 9000))
     assert (more - less) / 6000 < 24 * d + 8000
+
+
+def test_a_classifier_is_validated_without_a_copy_of_the_rows():
+    d, k = 512, 8
+    less, more = (peak_beyond(CLASSIFIER, str(n), str(d), str(k), OPENBLAS_NUM_THREADS="1") for n in (10_000, 30_000))
+    assert (more - less) / 20_000 < 4 * d
