@@ -44,11 +44,9 @@ print(peak() - before)
 
 TREE = """
 import numpy as np
-from stages.algorithms.tree import nearest_clusters
 from stages.algorithms.tree.linkage import linkage_tree
 
 n, d, linkage = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-nearest_clusters.BLOCK = 1_000_000  # what a thread takes comes to its limit early, so that only what grows is left
 rows = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
 linkage_tree(rows[:1000], linkage)  # imports what it needs
 before = peak()
