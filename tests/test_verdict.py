@@ -53,7 +53,7 @@ POWERS = {0.0: Support(0.4, np.array([0.3, 0.5])), 0.5: Support(0.7, np.array([0
 ADVICE = Advice(
     parameters={"linkage": "ward", "smooth": 30, "k_min": 2, "k_max": 99, "standardize": 0.5},
     changes={"linkage": "ward", "smooth": 30, "k_max": 99, "standardize": 0.5}, powers=POWERS,
-    support=Support(0.7, np.linspace(0.40, 0.42, 20)), evenness=0.95, shortlist=LISTED, k=7,
+    support=Support(0.7, np.linspace(0.40, 0.42, 20)), support_rows=100, evenness=0.95, shortlist=LISTED, k=7,
 )  # fmt: skip
 COMPARED = {"null_references": 20, "borderline_share": 0.1}
 

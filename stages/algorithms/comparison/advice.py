@@ -13,7 +13,6 @@ from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.partitions.modularity import (
     Support,
-    cut_modularities,
     modularity,
     support,
     tree_and_graph,
@@ -34,7 +33,9 @@ K_MAX = 100
 # many as ten strong directions of noise added or none, that is the power with the highest V-measure; of blobs it is 0.
 # How unevenly rows are neighbours of others (hubness) tells strong directions of noise from none, but not from blobs.
 POWERS = (0.0, 0.5, 1.0)
-POWER_ROWS, POWER_REFERENCES = 3000, 3
+POWER_REFERENCES = 3
+# At even distances, by which powers and structure are judged: a shuffled copy of twice as many takes thrice the time.
+SAMPLE_ROWS = 3000
 SCALES = ((2, 4), (5, 9), (10, 19), (20, 39), (40, K_MAX))  # of which each has its best k on the shortlist
 WORTH = 0.8  # share of the highest modularity that a k has to reach for it, but three are shown
 NAMED = 4  # clusters whose names are shown of each
@@ -45,7 +46,7 @@ class Shortlisted(NamedTuple):
 
     k: int
     modularity: float
-    beats_null: bool  # whether its cut, before rows are moved, has more than any shuffled copy has at any k
+    beats_null: bool  # whether its cut of some rows' tree has more modularity than any shuffled copy has at any k
     stability: float  # mean adjusted Rand index with what is found in parts of the rows
     sizes: np.ndarray  # (k,) falling
     v_measure: float | None
@@ -58,7 +59,8 @@ class Advice(NamedTuple):
     parameters: dict[str, Any]
     changes: dict[str, Any]  # those of them that are not in use
     powers: dict[float, Support]  # of some rows, by the power of the deviation that components are divided by
-    support: Support
+    support: Support  # of the cuts of some rows' tree, by that power
+    support_rows: int  # how many
     evenness: float  # of the clusters that are recommended
     shortlist: list[Shortlisted]  # by rising k
     k: int  # recommended; one of them
@@ -105,8 +107,10 @@ def advise(
     -----
     Rows of another standardisation are those of `reduce` but for the last digit of single precision.
     """
-    powers = modularities_of_powers(rows, scale, deviations, parameters["seed"], progress)
+    sample = rows[np.linspace(0, len(rows) - 1, min(SAMPLE_ROWS, len(rows))).astype(np.int64)]
+    powers = modularities_of_powers(sample, scale, deviations, parameters["seed"], progress)
     power = best_power(powers)
+    sample = standardised(sample, scale, deviations, power)
     recommended = RECIPE | {"standardize": power, "k_max": min(K_MAX, len(rows) - 1)}
     same_rows = np.allclose(scale, to_power(deviations, power))
     changes = {name: value for name, value in recommended.items() if parameters.get(name) != value}
@@ -117,13 +121,13 @@ def advise(
 
     linkage, smooth, k_min, k_max = (recommended[name] for name in ("linkage", "smooth", "k_min", "k_max"))
     merges, neighbours = tree_and_graph(rows, linkage, smooth)
-    of_cuts = cut_modularities(neighbours, merges, k_min, k_max)
     cuts = [cut_tree(merges, k) for k in range(k_min, k_max + 1)]
     moved = consolidate_all(rows, cuts, "recommended", progress)
     scores = np.array([modularity(neighbours, labels) for labels in moved])
     curve = tree_modularities, linkage, smooth, k_min, k_max
     seed, references = parameters["seed"], compared["null_references"]
-    backing = support(rows, float(of_cuts.max()), curve, references, seed, progress=progress)
+    of_cuts = tree_modularities(sample, *curve[1:])
+    backing = support(sample, float(of_cuts.max()), curve, references, seed, progress=progress)
 
     best = choose("modularity", scores)
     places = shortlist(np.arange(k_min, k_max + 1), scores)
@@ -141,14 +145,14 @@ def advise(
         )
         for place, i in enumerate(places)
     ]
-    return Advice(recommended, changes, powers, backing, evenness(np.bincount(moved[best])), listed, k_min + best)
+    even = evenness(np.bincount(moved[best]))
+    return Advice(recommended, changes, powers, backing, len(sample), even, listed, k_min + best)
 
 
 def modularities_of_powers(
-    rows: np.ndarray, scale: np.ndarray, deviations: np.ndarray, seed: int, progress: Progress
+    sample: np.ndarray, scale: np.ndarray, deviations: np.ndarray, seed: int, progress: Progress
 ) -> dict[float, Support]:
     """How far the neighbours of some rows hang together, and those of shuffled copies, by each power."""
-    sample = rows[np.linspace(0, len(rows) - 1, min(POWER_ROWS, len(rows))).astype(np.int64)]
     scaled = {power: standardised(sample, scale, deviations, power) for power in POWERS}
     curve = tree_modularities, RECIPE["linkage"], RECIPE["smooth"], RECIPE["k_min"], min(K_MAX, len(sample))
     return {

@@ -107,10 +107,12 @@ def _structure(f: Findings) -> str:
     if isinstance(f.advice, Refusal):
         return f"{head} Not asked of the recommended clusters; see the null below."
     found = f.advice.support
+    few_rows = "" if f.advice.support_rows == f.rows else f" of {f.advice.support_rows} rows at even distances"
     figures = (
-        f"the highest modularity of the recommended tree's cuts is {found.highest:.3f}, of {len(found.references)} "
-        f"copies with every column shuffled {found.references.min():.3f} to {found.references.max():.3f} (p = "
-        f"{found.p_value:.3f}): {found.excess:.0%} of the way from their mean to 1, where {EXCESS:.0%} is needed"
+        f"the highest modularity of the recommended tree's cuts{few_rows} is {found.highest:.3f}, of "
+        f"{len(found.references)} copies with every column shuffled {found.references.min():.3f} to "
+        f"{found.references.max():.3f} (p = {found.p_value:.3f}): {found.excess:.0%} of the way from their mean to 1, "
+        f"where {EXCESS:.0%} is needed"
     )
     if found.holds:
         return f"{head} Yes: {figures}. Neighbours hang together more than independent components would let them."
