@@ -121,6 +121,14 @@ def test_neighbours_do_not_depend_on_what_proposes(make):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("make", OTHERS, indirect=True)
+def test_lists_that_leave_no_row_open_are_taken_without_a_search(make):
+    rows = np.random.default_rng(0).standard_normal((400, 32), dtype=np.float32)
+    expected = nearest_rows(rows, 2, make=SinglePrecision)
+    for found, each in zip(nearest_rows(rows, 2, make=make), expected, strict=True):
+        np.testing.assert_array_equal(found, each)
+
+
 def test_few_rows_are_compared_in_single_precision_which_imports_nothing():
     code = "import sys; from stages.algorithms.tree.arithmetics import arithmetic; arithmetic()(100, 9, False)"
     code += "; sys.exit('onnxruntime' in sys.modules or 'torch' in sys.modules)"

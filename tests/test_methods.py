@@ -65,7 +65,7 @@ def test_the_parameters_of_every_method_are_keywords_of_the_stages():
     with pytest.raises(TypeError, match="unexpected keyword argument 'kmean'"):
         cluster(**parameters(), kmean={})
     with pytest.raises(TypeError, match="missing a required argument: 'kmeans'"):
-        compare(**{name: value for name, value in parameters().items() if name != "kmeans"})
+        compare(sample_rows=None, **{name: value for name, value in parameters().items() if name != "kmeans"})
 
 
 def check_eight(blobs: np.ndarray) -> None:
@@ -155,7 +155,7 @@ def test_compare_refuses_what_cluster_refuses(changes, message):
     put(make_blobs(40, 12, 4)[0])
     np.save("data/labels.npy", np.arange(40, dtype=np.int32) % 4)
     with pytest.raises(ValueError, match=message):
-        compare(**parameters(**changes))
+        compare(sample_rows=None, **parameters(**changes))
     assert not Path("metrics").exists()
 
 
@@ -262,7 +262,7 @@ def outputs() -> dict[str, bytes]:
 def test_the_verdict_on_blobs(monkeypatch):
     put(make_blobs(320, 24, 8, seed=2)[0])
     cluster(**parameters())
-    compare(**parameters())
+    compare(sample_rows=None, **parameters())
     verdict, found = Path("metrics/compare/verdict.md").read_text(), metrics("compare")
     table = {row["method"]: row for row in json.loads(Path("metrics/compare/methods.json").read_text())}
     assert "# What k = 8 is worth" in verdict
@@ -279,7 +279,7 @@ def test_the_verdict_on_blobs(monkeypatch):
     # Not one byte depends on the number of workers.
     first = outputs()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    compare(**parameters())
+    compare(sample_rows=None, **parameters())
     assert outputs() == first
 
 
@@ -287,7 +287,7 @@ def test_the_verdict_on_blobs(monkeypatch):
 def test_the_verdict_on_noise(method):
     put(np.random.default_rng(1).normal(size=(320, 24)).astype(np.float32))
     cluster(**parameters(method=method, dbscan={"max_noise": 0.6}))
-    compare(**parameters(method=method, dbscan={"max_noise": 0.6}))
+    compare(sample_rows=None, **parameters(method=method, dbscan={"max_noise": 0.6}))
     verdict, found = Path("metrics/compare/verdict.md").read_text(), metrics("compare")
     assert "No k beats the null" in verdict
     assert found["beats_null"] is False
@@ -340,7 +340,7 @@ def test_compare_ends_on_small_and_degenerate_rows_and_says_what_it_left_out(nam
     put(rows.astype(np.float32))
     values = parameters(**{"compare": FEW, **changes})
     cluster(**values)
-    compare(**values)
+    compare(sample_rows=None, **values)
     table, verdict = compared()
     assert {each for each, row in table.items() if row["left_out"]} == left_out
     for each in left_out:
@@ -356,12 +356,12 @@ def test_compare_ends_on_small_and_degenerate_rows_and_says_what_it_left_out(nam
 def test_what_does_not_fit_in_memory_is_left_out_and_changes_nothing_else(monkeypatch):
     put(make_blobs(120, 12, 4)[0])
     cluster(**parameters(**LITTLE))
-    compare(**parameters(**LITTLE))
+    compare(sample_rows=None, **parameters(**LITTLE))
     (everything, _), first = compared(), metrics("compare")
     # The matrices of 120 rows do not fit; those of the parts would. Nor do the neighbours that DBSCAN looks for.
     monkeypatch.setattr(linkage, "free_memory", lambda: 16 * 120 * 119 // 2 - 1)
     monkeypatch.setattr(density, "free_memory", lambda: 1000)
-    compare(**parameters(**LITTLE))
+    compare(sample_rows=None, **parameters(**LITTLE))
     table, verdict = compared()
     gone = {"agglomerative complete", "agglomerative complete consolidated", "dbscan"}
     assert {name for name, row in table.items() if row["left_out"]} == gone
@@ -385,7 +385,7 @@ def test_running_out_of_memory_in_a_fit_leaves_that_method_out(monkeypatch, spen
     monkeypatch.setattr(linkage, "_complete_linkage", build)
     put(make_blobs(120, 12, 4)[0])
     cluster(**parameters(**LITTLE))
-    compare(**parameters(**LITTLE))
+    compare(sample_rows=None, **parameters(**LITTLE))
     table, _ = compared()
     gone = {name: row["left_out"] for name, row in table.items() if row["left_out"]}
     reason = "Unable to allocate 12.8 GiB"
@@ -411,7 +411,7 @@ def test_the_method_in_use_is_not_left_out(monkeypatch, changes, patched, messag
     cluster(**parameters(**changes, **LITTLE))
     monkeypatch.setattr(patched, "free_memory", lambda: 1000)
     with pytest.raises(RuntimeError, match=message):
-        compare(**parameters(**changes, **LITTLE))
+        compare(sample_rows=None, **parameters(**changes, **LITTLE))
     assert not Path("metrics/compare").exists()
 
 

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from stages import link as link_stage
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.tree import first_search
-from stages.algorithms.tree.linkage import LINKAGES
+from stages.algorithms.tree.linkage import RECIPROCAL
 from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.classify import classify
 from stages.reduce import reduce
@@ -268,7 +268,7 @@ def search_nothing_here(*_):
 
 def test_the_tree_is_searched_by_workers_and_has_the_same_bytes(cluster, small_tiles, monkeypatch):
     np.save("reduced.npy", make_rows())
-    expected = {linkage: link(linkage, ONE_WORKER, "local.npy") for linkage in LINKAGES}
+    expected = {linkage: link(linkage, ONE_WORKER, "local.npy") for linkage in RECIPROCAL}
     run = cluster.run
     # Only in this process: the workers have modules of their own.
     monkeypatch.setattr(first_search, "search_tile", search_nothing_here)

@@ -118,7 +118,7 @@ def _settle(clusters: Clusters, lists: Lists, slots: np.ndarray, m: int) -> tupl
     farthest = nearest_distances[:, -1]
     open_ones = np.flatnonzero(farthest + clusters.slack(slots) >= lists.bounds[slots])
     size = max(1, SEARCH_NUMBERS // len(clusters))
-    for part in np.split(open_ones, range(size, len(open_ones), size)):
+    for part in np.split(open_ones, range(size, len(open_ones), size)) if len(open_ones) else ():
         for row, found, apart in _search(clusters, slots[part], farthest[part], m):
             nearest[part[row]], nearest_distances[part[row]] = found, apart
     return nearest, nearest_distances
