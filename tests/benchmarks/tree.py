@@ -31,7 +31,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -172,15 +171,15 @@ def matrix_product_peak() -> np.ndarray:
 def integer_product_peak(d: int) -> np.ndarray:
     """Operations of products of blocks of 8-bit integers, on every core, a second and a processor second."""
     from stages.algorithms.tree.eight_bits import multiply
-    from stages.algorithms.tree.linkage import blas_threads
+    from stages.algorithms.tree.linkage import mapping_threads
 
     left, right = np.full((512, d), 200, np.uint8), np.full((512, d), 100, np.int8)
     scales, added = np.ones(512, np.float32), np.zeros(512, np.float32)
     best, times = np.zeros(2), 200
-    with ThreadPoolExecutor(blas_threads()) as pool:
+    with mapping_threads() as run:
         for _ in range(4):
             start = time.perf_counter(), time.process_time()
-            list(pool.map(lambda _: multiply(left, right, scales, added), range(times)))
+            list(run(lambda _: multiply(left, right, scales, added), range(times)))
             taken = time.perf_counter() - start[0], time.process_time() - start[1]
             best = np.maximum(best, times * 2 * 512 * 512 * d / np.array(taken))
     return best
