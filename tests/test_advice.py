@@ -21,7 +21,7 @@ from stages.files.near_duplicates import write_near_duplicates
 from stages.files.rows import Row
 from stages.runtime.parameters import SCHEMA, find_faults, load_yaml
 
-COMPARED = {"null_references": 3}
+COMPARED = {"null_references": 3, "subsample_share": 0.8}
 IN_USE = {
     "method": "agglomerative", "linkage": "average", "smooth": 0, "consolidate": False, "criterion": "davies_bouldin",
     "k_min": 2, "k_max": 30, "seed": 0, "max_share": 0.8,

@@ -1,5 +1,6 @@
 """What is recommended on these data, computed before it is said, and the numbers of clusters worth a look."""
 
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +14,19 @@ from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.partitions.modularity import (
     Support,
+    highest_of,
     modularity,
     support,
     tree_and_graph,
     tree_modularities,
 )
+from stages.algorithms.partitions.null_band import null_curve
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.principal_components import to_power
-from stages.algorithms.tree.smoothing import smoothed_tree
+from stages.algorithms.tree.neighbours import list_rows
+from stages.algorithms.tree.row_lists import RowLists, length_for_parts
+from stages.algorithms.tree.smoothing import entries_used, smoothed_tree
 
 RECIPE = {
     "method": "agglomerative", "linkage": "ward", "smooth": 30, "consolidate": True, "criterion": "modularity",
@@ -108,10 +113,13 @@ def advise(
     Rows of another standardisation are those of `reduce` but for the last digit of single precision.
     """
     sample = rows[np.linspace(0, len(rows) - 1, min(SAMPLE_ROWS, len(rows))).astype(np.int64)]
-    powers = modularities_of_powers(sample, scale, deviations, parameters["seed"], progress)
+    seed, k_max = parameters["seed"], min(K_MAX, len(rows) - 1)
+    curve = tree_modularities, RECIPE["linkage"], RECIPE["smooth"], RECIPE["k_min"], k_max
+    curves = curves_of_powers(sample, scale, deviations, curve, seed, progress)
+    powers = {power: support for power, (_, support) in curves.items()}
     power = best_power(powers)
     sample = standardised(sample, scale, deviations, power)
-    recommended = RECIPE | {"standardize": power, "k_max": min(K_MAX, len(rows) - 1)}
+    recommended = RECIPE | {"standardize": power, "k_max": k_max}
     same_rows = np.allclose(scale, to_power(deviations, power))
     changes = {name: value for name, value in recommended.items() if parameters.get(name) != value}
     if same_rows:
@@ -119,19 +127,20 @@ def advise(
     else:
         rows = standardised(rows, scale, deviations, power)
 
-    linkage, smooth, k_min, k_max = (recommended[name] for name in ("linkage", "smooth", "k_min", "k_max"))
-    merges, neighbours = tree_and_graph(rows, linkage, smooth)
+    linkage, smooth, k_min = (recommended[name] for name in ("linkage", "smooth", "k_min"))
+    lists = list_rows(rows, length_for_parts(entries_used(smooth), compared["subsample_share"]))
+    merges, neighbours = tree_and_graph(rows, linkage, smooth, lists)
     cuts = [cut_tree(merges, k) for k in range(k_min, k_max + 1)]
     moved = consolidate_all(rows, cuts, "recommended", progress)
     scores = np.array([modularity(neighbours, labels) for labels in moved])
-    curve = tree_modularities, linkage, smooth, k_min, k_max
-    seed, references = parameters["seed"], compared["null_references"]
-    of_cuts = tree_modularities(sample, *curve[1:])
-    backing = support(sample, float(of_cuts.max()), curve, references, seed, progress=progress)
+    of_cuts, few = curves[power]
+    references = compared["null_references"]
+    backing = support(sample, few.highest, curve, references, seed, progress=progress, known=few.references)
 
     best = choose("modularity", scores)
     places = shortlist(np.arange(k_min, k_max + 1), scores)
-    tasks = [(cluster_part_at_each, rows, part, linkage, smooth, [k_min + i for i in places]) for part in parts]
+    of_part = linkage, smooth, [k_min + i for i in places], lists
+    tasks = [(cluster_part_at_each, rows, part, *of_part) for part in parts]
     again = run_timed("recommended on parts", tasks, [0] * len(tasks), progress)
     listed = [
         Shortlisted(
@@ -149,16 +158,18 @@ def advise(
     return Advice(recommended, changes, powers, backing, len(sample), even, listed, k_min + best)
 
 
-def modularities_of_powers(
-    sample: np.ndarray, scale: np.ndarray, deviations: np.ndarray, seed: int, progress: Progress
-) -> dict[float, Support]:
-    """How far the neighbours of some rows hang together, and those of shuffled copies, by each power."""
+def curves_of_powers(
+    sample: np.ndarray, scale: np.ndarray, deviations: np.ndarray, curve: tuple, seed: int, progress: Progress
+) -> dict[float, tuple[np.ndarray, Support]]:
+    """How far the neighbours of some rows hang together by each power: at each k, and beside a few shuffled copies."""
     scaled = {power: standardised(sample, scale, deviations, power) for power in POWERS}
-    curve = tree_modularities, RECIPE["linkage"], RECIPE["smooth"], RECIPE["k_min"], min(K_MAX, len(sample))
-    return {
-        power: support(each, float(curve[0](each, *curve[1:]).max()), curve, POWER_REFERENCES, seed, progress=progress)
-        for power, each in scaled.items()
-    }
+    tasks = []
+    for rows in scaled.values():
+        tasks.append((curve[0], rows, *curve[1:]))
+        tasks += [(null_curve, rows, seed + 1 + i, *curve) for i in range(POWER_REFERENCES)]
+    found = iter(run_timed("powers", tasks, [0] * len(tasks), progress))
+    curves = {power: (next(found), list(islice(found, POWER_REFERENCES))) for power in scaled}
+    return {power: (own, Support(float(own.max()), highest_of(copies))) for power, (own, copies) in curves.items()}
 
 
 def best_power(found: dict[float, Support]) -> float:
@@ -185,11 +196,11 @@ def shortlist(k: np.ndarray, scores: np.ndarray) -> list[int]:
 
 
 def cluster_part_at_each(
-    rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k_values: list[int]
+    rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k_values: list[int], lists: RowLists
 ) -> list[np.ndarray]:
     """The consolidated cuts at each k of the tree of some of the rows, no more clusters than there are rows."""
     rows = rows[part]
-    merges = smoothed_tree(rows, linkage, smooth).merges
+    merges = smoothed_tree(rows, linkage, smooth, lists=lists.of_part(part)).merges
     cuts = [cut_tree(merges, min(k, len(rows))) for k in k_values]
     return [labels for labels, _ in consolidate_each(rows, cuts)]
 

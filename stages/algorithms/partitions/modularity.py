@@ -10,6 +10,7 @@ from stages.algorithms.partitions.estimators import fit_partitions, tasks_of
 from stages.algorithms.partitions.null_band import null_curve
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 from stages.algorithms.tree.neighbours import nearest_rows
+from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 NEIGHBOURS = 5
@@ -18,6 +19,7 @@ NEIGHBOURS = 5
 # rows of a cube in few dimensions always, whose columns depend on each other without clusters: they had 0.12 at most,
 # real embeddings 0.5.
 LEVEL, EXCESS = 0.05, 0.2
+NONE = np.empty(0)
 
 
 class Support(NamedTuple):
@@ -48,9 +50,14 @@ def neighbour_graph(rows: np.ndarray) -> np.ndarray:
     return nearest_rows(rows, NEIGHBOURS).rows
 
 
-def tree_and_graph(rows: np.ndarray, linkage: str, smooth: int) -> tuple[np.ndarray, np.ndarray]:
-    """The merges of the tree of the rows, smoothed or not, and the `neighbour_graph`, of one search of neighbours."""
-    near = nearest_rows(rows, max(smooth, NEIGHBOURS))
+def tree_and_graph(
+    rows: np.ndarray, linkage: str, smooth: int, lists: RowLists | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The merges of the tree of the rows, smoothed or not, and the `neighbour_graph`, of one search of neighbours.
+
+    Or of none, where there are `lists` of the rows already.
+    """
+    near = nearest_rows(rows, max(smooth, NEIGHBOURS), lists=lists)
     return smoothed_tree(rows, linkage, smooth, near=near).merges, near.rows[:, :NEIGHBOURS]
 
 
@@ -94,6 +101,7 @@ def support(
     seed: int,
     need: int = 0,
     progress: Progress = silent,
+    known: np.ndarray = NONE,
 ) -> Support:
     """Compare the highest modularity of the rows with that of as many copies with every column shuffled.
 
@@ -109,10 +117,18 @@ def support(
         `tree_modularities`, `fitted_modularities` or `searched_modularities`, and its arguments after the rows.
     references, seed, need, progress
         As in `null_band`.
+    known : ndarray of shape (m,), float64
+        The highest of each of the first copies, where the caller has them already.
     """
-    tasks = [(null_curve, rows, seed + 1 + i, *curve) for i in range(references)]
-    curves = run_timed("null references", tasks, [need] * references, progress)
-    return Support(highest, np.array([max(values, default=0.0) for values in curves]))
+    known = known[:references]
+    tasks = [(null_curve, rows, seed + 1 + i, *curve) for i in range(len(known), references)]
+    curves = run_timed("null references", tasks, [need] * len(tasks), progress) if tasks else []
+    return Support(highest, np.append(known, highest_of(curves)))
+
+
+def highest_of(curves: list[np.ndarray]) -> np.ndarray:
+    """The highest of each of some curves, 0 of one without a k: (curves,) float64."""
+    return np.array([max(values, default=0.0) for values in curves])
 
 
 def tree_modularities(rows: np.ndarray, linkage: str, smooth: int, k_min: int, k_max: int) -> np.ndarray:
