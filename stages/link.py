@@ -17,7 +17,8 @@ from tqdm import tqdm
 from stages.algorithms.tree.arithmetics import arithmetic
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
-from stages.algorithms.tree.linkage import Linkage, leaf_clusters
+from stages.algorithms.tree.leaves import leaf_clusters
+from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth, smoothed_tree
 from stages.files.intermediates import read_reduced
 from stages.runtime import command

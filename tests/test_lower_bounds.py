@@ -12,7 +12,8 @@ from stages.algorithms.tree import eight_bits
 from stages.algorithms.tree.arithmetics import FEW_ROWS, arithmetic
 from stages.algorithms.tree.cluster_vectors import AverageClusters, WardClusters
 from stages.algorithms.tree.eight_bits import EightBits
-from stages.algorithms.tree.linkage import leaf_clusters, linkage_tree
+from stages.algorithms.tree.leaves import leaf_clusters
+from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.algorithms.tree.neighbours import nearest_rows
 

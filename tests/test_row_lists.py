@@ -10,7 +10,8 @@ from stages.algorithms.comparison.stability import subsample_rows
 from stages.algorithms.tree import linkage as linkage_module
 from stages.algorithms.tree import neighbours, spanning_tree
 from stages.algorithms.tree.first_search import search_all
-from stages.algorithms.tree.linkage import LINKAGES, distinct_points, linkage_tree
+from stages.algorithms.tree.leaves import distinct_points
+from stages.algorithms.tree.linkage import LINKAGES, linkage_tree
 from stages.algorithms.tree.neighbours import list_rows, nearest_rows
 from stages.algorithms.tree.row_lists import length_for_parts
 from stages.algorithms.tree.smoothing import smoothed_tree

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from stages import link as link_stage
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.tree import first_search
-from stages.algorithms.tree.linkage import RECIPROCAL
+from stages.algorithms.tree.leaves import RECIPROCAL
 from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.classify import classify
 from stages.reduce import reduce

@@ -10,9 +10,7 @@ from stages.algorithms.grids import BITS, on_grid
 BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision, so that no copy grows with the rows
 # Of cosine, or of the terms that are compared, that moves a row: far above rounding, far below what means something.
 LEAST_GAIN = 1e-12
-COLUMNS = (
-    128  # of centroids that rows are multiplied with at a time, or a few more: twice as fast as one set after another
-)
+COLUMNS = 128  # of centroids multiplied with rows at a time, or a few more: twice as fast as one set after another
 SINGLE = 2.0**-24  # to which single precision rounds
 # Of a unit vector's entries: no sum of products of two such vectors exceeds 1, so their cosines are exact.
 DIRECTION = 2.0 ** -((BITS - 1) // 2)

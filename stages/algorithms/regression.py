@@ -8,10 +8,8 @@ import numpy as np
 BLOCK_ROWS = 4096  # handled at a time, so that what one pass writes and the next reads stays in a cache
 SAMPLE_ROWS = 4096  # whose curvature guides the steps
 CURVATURES = 2**24  # numbers in the matrices of curvature, 128 MB: from 256 classes on all share one matrix
-COUPLED, ROWS_EACH = (
-    1024,
-    32,
-)  # weights at most, and rows for each at least, that the curvature of all together pays for
+# Weights at most, and rows for each at least, that the curvature of all together pays for.
+COUPLED, ROWS_EACH = 1024, 32
 NEAR = 0.03  # a step after which that curvature serves to the end
 STEPS = {np.float32: 30, np.float64: 100}  # Newton's, at most, that conjugate gradients of each precision solve for
 TURNS = 1000  # of the conjugate gradients for one step, at most

@@ -7,7 +7,8 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.memory import free_memory
 from stages.algorithms.tree.first_search import search_all
-from stages.algorithms.tree.linkage import distinct_points, mapping_threads
+from stages.algorithms.tree.leaves import distinct_points
+from stages.algorithms.tree.linkage import mapping_threads
 from stages.algorithms.tree.neighbours import SPARE, nearest_slots
 from stages.algorithms.tree.row_lists import RowLists
 from stages.algorithms.tree.spanning_tree import spanning_tree

@@ -12,10 +12,8 @@ import numpy as np
 from stages.algorithms.centroids import COLUMNS, NearestCentroids, number_by_size, sum_moves
 from stages.algorithms.grids import power_above
 
-TOLERANCE, MAX_ITER = (
-    1e-4,
-    300,
-)  # scikit-learn's: of the squared moves of centroids, at which a run ends; and iterations
+# Scikit-learn's: the squared moves of centroids at which a run ends, and its iterations at most.
+TOLERANCE, MAX_ITER = 1e-4, 300
 
 
 class Run(NamedTuple):

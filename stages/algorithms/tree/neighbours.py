@@ -7,7 +7,8 @@ import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
-from stages.algorithms.tree.linkage import leaf_clusters, mapping_threads
+from stages.algorithms.tree.leaves import leaf_clusters
+from stages.algorithms.tree.linkage import mapping_threads
 from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.row_lists import RowLists
 

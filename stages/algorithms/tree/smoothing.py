@@ -12,7 +12,8 @@ import numpy as np
 from annotated_types import Interval
 
 from stages.algorithms.tree.first_search import Search
-from stages.algorithms.tree.linkage import Tree, linkage_tree, unit_rows
+from stages.algorithms.tree.leaves import unit_rows
+from stages.algorithms.tree.linkage import Tree, linkage_tree
 from stages.algorithms.tree.lower_bounds import Make
 from stages.algorithms.tree.nearest_clusters import KEPT
 from stages.algorithms.tree.neighbours import SPARE, Neighbours, nearest_rows
