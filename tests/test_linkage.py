@@ -12,7 +12,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
-from stages.algorithms.tree import first_search, nearest_clusters
+from stages.algorithms.tree import first_search, leaves, nearest_clusters
 from stages.algorithms.tree import linkage as linkage_module
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.lower_bounds import SinglePrecision
@@ -253,7 +253,7 @@ def test_copies_join_before_all_others(linkage):
 
 def test_different_rows_of_one_hash_are_not_equal():
     rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
-    owners = linkage_module._equal_rows(rows, np.zeros(2, np.uint64))
+    owners = leaves._equal_rows(rows, np.zeros(2, np.uint64))
     np.testing.assert_array_equal(owners, [0, 1, 0, 3])
 
 
