@@ -29,7 +29,8 @@ SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
 
 Text = NewType("Text", str)  # an option of the command line that is no path
-OPTIONS = (Path, Text)
+Number = NewType("Number", int)  # likewise, a whole number
+OPTIONS = (Path, Text, Number)
 
 LARGEST = sys.float_info.max
 LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have
