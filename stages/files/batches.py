@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -54,13 +54,15 @@ class Batch(NamedTuple):
         return self.path.with_suffix(".jsonl")
 
 
-def open_batches(folder: Path) -> list[Batch]:
+def open_batches(folder: Path, names: Collection[str] | None = None) -> list[Batch]:
     """Check the headers of all batches of a folder; no row is read.
 
     Parameters
     ----------
     folder : Path
         Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them and `embedding.json`; nothing else.
+    names : collection of str, optional
+        Of the only files that are looked at, in a folder whose other files may come and go during the run.
 
     Returns
     -------
@@ -76,17 +78,17 @@ def open_batches(folder: Path) -> list[Batch]:
         If the folder or a batch cannot be read.
     """
     # All names are judged before the first file is opened.
-    paths = _list_folder(folder)
-    names = {path.name for path in paths}
+    paths = _list_folder(folder, names)
+    there = {path.name for path in paths}
     for path in paths:
-        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in names:
+        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in there:
             raise ValueError(
                 f"{path}: texts without a batch; expected {path.with_suffix('.npy').name} beside it. "
                 "Rename it, or move it elsewhere."
             )
     arrays = [path for path in paths if path.suffix == ".npy"]
     _refuse_alike(arrays)
-    batches = [_open_batch(path, path.with_suffix(".jsonl").name in names) for path in arrays]
+    batches = [_open_batch(path, path.with_suffix(".jsonl").name in there) for path in arrays]
     if not batches:
         raise ValueError(f"{folder}: holds no .npy file; put at least one batch of embeddings there.")
     for batch in batches:
@@ -98,20 +100,22 @@ def open_batches(folder: Path) -> list[Batch]:
     return batches
 
 
-def _list_folder(folder: Path) -> list[Path]:
+def _list_folder(folder: Path, names: Collection[str] | None) -> list[Path]:
     """The files of a folder of batches in natural order, after a look at their names and kinds."""
+    remember = read if names is None else Path  # of some files what is read is digested, and that is enough
     if not folder.is_dir():
         found = "not a folder" if folder.exists() else "no such folder"
         raise ValueError(f"{folder}: {found}; it has to hold the batches, one .npy file each.")
     try:
-        with os.scandir(read(folder)) as entries:
+        with os.scandir(remember(folder)) as entries:
             files = {entry.name: _is_file(entry) for entry in entries if entry.name != f"{PARTIAL}lock"}
     except OSError as error:
         raise not_read(folder, error) from error
     if files.get(EMBEDDING):
         del files[EMBEDDING]
-        read(folder / EMBEDDING)
-    paths = sorted(map(folder.joinpath, files), key=_natural_order)
+        remember(folder / EMBEDDING)
+    chosen = files if names is None else files.keys() & names
+    paths = sorted(map(folder.joinpath, chosen), key=_natural_order)
     for path in paths:
         if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
@@ -132,7 +136,7 @@ def _list_folder(folder: Path) -> list[Path]:
                 "that the predictions' name fits in 255; rename the file."
             )
         try:
-            read(path)
+            remember(path)
         except OSError as error:  # a folder that lets its names be read, but not its files
             raise not_read(path, error) from error
     return paths
