@@ -198,7 +198,7 @@ def load_model(folder: Path) -> tuple[Trained, str]:
     """Load a model; with it, the digest of it and code."""
     reduction, half, card = read_whole(folder)
     made_from = [*reduction, *half, card.names, card.quantile, card.coverage]
-    return join_halves(reduction, half, card.quantile), digest_origin(made_from)
+    return join_halves(reduction, half, card.quantile, card.coverage), digest_origin(made_from)
 
 
 def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result:

@@ -12,6 +12,7 @@ from annotated_types import Interval
 
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import MethodName
+from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.presentation.topic_words import DescribeParameters, topic_words
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
@@ -33,12 +34,6 @@ class NoveltyParameters(TypedDict):
     """The group `novelty` of params.yaml."""
 
     quantile: Annotated[float, Interval(ge=0.5, le=0.9999)]
-
-
-class DoubtParameters(TypedDict):
-    """The group `doubt` of params.yaml."""
-
-    coverage: Annotated[float, Interval(ge=0.5, le=0.999)]
 
 
 def name(
