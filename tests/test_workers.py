@@ -157,7 +157,7 @@ def read_bytes(folder: Path) -> dict[str, bytes]:
 
 def test_every_backend_gives_the_same_bytes(cluster, data, tmp_path):
     expected = read_bytes(data / "one")
-    assert len(expected) == 3 + 40 + 1
+    assert len(expected) == 4 + 40 + 1
     for workers in (2, 0):
         assert run_stages(data, tmp_path / f"local{workers}", {**ONE_WORKER, "workers": workers}) == expected
     run = cluster.run
