@@ -53,6 +53,7 @@ class Card(NamedTuple):
         str, float | None
     ]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
+    digest: str = ""  # of all of this and of both halves, as it is written
 
 
 def read_half(path: Path) -> Half:
@@ -92,9 +93,10 @@ def read_card(folder: Path) -> Card:
         said = json.loads(content)
         if said["format"] != FORMAT:
             raise ValueError(f"format {shown(said['format'], 20)}, expected {FORMAT}, the one of this version")
-        if said.pop("digest") != _digest(said):
+        digest = said.pop("digest")
+        if digest != _digest(said):
             raise ValueError("its values are not those that were written")
-        card = _parse(said)
+        card = _parse(said)._replace(digest=digest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"not what this version of the stage `name` writes ({type(error).__name__}: {shortened(error)})"
         raise damaged(path, what, "name") from None
