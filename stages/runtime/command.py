@@ -1,8 +1,8 @@
 """A stage as a program: its options, its log, and refusals in one line.
 
-A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path` or `Text` are
-options of the command line, with the default of the signature, or required; all others are read from params.yaml and
-checked:
+A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path`, `Place` (a
+path or an address) or `Text` are options of the command line, with the default of the signature, or required; all others
+are read from params.yaml and checked:
 
     def link(*, linkage: Literal["average", "ward"], reduced: Path = Path("data/reduced.npy")) -> None: ...
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.files import Run, check_unchanged, state_of
-from stages.runtime.parameters import PARAMETERS, hints_of, read_parameters, shown
+from stages.runtime.parameters import OPTIONS, PARAMETERS, hints_of, read_parameters, shown
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,12 @@ def run(stage: Callable[..., None]) -> None:
         for each in of_command_line:
             required = each.default is each.empty
             about = {"required": True} if required else {"default": each.default, "help": f"default: {each.default}"}
-            options.add_argument(f"--{each.name.replace('_', '-')}", type=each.annotation, **about)
+            options.add_argument(f"--{each.name.replace('_', '-')}", **about)
         arguments = vars(options.parse_args())
+        arguments = {
+            each.name: OPTIONS[each.annotation](value) if isinstance(value := arguments[each.name], str) else value
+            for each in of_command_line
+        }
         _refuse_other_encodings()
         parameters = read_parameters(hints)
         sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
