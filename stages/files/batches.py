@@ -109,6 +109,8 @@ def _list_folder(folder: Place) -> dict[Place, ObjectState | None]:
     """The files of a folder of batches in natural order, after a look at their names and kinds; states of objects."""
     if not folder.is_dir():
         found = "not a folder" if folder.exists() else "no such folder"
+        if isinstance(folder, Address) and not folder.exists():
+            found = "no such bucket, or nothing in such a folder of it"
         raise ValueError(f"{folder}: {found}; it has to hold the batches, one .npy file each.")
     states: dict[str, ObjectState | None] = {}
     if isinstance(folder, Address):

@@ -1,8 +1,8 @@
 """A stage as a program: its options, its log, and refusals in one line.
 
 A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path`, `Place` (a
-path or an address) or `Text` are options of the command line, with the default of the signature, or required; all others
-are read from params.yaml and checked:
+path or an address) or `Text` are options of the command line, with the default of the signature, or required; all
+others are read from params.yaml and checked:
 
     def link(*, linkage: Literal["average", "ward"], reduced: Path = Path("data/reduced.npy")) -> None: ...
 
@@ -39,7 +39,7 @@ def run(stage: Callable[..., None]) -> None:
     """
     _open_standard_streams()
     logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
-    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
+    for talkative in ("dvc", "dvclive", "openTSNE", "aiobotocore"):  # of what they do by default; their warnings are shown
         logging.getLogger(talkative).setLevel(logging.WARNING)
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.

@@ -122,9 +122,8 @@ Place = Path | Address  # of an option: a path of this machine, or an address
 def local_path(text: str) -> Path:
     """The path that a text gives; raises ValueError where it is an address."""
     if "://" in text:
-        raise ValueError(
-            f"{text.partition('://')[0]}://...: an address, where only a path of this machine can be used."
-        )
+        protocol = text.partition("://")[0]
+        raise ValueError(f"{protocol}://...: an address, where only a path of this machine can be used; give one.")
     return Path(text)
 
 
