@@ -20,6 +20,7 @@ import xxhash
 from annotated_types import Interval
 from tqdm import tqdm
 
+from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.drift import (
     ALL,
     Edges,
@@ -75,6 +76,7 @@ def classify(
     *,
     sample_rows: SampleRows,
     novelty: NoveltyParameters,
+    doubt: DoubtParameters,
     run: RunParameters,
     embeddings: Place = OWN_EMBEDDINGS,
     model: Place = OWN_MODEL,
@@ -104,7 +106,7 @@ def classify(
         refuse_another_report(report)
     if model != OWN_MODEL and not model.is_dir():
         raise ValueError(f"--model {model}: no such folder; give one that holds reduction.npz and classifier.npz.")
-    trained, origin = load_model(model, novelty["quantile"])
+    trained, origin = load_model(model, novelty["quantile"], doubt["coverage"])
     batches = open_batches(embeddings)
     refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
     if batches[0].columns != len(trained.folded.mean):
@@ -202,10 +204,13 @@ def followed(path: Place) -> Place:
     return path if isinstance(path, Address) else Path(os.path.realpath(path))
 
 
-def load_model(folder: Place, quantile: float) -> tuple[Trained, str]:
-    """Load a model; with it, the digest of it, quantile and code."""
+def load_model(folder: Place, quantile: float, coverage: float) -> tuple[Trained, str]:
+    """Load a model; with it, the digest of it, quantile, coverage and code."""
     reduction, half = read_halves(folder)
-    return join_halves(reduction, half, quantile), digest_origin([*reduction, *half, quantile])
+    return (
+        join_halves(reduction, half, quantile, coverage),
+        digest_origin([*reduction, *half, quantile, coverage]),
+    )
 
 
 def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result:

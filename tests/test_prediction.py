@@ -39,7 +39,8 @@ def make_model(columns: int, offset: float, k: int, standardize: bool = True, sc
     fitted = fit_classifier(reduced, labels, C=10.0)
     detector = fit_detector(rows[:700], seed=0)
     distances, residuals = measure_rows(rows[700:], detector)
-    return Model(reduction, *fitted, detector, float(np.quantile(distances, 0.8)), float(np.quantile(residuals, 0.8)))
+    limits = float(np.quantile(distances, 0.8)), float(np.quantile(residuals, 0.8))
+    return Model(reduction, *fitted, detector, *limits, np.log(np.linspace(0.02, 0.2, k)))
 
 
 def centre(rows: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +67,7 @@ def test_agrees_with_double_precision(columns, offset, k, standardize, dtype):
     np.testing.assert_array_equal(found.cluster, expected.cluster)
     np.testing.assert_array_equal(found.novel, expected.novel)
     assert 0.1 < expected.novel.mean() < 0.9
-    for name in ("probability", "margin", "distance"):
+    for name in ("probability", "margin", "distance", "runner_up", "candidates", "candidate_counts", "sure"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     np.testing.assert_allclose(found.group_distance, expected.group_distance, atol=1e-5)
     # More means that the bounds say nothing and everything is computed twice.
@@ -221,7 +222,7 @@ def test_the_chain_is_scikit_learns(standardize):
 
     signs = np.sign((pca.components_ * reduction.components).sum(axis=1))
     detector = fit_detector(train, seed=0)
-    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, detector, 3.0, np.inf)
+    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, detector, 3.0, np.inf, np.full(8, -np.inf))
     found, settled = classify_fast(new, model)
     assert settled < len(new) / 4
     np.testing.assert_array_equal(found.cluster, peer.argmax(axis=1))

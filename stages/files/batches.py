@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
@@ -56,13 +56,15 @@ class Batch(NamedTuple):
         return self.path.with_suffix(".jsonl")
 
 
-def open_batches(folder: Place) -> list[Batch]:
+def open_batches(folder: Place, names: Collection[str] | None = None) -> list[Batch]:
     """Check the headers of all batches of a folder; no row is read.
 
     Parameters
     ----------
     folder : Path or Address
         Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them and `embedding.json`; nothing else.
+    names : collection of str, optional
+        Of the only files that are looked at, in a folder whose other files may come and go during the run.
 
     Returns
     -------
@@ -78,17 +80,17 @@ def open_batches(folder: Place) -> list[Batch]:
         If the folder or a batch cannot be read.
     """
     # All names are judged before the first file is opened.
-    states = _list_folder(folder)
-    names = {path.name for path in states}
+    states = _list_folder(folder, names)
+    there = {path.name for path in states}
     for path in states:
-        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in names:
+        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in there:
             raise ValueError(
                 f"{path}: texts without a batch; expected {path.with_suffix('.npy').name} beside it. "
                 "Rename it, or move it elsewhere."
             )
     arrays = [path for path in states if path.suffix == ".npy"]
     _refuse_alike(arrays)
-    tasks = ((path, states[path], path.with_suffix(".jsonl").name in names) for path in arrays)
+    tasks = ((path, states[path], path.with_suffix(".jsonl").name in there) for path in arrays)
     if isinstance(folder, Address):
         with ThreadPoolExecutor(AT_ONCE) as pool:  # a request each
             batches = list(pool.map(lambda task: _open_batch(*task), tasks))
@@ -105,8 +107,12 @@ def open_batches(folder: Place) -> list[Batch]:
     return batches
 
 
-def _list_folder(folder: Place) -> dict[Place, ObjectState | None]:
+def _list_folder(folder: Place, names: Collection[str] | None) -> dict[Place, ObjectState | None]:
     """The files of a folder of batches in natural order, after a look at their names and kinds; states of objects."""
+
+    def remember(path: Place, state: ObjectState | None = None) -> Place:
+        return read(path, state) if names is None else path  # of some files what is read is digested: that is enough
+
     if not folder.is_dir():
         found = "not a folder" if folder.exists() else "no such folder"
         if isinstance(folder, Address) and not folder.exists():
@@ -114,18 +120,19 @@ def _list_folder(folder: Place) -> dict[Place, ObjectState | None]:
         raise ValueError(f"{folder}: {found}; it has to hold the batches, one .npy file each.")
     states: dict[str, ObjectState | None] = {}
     if isinstance(folder, Address):
-        states = read(folder).entries()
+        states = remember(folder).entries()
         files = {name: state is not None for name, state in states.items()}
     else:
         try:
-            with os.scandir(read(folder)) as entries:
+            with os.scandir(remember(folder)) as entries:
                 files = {entry.name: _is_file(entry) for entry in entries if entry.name != f"{PARTIAL}lock"}
         except OSError as error:
             raise not_read(folder, error) from error
     if files.get(EMBEDDING):
         del files[EMBEDDING]
-        read(folder / EMBEDDING, states.get(EMBEDDING))
-    paths = sorted(map(folder.joinpath, files), key=_natural_order)
+        remember(folder / EMBEDDING, states.get(EMBEDDING))
+    chosen = files if names is None else files.keys() & names
+    paths = sorted(map(folder.joinpath, chosen), key=_natural_order)
     for path in paths:
         if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
@@ -146,7 +153,7 @@ def _list_folder(folder: Place) -> dict[Place, ObjectState | None]:
                 "that the predictions' name fits in 255; rename the file."
             )
         try:
-            read(path, states.get(path.name))
+            remember(path, states.get(path.name))
         except OSError as error:  # a folder that lets its names be read, but not its files
             raise not_read(path, error) from error
     return {path: states.get(path.name) for path in paths}

@@ -223,36 +223,53 @@ def read_centred(
         If a row is not finite or all zeros; the message names file and row.
     """
     buffer = np.empty((min(block_rows, batch.rows), batch.columns), dtype=np.float32)
-    with np.errstate(over="ignore"):
-        of_zeros = np.vecdot(center, center)
     start = batch.start
     for rows in read_stored(batch, blocks_of(batch, block_rows)):
-        with np.errstate(over="ignore", invalid="ignore"):
-            centred = np.subtract(rows, center, out=buffer[: len(rows)], casting="same_kind")
-            squared_lengths = np.vecdot(centred, centred)
-            # A row of zeros lies as far from the center as the origin does. Only rows at about that distance, and rows
-            # that are not finite, have to be looked at again; rounding is far below ALIKE.
-            clear = (np.abs(squared_lengths - of_zeros) > ALIKE * of_zeros) & np.isfinite(squared_lengths)
-        if not clear.all():
-            suspects = np.flatnonzero(~clear)
-            check_rows(rows[suspects].astype(np.float64), batch.path, start + suspects)
+        yield rows, *centre(rows, center, buffer[: len(rows)], batch.path, start)
         start += len(rows)
-        yield rows, centred, squared_lengths
 
 
-def check_rows(rows: np.ndarray, path: Place, numbers: np.ndarray) -> None:
-    """Refuse rows that are not finite or all zeros; `numbers` are their places in the file."""
+def centre(
+    rows: np.ndarray, center: np.ndarray, out: np.ndarray, where: Place | str, first: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows less a center, in `out`, and their squared lengths, as `read_centred` gives them.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, columns)
+    center : ndarray of shape (columns,), float32
+    out : ndarray of shape (n, columns), float32
+    where : Path, Address or str
+        What a refusal calls the array.
+    first : int
+        The number of the first row there.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        of_zeros = np.vecdot(center, center)
+        centred = np.subtract(rows, center, out=out, casting="same_kind")
+        squared_lengths = np.vecdot(centred, centred)
+        # A row of zeros lies as far from the center as the origin does. Only rows at about that distance, and rows that
+        # are not finite, have to be looked at again; rounding is far below ALIKE.
+        clear = (np.abs(squared_lengths - of_zeros) > ALIKE * of_zeros) & np.isfinite(squared_lengths)
+    if not clear.all():
+        suspects = np.flatnonzero(~clear)
+        check_rows(rows[suspects].astype(np.float64), where, first + suspects)
+    return centred, squared_lengths
+
+
+def check_rows(rows: np.ndarray, where: Place | str, numbers: np.ndarray) -> None:
+    """Refuse rows that are not finite or all zeros; `numbers` are their places in the file or array."""
     finite = np.isfinite(rows)
     if not finite.all():
         bad = np.flatnonzero(~finite.all(axis=1))[0]
         raise ValueError(
-            f"{path}: in row {numbers[bad]}, {(~finite[bad]).sum()} of {rows.shape[1]} values are NaN or infinite; "
+            f"{where}: in row {numbers[bad]}, {(~finite[bad]).sum()} of {rows.shape[1]} values are NaN or infinite; "
             "remove it or embed its text again."
         )
     zero = np.flatnonzero(~rows.any(axis=1))
     if len(zero):
         raise ValueError(
-            f"{path}: row {numbers[zero[0]]} is all zeros, so its cosine distance is undefined; "
+            f"{where}: row {numbers[zero[0]]} is all zeros, so its cosine distance is undefined; "
             "remove it or embed its text again."
         )
 
