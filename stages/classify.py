@@ -1,6 +1,6 @@
 """Classify new embeddings into the clusters found, and say how far to trust it.
 
-data/embeddings_classf/*.npy, data/model/reduction.npz, data/model/classifier.npz
+data/embeddings_classf/*.npy, data/model/
   -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json
 data/embeddings_clu/*.npy, data/labels.npy, the model
   -> data/clusters/<batch>.parquet, the same of the clustered rows, and of those that were left out of the sample
@@ -13,14 +13,11 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypedDict
 
 import numpy as np
 import xxhash
-from annotated_types import Interval
 from tqdm import tqdm
 
-from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.drift import (
     ALL,
     Edges,
@@ -35,7 +32,7 @@ from stages.files.blocks import digest_batch, digested, read_centred, seen_other
 from stages.files.clustered import SampleRows, open_clustered
 from stages.files.drift_report import drift_points, refuse_another_report, write_report
 from stages.files.intermediates import read_labels, refuse_unequal
-from stages.files.model import read_halves
+from stages.files.model import read_whole
 from stages.files.predictions import (
     FIELDS,
     LABELLED,
@@ -66,17 +63,9 @@ OF_THE_PIPELINE = [
 ]
 
 
-class NoveltyParameters(TypedDict):
-    """The group `novelty` of params.yaml."""
-
-    quantile: Annotated[float, Interval(ge=0.5, le=0.9999)]
-
-
 def classify(
     *,
     sample_rows: SampleRows,
-    novelty: NoveltyParameters,
-    doubt: DoubtParameters,
     run: RunParameters,
     embeddings: Place = OWN_EMBEDDINGS,
     model: Place = OWN_MODEL,
@@ -105,8 +94,10 @@ def classify(
     if not own:
         refuse_another_report(report)
     if model != OWN_MODEL and not model.is_dir():
-        raise ValueError(f"--model {model}: no such folder; give one that holds reduction.npz and classifier.npz.")
-    trained, origin = load_model(model, novelty["quantile"], doubt["coverage"])
+        raise ValueError(
+            f"--model {model}: no such folder; give one that holds reduction.npz, classifier.npz and model.json."
+        )
+    trained, origin = load_model(model)
     batches = open_batches(embeddings)
     refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
     if batches[0].columns != len(trained.folded.mean):
@@ -126,7 +117,7 @@ def classify(
     rows, novel_share = drifts[ALL].rows, drifts[ALL].novel_share
     log.info(
         "%d rows of %d batches classified, %d batches were up to date; %.0f rows novel (%.2f %%, expected %.2f %%)",
-        rows, len(batches), done, rows * novel_share, 100 * novel_share, 100 * (1 - novelty["quantile"]),
+        rows, len(batches), done, rows * novel_share, 100 * novel_share, 100 * trained.training.novel_share,
     )  # fmt: skip
     write_report(report, drifts)
     if own:
@@ -204,13 +195,11 @@ def followed(path: Place) -> Place:
     return path if isinstance(path, Address) else Path(os.path.realpath(path))
 
 
-def load_model(folder: Place, quantile: float, coverage: float) -> tuple[Trained, str]:
-    """Load a model; with it, the digest of it, quantile, coverage and code."""
-    reduction, half = read_halves(folder)
-    return (
-        join_halves(reduction, half, quantile, coverage),
-        digest_origin([*reduction, *half, quantile, coverage]),
-    )
+def load_model(folder: Place) -> tuple[Trained, str]:
+    """Load a model; with it, the digest of it and code."""
+    reduction, half, card = read_whole(folder)
+    made_from = [*reduction, *half, card.names, card.quantile, card.coverage]
+    return join_halves(reduction, half, card.quantile, card.coverage), digest_origin(made_from)
 
 
 def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result:

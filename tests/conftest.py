@@ -61,6 +61,20 @@ def make_blobs(n: int, d: int, k: int, seed: int = 0, spread: float = 0.15) -> t
     return (centers[blobs] + spread / np.sqrt(d) * rng.normal(size=(n, d))).astype(np.float32), blobs
 
 
+def name_model(folder: Path, quantile: float = 0.99, coverage: float = 0.9) -> Path:
+    """Make a whole of a model whose clusters have no name, as the stage `name` does without texts; its folder."""
+    from stages.files.model import Card, read_halves, write_card
+
+    k = len(read_halves(folder)[1].centroids)
+    write_card(folder, Card([""] * k, [[] for _ in range(k)], quantile, coverage, {}))
+    return folder
+
+
+def at_quantile(model: Path, quantile: float) -> Path:
+    """A copy of a model with another quantile of novelty, in the folder that tests run in."""
+    return name_model(shutil.copytree(model, Path(f"model at {quantile}"), dirs_exist_ok=True), quantile)
+
+
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two labellings group the rows alike, whatever the numbers."""
     pairs = len(set(zip(a.tolist(), b.tolist(), strict=True)))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 import yaml
-from conftest import ROOT
+from conftest import ROOT, at_quantile, name_model
 from test_damage import flip, with_stamp
 
 from stages.algorithms.centroids import number_by_size
@@ -63,6 +63,7 @@ def make_model(folder: Path, seed: int = 0) -> None:
         classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
+    name_model(folder / "model")
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +89,10 @@ def new_rows(n: int = 900) -> np.ndarray:
 
 def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile: float = 0.99) -> list[str]:
     """Classify; the names of the files that were written."""
+    model = fitted / "model" if quantile == 0.99 else at_quantile(fitted / "model", quantile)
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
-        sample_rows=None,
-        novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
+        sample_rows=None, run=LOCAL, embeddings=Path(embeddings), model=model,
         predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
@@ -327,7 +328,7 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     run(fitted, predictions="expected")
     code = (
         "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
-        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99},"
+        "with Run(): classify(sample_rows=None,"
         "run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
@@ -448,7 +449,7 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    _, origin = load_model(fitted / "model", 0.99)
+    _, origin = load_model(fitted / "model")
     stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[stamped.KEY])
     assert stamp["model"] == origin
     profile = Profile(*map(np.array, stamp["profile"]))
@@ -603,7 +604,7 @@ def test_a_folder_of_predictions_that_is_a_link_in_a_circle_is_named(fitted):
 def test_a_folder_of_a_model_that_is_not_there_is_no_matter_of_the_pipeline(fitted):
     write_batches(Path("new"), new_rows(60), [])
     with pytest.raises(
-        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz and"
+        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz, "
     ):
         run(Path("elsewhere"))
 
@@ -720,7 +721,7 @@ stage.write_predictions = write_slowly
 with Run():
     stage.classify(
         sample_rows=None,
-        novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
+        run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
         model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
     )
 """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import ROOT
+from conftest import ROOT, at_quantile
 from scipy import stats
 
 from stages.algorithms.partitions.cuts import cut_tree
@@ -107,7 +107,7 @@ def judge(folder: Path, new: np.ndarray, quantile: float = QUANTILE) -> dict:
     (folder / name).mkdir()
     np.save(folder / name / "b.npy", new)
     classify(
-        sample_rows=None, novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
+        sample_rows=None, run=LOCAL, embeddings=folder / name, model=at_quantile(folder / "model", quantile),
         predictions=folder / "predictions" / name,
     )  # fmt: skip
     return next(iter(json.loads((folder / "predictions" / name / "drift.json").read_text())["drift"].values()))

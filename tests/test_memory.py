@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, name_model
 
 from stages.algorithms.centroids import number_by_size
 from stages.reduce import reduce
@@ -122,6 +122,7 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
         classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=sample_rows, reduced=reduced, labels=labels,
         embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
+    name_model(model)
 
 
 @pytest.mark.parametrize("rows", [100_000, pytest.param(400_000, marks=pytest.mark.long)])

@@ -46,7 +46,8 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "describe", "visualize", "compare"]
+    stages = ["reduce", "link", "cluster", "train", "name", "classify", "describe", "visualize", "compare"]
+    assert list(PIPELINE) == stages
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -142,7 +143,9 @@ def test_repro_runs_every_stage_once_and_then_none(finished, copy):
 
 def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     metrics = {
-        stage: copy.json(f"metrics/{stage}/metrics.json") for stage in PIPELINE if stage not in ("link", "visualize")
+        stage: copy.json(f"metrics/{stage}/metrics.json")
+        for stage in PIPELINE
+        if stage not in ("link", "name", "visualize")
     }
     assert metrics["cluster"]["n_clusters"] == 6
     assert metrics["cluster"]["k_at_edge"] is False
@@ -162,7 +165,7 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
 
 def test_another_range_reruns_from_cluster_on(narrowed, tmp_path):
     project = narrowed.copy_to(tmp_path / "copy")
-    assert ran(narrowed.said) == ["cluster", "train", "classify", "describe", "visualize", "compare"]
+    assert ran(narrowed.said) == ["cluster", "train", "name", "classify", "describe", "visualize", "compare"]
     changed = {row["Metric"] for row in json_rows(project.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
     assert "k_max" in project.run("dvc", "params", "diff").stdout

@@ -24,6 +24,7 @@ from stages.describe import describe
 from stages.files.batches import open_batches
 from stages.files.predictions import LABELLED, Result, write_predictions
 from stages.files.rows import read_rows
+from stages.name import name as name_clusters
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion, write_topics
 from stages.pictures.map import draw_map
@@ -32,6 +33,10 @@ from stages.runtime.cutting import cut_apart
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
+NAME = {
+    "describe": DESCRIBE, "novelty": {"quantile": 0.99}, "doubt": {"coverage": 0.9}, "sample_rows": None,
+    "method": "agglomerative", "criterion": "davies_bouldin", "linkage": "average", "smooth": 0, "consolidate": False,
+}  # fmt: skip
 TSNE = {"perplexity": 30.0, "max_rows": 300}
 PLOTS = [
     "explained_variance", "davies_bouldin", "confusion", "topics", "tsne", "cluster_sizes", "dendrogram", "silhouette",
@@ -85,6 +90,7 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
         *model.values(), fingerprint(reduction), counts, np.float64(0), counts, *detector, np.ones(9), np.ones(9)
     )
     save_model(Path("data/model/classifier.npz"), **half._asdict())
+    name_clusters(**NAME)
     shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])
     columns = {"cluster": shares.argmax(axis=1).astype(np.int32), "novel": np.arange(new) < 2}
     columns |= dict.fromkeys(("probability", "margin", "distance"), shares.max(axis=1).astype(np.float32))

@@ -58,11 +58,10 @@ class Topics:
         self._numbers: dict[str | None, int] = {}
         self._of_rows = array("i")
 
-    def texts(self, rows: Iterable[Row]) -> Iterator[str]:
-        """The texts of the rows, one after the other; empty where there is none."""
+    def take(self, rows: Iterable[Row]) -> None:
+        """Take down the topics of rows, one after the other."""
         for row in rows:
             self._of_rows.append(self._numbers.setdefault(row.topic, len(self._numbers)))
-            yield row.text or ""
 
     def numbered(self) -> tuple[list[str], np.ndarray]:
         """The topics in alphabetical order, and of each row that went by the place of its topic there, -1 for none."""
