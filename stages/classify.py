@@ -49,6 +49,7 @@ from stages.files.predictions import (
 from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
 from stages.runtime.files import hold
+from stages.runtime.remote import Address, Place
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -66,19 +67,19 @@ def classify(
     *,
     sample_rows: SampleRows,
     run: RunParameters,
-    embeddings: Path = OWN_EMBEDDINGS,
-    model: Path = OWN_MODEL,
-    predictions: Path = OWN_PREDICTIONS,
-    clustered: Path = Path("data/embeddings_clu"),
+    embeddings: Place = OWN_EMBEDDINGS,
+    model: Place = OWN_MODEL,
+    predictions: Place = OWN_PREDICTIONS,
+    clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
-    clusters: Path = Path("data/clusters"),
+    clusters: Place = Path("data/clusters"),
 ) -> None:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
 
     Of the clustered folder the rows that the method has labelled keep their cluster; the model labels the others.
 
     On Dask this machine reads the batches too, once, while the workers classify: a result is used only if its worker
-    read the same rows.
+    read the same rows. Of batches at an address it does not, as workers cannot but see the same.
     """
     own = followed(predictions) == followed(OWN_PREDICTIONS)
     if own and followed(embeddings) != followed(OWN_EMBEDDINGS):
@@ -134,7 +135,7 @@ def classify(
 
 
 def _read_known(
-    clustered: Path, sample_rows: int | None, labels: Path, trained: Trained, model: Path
+    clustered: Place, sample_rows: int | None, labels: Path, trained: Trained, model: Place
 ) -> dict[Batch, np.ndarray]:
     """The batches of the clustered folder, and which cluster the method has given to each row; `OPEN` where none."""
     batches, sample = opened = open_clustered(clustered, sample_rows)
@@ -147,7 +148,7 @@ def _read_known(
 
 
 def _bring_up_to_date(
-    folder: Path,
+    folder: Place,
     batches: list[Batch],
     origin: str,
     trained: Trained,
@@ -177,7 +178,7 @@ def _bring_up_to_date(
     return counts, done
 
 
-def refuse_shared(option: str, path: Path, folders: list[Path]) -> None:
+def refuse_shared(option: str, path: Place, folders: list[Place]) -> None:
     """Refuse a folder of predictions that is, holds, or lies in one of these folders, links followed."""
     chosen = followed(path)
     for folder in folders:
@@ -189,12 +190,12 @@ def refuse_shared(option: str, path: Path, folders: list[Path]) -> None:
             )
 
 
-def followed(path: Path) -> Path:
+def followed(path: Place) -> Place:
     """The path without links; one in a circle, which `Path.resolve` may refuse, is refused where it is written to."""
-    return Path(os.path.realpath(path))
+    return path if isinstance(path, Address) else Path(os.path.realpath(path))
 
 
-def load_model(folder: Path) -> tuple[Trained, str]:
+def load_model(folder: Place) -> tuple[Trained, str]:
     """Load a model; with it, the digest of it and code."""
     reduction, half, card = read_whole(folder)
     made_from = [*reduction, *half, card.names, card.quantile, card.coverage]
@@ -216,9 +217,9 @@ def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges:
 
 
 def _of_the_same_rows(results: Iterator[Result], parts: list[Batch]) -> Iterator[Result]:
-    """Pass on results of workers that read the rows that this machine reads."""
+    """Pass on results of workers that read the rows that this machine reads; of an object, they have seen its state."""
     for part, result in zip(parts, results, strict=True):
-        if result.digest != digest_batch(part):
+        if not isinstance(part.path, Address) and result.digest != digest_batch(part):
             raise seen_otherwise(part.path)
         yield result
 

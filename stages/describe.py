@@ -21,6 +21,7 @@ from stages.pictures.clusters_page import count_clusters, pick_novel, show_membe
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,11 @@ def describe(
     describe: DescribeParameters,
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
-    model: Path = Path("data/model"),
-    predictions: Path = Path("data/predictions"),
-    clusters: Path = Path("data/clusters"),
-    clustered: Path = Path("data/embeddings_clu"),
-    new: Path = Path("data/embeddings_classf"),
+    model: Place = Path("data/model"),
+    predictions: Place = Path("data/predictions"),
+    clusters: Place = Path("data/clusters"),
+    clustered: Place = Path("data/embeddings_clu"),
+    new: Place = Path("data/embeddings_classf"),
 ) -> None:
     """Show each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones.
 
@@ -70,7 +71,7 @@ def describe(
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 
-def _read_picked(folder: Path, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:
+def _read_picked(folder: Place, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:
     """The rows that were picked, by the places that were; `numbers` says which row of the folder lies at each."""
     places = np.unique(np.concatenate([of_cluster for each in picked for of_cluster in each]))
     return dict(zip(places.tolist(), read_rows(folder, numbers[places]), strict=True))

@@ -26,6 +26,7 @@ from stages.files.rows import read_rows
 from stages.runtime import command
 from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def name(
     linkage: Linkage,
     smooth: Smooth,
     consolidate: bool,
-    clustered: Path = Path("data/embeddings_clu"),
+    clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
     model: Path = Path("data/model"),
 ) -> None:

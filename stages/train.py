@@ -22,6 +22,7 @@ from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 from stages.runtime.workers import own_threads
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def train(
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
-    embeddings: Path = Path("data/embeddings_clu"),
+    embeddings: Place = Path("data/embeddings_clu"),
     reduction: Path = Path("data/model/reduction.npz"),
     model: Path = Path("data/model/classifier.npz"),
 ) -> None:

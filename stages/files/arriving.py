@@ -2,20 +2,20 @@
 
 import os
 import time
-from pathlib import Path
 
 from stages.files.batches import EMBEDDING, Batch, open_batches
 from stages.runtime.files import not_read
+from stages.runtime.remote import Address, Place
 
 AGAIN = 0.25  # seconds between two looks at a folder
 
 
-def open_arriving(folder: Path, columns: int, wait: float) -> tuple[list[Batch], dict[str, str]]:
+def open_arriving(folder: Place, columns: int, wait: float) -> tuple[list[Batch], dict[str, str]]:
     """Open the batches of a folder that are whole.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or Address
         Names that begin with a dot or end in .tmp are nobody's: so is written what is to be renamed when it is whole.
     columns : int
         That a batch has to have.
@@ -45,9 +45,9 @@ def open_arriving(folder: Path, columns: int, wait: float) -> tuple[list[Batch],
     return batches, left_out
 
 
-def _open(folder: Path, columns: int) -> tuple[list[Batch], dict[str, str]]:
+def _open(folder: Place, columns: int) -> tuple[list[Batch], dict[str, str]]:
     try:
-        names = os.listdir(folder) if folder.is_dir() else []
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError as error:
         raise not_read(folder, error) from error
     files: dict[str, set[str]] = {}  # of each batch; anything else is by itself
@@ -62,7 +62,7 @@ def _open(folder: Path, columns: int) -> tuple[list[Batch], dict[str, str]]:
     return open_batches(folder, good) if good else [], left_out
 
 
-def _find_refused(folder: Path, files: list[set[str]], columns: int) -> dict[str, str]:
+def _find_refused(folder: Place, files: list[set[str]], columns: int) -> dict[str, str]:
     """Open batches together; where one is refused, each half of them, so that few that are bad cost few looks more."""
     try:
         batches = open_batches(folder, set().union(*files))
@@ -79,7 +79,10 @@ def _find_refused(folder: Path, files: list[set[str]], columns: int) -> dict[str
     }
 
 
-def _written_since(path: Path, seconds: float) -> bool:
+def _written_since(path: Place, seconds: float) -> bool:
+    """Whether a file is that young; an object never is, as it comes whole."""
+    if isinstance(path, Address):
+        return False
     try:
         return time.time() - path.stat().st_mtime < seconds
     except OSError:

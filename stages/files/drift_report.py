@@ -1,14 +1,14 @@
 """The report on drift: drift.json, known by how it begins, and the points of its plot."""
 
 import logging
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from stages.algorithms.prediction.drift import ALL, Drift, departures, furthest
 from stages.runtime import record
 from stages.runtime.arrays import opened
+from stages.runtime.files import lexists
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
@@ -16,19 +16,19 @@ log = logging.getLogger(__name__)
 REPORT = f'{{"drift":{{"{ALL}":{{"verdict":'.replace(" ", "").encode()
 
 
-def refuse_another_report(path: Path) -> None:
+def refuse_another_report(path: Place) -> None:
     """Refuse to replace what no run of classify wrote."""
     begins = b""
     if path.is_file():
         with opened(path, "classify") as file:
             begins = b"".join(file.read(1000).split())
-    if os.path.lexists(path) and not begins.startswith(REPORT):
+    if lexists(path) and not begins.startswith(REPORT):
         raise ValueError(
             f"{path}: not written by classify, and it would be replaced; move it away, or choose another folder."
         )
 
 
-def write_report(path: Path, drifts: dict[str, Drift]) -> None:
+def write_report(path: Place, drifts: dict[str, Drift]) -> None:
     """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
     shown = furthest(drifts)
     for name, drift in shown.items():

@@ -8,7 +8,6 @@ labelled it.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
@@ -26,7 +25,7 @@ from stages.files.stamped import KEY, UNKNOWN, Digesting, Stamp, check_digest, r
 from stages.files.texts import iterate_texts
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.environment import digest_code
-from stages.runtime.files import PARTIAL, adopt, not_read, not_written, partial_of, removing, replacing
+from stages.runtime.files import PARTIAL, adopt, lexists, not_read, not_written, partial_of, removing, replacing
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -277,7 +276,7 @@ def _current_stamp(path: Path, rows: int, origin: str, shapes: list[tuple[int, .
     ValueError
         If the file is not one of ours.
     """
-    if not os.path.lexists(path):
+    if not lexists(path):
         return None
     if path.is_file():
         with opened(path, "classify") as file:
@@ -327,7 +326,7 @@ def _check_counts(stamp: Stamp, rows: int, shapes: list[tuple[int, ...]]) -> Non
 def refuse_unreadable_names(folder: Path) -> None:
     """Refuse a folder of predictions that holds a name which is not UTF-8: nobody could be told of it."""
     try:
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise not_read(folder, error) from error
     for name in names:

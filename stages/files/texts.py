@@ -1,15 +1,13 @@
 """The texts beside a batch: one JSON object a line, one line a row."""
 
 import json
-import os
 import reprlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed
-from stages.runtime.files import state_of_status
+from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed, state_of_opened
+from stages.runtime.remote import Place
 
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 
@@ -39,7 +37,7 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
     """
     path, row, position, blank = batch.texts_path, 0, 0, False
     with open_input(path) as file:
-        state = state_of_status(os.fstat(file.fileno()))
+        state = state_of_opened(path, file)
         try:
             for line in file:
                 start, position = position, position + len(line)
@@ -54,11 +52,13 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
                 row += 1
                 if row == batch.rows:
                     _refuse_lines(batch, row + sum(1 for line in file if line.strip()))
-                    refuse_changed(path, file, state)
+                    refuse_changed(path, state_of_opened(path, file), state)
                 yield text
             _refuse_lines(batch, row)
         except (ValueError, MemoryError) as error:
-            refuse_changed(path, file, state)  # what is wrong may be what another hand has half written
+            refuse_changed(
+                path, state_of_opened(path, file), state
+            )  # what is wrong may be what another hand has half written
             if isinstance(error, MemoryError):
                 raise ValueError(
                     f"{path}: row {row} takes more memory than there is; expected one text a line: shorten it."
@@ -75,7 +75,7 @@ def _refuse_lines(batch: Batch, lines: int) -> None:
         )
 
 
-def _parse_text(line: bytes, path: Path, row: int, position: int) -> dict:
+def _parse_text(line: bytes, path: Place, row: int, position: int) -> dict:
     """The object of a line that starts at a byte of the file; of its other keys nothing is kept."""
     expected = (
         'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'

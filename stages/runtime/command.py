@@ -1,8 +1,8 @@
 """A stage as a program: its options, its log, and refusals in one line.
 
-A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path`, `Text` or
-`Number` are options of the command line, with the default of the signature, or required; all others are read from
-params.yaml and checked:
+A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path`, `Place` (a
+path or an address), `Text` or `Number` are options of the command line, with the default of the signature, or required;
+all others are read from params.yaml and checked:
 
     def link(*, linkage: Literal["average", "ward"], reduced: Path = Path("data/reduced.npy")) -> None: ...
 
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.files import Run, check_unchanged, state_of
-from stages.runtime.parameters import PARAMETERS, hints_of, read_parameters, shown
+from stages.runtime.parameters import OPTIONS, PARAMETERS, Number, hints_of, read_parameters, shown
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO, format=f"{times}{stage.__name__:>9}  %(message)s", datefmt=TIME, stream=sys.stderr
     )
-    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
+    for talkative in ("dvc", "dvclive", "openTSNE", "aiobotocore"):  # of what they do by default; not their warnings
         logging.getLogger(talkative).setLevel(logging.WARNING)
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
@@ -66,13 +66,14 @@ def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # what is not given has the default of the signature
         )
-        for each in inspect.signature(stage).parameters.values():
-            if each.name not in hints:
-                kind = getattr(each.annotation, "__supertype__", each.annotation)
-                required = each.default is each.empty
-                about = {"required": True} if required else {"help": f"default: {each.default}"}
-                options.add_argument(f"--{each.name.replace('_', '-')}", type=kind, **about)
+        kinds = {each.name: each for each in inspect.signature(stage).parameters.values() if each.name not in hints}
+        for name, each in kinds.items():
+            required = each.default is each.empty
+            about = {"required": True} if required else {"help": f"default: {each.default}"}
+            number = {"type": int} if each.annotation is Number else {}
+            options.add_argument(f"--{name.replace('_', '-')}", **number, **about)
         arguments = vars(options.parse_args())
+        arguments = {name: OPTIONS[kinds[name].annotation](value) for name, value in arguments.items()}
         _refuse_other_encodings()
         alone = elsewhere in arguments
         parameters = {} if alone else read_parameters(hints)

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
 from ruamel.yaml import YAML
 
 from stages.runtime.cutting import cut
+from stages.runtime.remote import Place, local_path, place
 
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
@@ -30,7 +31,8 @@ PIPELINE = Path("dvc.yaml")
 
 Text = NewType("Text", str)  # an option of the command line that is no path
 Number = NewType("Number", int)  # likewise, a whole number
-OPTIONS = (Path, Text, Number)
+# What makes of a text the value of an option, by its annotation.
+OPTIONS = {Path: local_path, Place: place, Text: str, Number: int}
 
 LARGEST = sys.float_info.max
 LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have
