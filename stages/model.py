@@ -1,13 +1,12 @@
 """Clusters to put new embeddings into from Python: a model as the pipeline leaves it, without its other files or DVC.
 
-    from stages.model import Clusters
+from stages.model import Clusters
 
-    clusters = Clusters.load("data/model")
-    table = clusters.classify(embeddings)  # array (n, columns) -> the columns of data/predictions, as NumPy arrays
+clusters = Clusters.load("data/model")
+table = clusters.classify(embeddings)  # array (n, columns) -> the columns of data/predictions, as NumPy arrays
 """
 
 import os
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -19,6 +18,7 @@ from stages.files.blocks import CENTRED_ROWS, centre
 from stages.files.embedding import Embedding
 from stages.files.model import CARD, Card, read_whole
 from stages.files.reduction import read_embedding_of
+from stages.runtime.remote import Address, place
 from stages.runtime.workers import map_tasks
 
 PART_ROWS = 8 * CENTRED_ROWS  # of a task: some 60 MB are at work on one
@@ -64,8 +64,8 @@ class Clusters:
         self._names = np.array([*card.names, ""], dtype=object)[:-1]  # of objects, be it one name
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "Clusters":
-        """Load the model in a folder: reduction.npz, classifier.npz and model.json.
+    def load(cls, folder: str | os.PathLike | Address) -> "Clusters":
+        """Load the model in a folder, or at an address: reduction.npz, classifier.npz and model.json.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Clusters:
         OSError
             If one cannot be read.
         """
-        folder = Path(folder)
+        folder = folder if isinstance(folder, Address) else place(os.fspath(folder))
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give one that holds reduction.npz, classifier.npz and {CARD}.")
         reduction, half, card = read_whole(folder)
