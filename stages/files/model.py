@@ -49,9 +49,7 @@ class Card(NamedTuple):
     words: list[list[str]]  # of each cluster, best first
     quantile: float  # share of rows like those in training that is to pass as known
     coverage: float  # share of rows whose candidates are to hold their cluster
-    limits: dict[
-        str, float | None
-    ]  # of novelty, which follow: `distance`, `residual`; None where there is none
+    limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
     digest: str = ""  # of all of this and of both halves, as it is written
 
