@@ -135,15 +135,16 @@ def read(path: Place, state: State = None) -> Place:
         If it is a file that this run holds to replace it, or the folder of one.
     """
     if _run is not None and path not in _run.read and not path.name.startswith(PARTIAL):
-        if not isinstance(path, Address):
-            _refuse_held(path, _run.held)
+        _refuse_held(path, _run.held)
         _run.read[path] = state or state_of(path)
     return path
 
 
-def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
+def _refuse_held(path: Place, held: dict[Path, Path]) -> None:
     """Refuse an input that is an output of the same run, or the folder of one."""
-    places = {_place(path), Path(os.path.realpath(path))} if held else set()
+    if isinstance(path, Address) or not held:
+        return
+    places = {_place(path), Path(os.path.realpath(path))}
     for place, output in held.items():
         if not places.isdisjoint((place, place.parent)):
             where = "is" if place in places else "lies in"
