@@ -60,7 +60,8 @@ def make_model(folder: Path, seed: int = 0) -> None:
         model=reduction,
     )
     train(
-        classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
+        classifier={"C": 1.0, "folds": 5}, doubt={"coverage": 0.9}, seed=0, sample_rows=None, reduced=reduced,
+        labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
 
@@ -91,8 +92,8 @@ def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile:
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
         sample_rows=None,
-        novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
-        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
+        novelty={"quantile": quantile}, doubt={"coverage": 0.9}, run=LOCAL, embeddings=Path(embeddings),
+        model=fitted / "model", predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)
@@ -327,7 +328,7 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     run(fitted, predictions="expected")
     code = (
         "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
-        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99},"
+        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99}, doubt={'coverage': 0.9},"
         "run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
@@ -448,7 +449,7 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    _, origin = load_model(fitted / "model", 0.99)
+    _, origin = load_model(fitted / "model", 0.99, 0.9)
     stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[stamped.KEY])
     assert stamp["model"] == origin
     profile = Profile(*map(np.array, stamp["profile"]))
@@ -720,7 +721,8 @@ stage.write_predictions = write_slowly
 with Run():
     stage.classify(
         sample_rows=None,
-        novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
+        novelty={"quantile": 0.99}, doubt={"coverage": 0.9}, run={"backend": "local", "workers": 1,
+        "scheduler": None}, embeddings=Path("new"),
         model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
     )
 """

@@ -82,7 +82,16 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     model = {"centroids": cluster_centroids(rows[old], found), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
     counts, detector = np.ones(k, dtype=np.int64), (np.zeros(d), np.eye(d)[:1], np.ones((1, 1)), np.float64(0))
     half = Half(
-        *model.values(), fingerprint(reduction), counts, np.float64(0), counts, *detector, np.ones(9), np.ones(9)
+        *model.values(),
+        fingerprint(reduction),
+        counts,
+        np.float64(0),
+        counts,
+        *detector,
+        np.ones(9),
+        np.ones(9),
+        np.zeros(k, np.float32),
+        counts,
     )
     save_model(Path("data/model/classifier.npz"), **half._asdict())
     shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])

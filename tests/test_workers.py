@@ -43,7 +43,7 @@ pytestmark = pytest.mark.xdist_group("workers")  # they share a cluster
 
 KERNELS = ("Sandybridge", "Nehalem")  # of OpenBLAS, that any processor has by now; this process takes its own
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None, "device": "cpu", "eight_bits": True}
-NOVELTY = {"quantile": 0.99}
+NOVELTY, DOUBT = {"quantile": 0.99}, {"coverage": 0.9}
 
 
 def wait_for_workers(address: str, count: int) -> None:
@@ -143,11 +143,18 @@ def run_stages(data: Path, to: Path, run: dict) -> dict[str, bytes]:
     )
     train(
         sample_rows=None,
-        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=data / "labels.npy", embeddings=data / "clu",
+        classifier={"C": 1.0, "folds": 5}, doubt=DOUBT, seed=0, reduced=reduced, labels=data / "labels.npy",
+        embeddings=data / "clu",
         reduction=reduction, model=to / "model/classifier.npz",
     )  # fmt: skip
     classify(
-        sample_rows=None, novelty=NOVELTY, run=run, embeddings=data / "new", model=to / "model", predictions=to / "p"
+        sample_rows=None,
+        novelty=NOVELTY,
+        doubt=DOUBT,
+        run=run,
+        embeddings=data / "new",
+        model=to / "model",
+        predictions=to / "p",
     )
     return read_bytes(to)
 
@@ -182,13 +189,14 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
         )  # fmt: skip
         np.save(labels, number_by_size(np.load(reduced)[:, :4].argmax(axis=1)))
         train(
-            classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
+            classifier={"C": 1.0, "folds": 2}, doubt=DOUBT, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
             embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
         )  # fmt: skip
         with chdir(folder.parent):
             classify(
-                sample_rows=1000, novelty=NOVELTY, run=run, embeddings=folder / "embeddings_classf", model=model,
-                predictions=folder / "predictions", clustered=data / "clu", labels=labels, clusters=folder / "clusters",
+                sample_rows=1000, novelty=NOVELTY, doubt=DOUBT, run=run, embeddings=folder / "embeddings_classf",
+                model=model, predictions=folder / "predictions", clustered=data / "clu", labels=labels,
+                clusters=folder / "clusters",
             )  # fmt: skip
         found.append(read_bytes(folder / "clusters") | read_bytes(model) | {"reduced": reduced.read_bytes()})
     assert len(found[0]) == len(list((data / "clu").iterdir())) + 2 + 1
@@ -231,6 +239,7 @@ def test_a_worker_killed_on_the_way_changes_nothing(cluster, data, tmp_path):
     classify(
         sample_rows=None,
         novelty=NOVELTY,
+        doubt=DOUBT,
         run=run,
         embeddings=data / "new",
         model=data / "one/model",
@@ -339,7 +348,8 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
     def classify_here(run: dict, out: Path) -> None:
         classify(
             sample_rows=None,
-            novelty=NOVELTY, run=run, embeddings=Path("e"), model=data / "one/model", predictions=out / "predictions"
+            novelty=NOVELTY, doubt=DOUBT, run=run, embeddings=Path("e"),
+            model=data / "one/model", predictions=out / "predictions"
         )  # fmt: skip
 
     write(Path(), rows)

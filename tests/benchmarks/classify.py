@@ -61,6 +61,7 @@ def ours(folder: Path, workers: int):
         classify(
             sample_rows=None,
             novelty={"quantile": 0.99},
+            doubt={"coverage": 0.9},
             run=local,
             embeddings=folder,
             model=MODEL,
