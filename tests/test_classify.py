@@ -23,7 +23,7 @@ from test_damage import flip, with_stamp
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.drift import Profile
 from stages.classify import classify, load_model
-from stages.files import predictions, stamped
+from stages.files import classified, predictions, stamped
 from stages.files.batches import open_batches
 from stages.files.predictions import read_predictions
 from stages.files.stamped import KEY
@@ -190,7 +190,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(environment, "STAGES", tmp_path / "code")
         assert run(fitted) == []
-        for name in ("algorithms/prediction/novelty.py", "files/predictions.py"):
+        for name in ("algorithms/prediction/novelty.py", "files/classified.py"):
             with (tmp_path / "code" / name).open("a") as file:
                 file.write("# another line\n")
             assert run(fitted) == ["b0.parquet", "b1.parquet"]
@@ -201,7 +201,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
 
 def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
-    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.startswith("stages/")}
+    assert {f"stages/{name}" for name in classified.CODE} == {name for name in listed if name.startswith("stages/")}
 
 
 @pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])
@@ -224,32 +224,32 @@ def test_predictions_stamped_by_an_older_version_are_made_anew(fitted, profile):
 
 
 def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> None:
-    """Have another hand replace a file as soon as a function of stages.files.predictions has been called once."""
-    original = getattr(predictions, function)
+    """Have another hand replace a file as soon as a function of stages.files.classified has been called once."""
+    original = getattr(classified, function)
 
     def call(*arguments):
         result = original(*arguments)
         path.write_bytes(content)
         return result
 
-    monkeypatch.setattr(predictions, function, call)
+    monkeypatch.setattr(classified, function, call)
 
 
 @pytest.mark.parametrize("after", [b'{"text": "t", "id": "new"}\n' * 900, b'{"text": "t"}\n' * 900])
 @pytest.mark.parametrize("before", [b'{"text": "t", "id": "old"}\n' * 900, b'{"text": "t", "topic": "s"}\n' * 900])
-def test_texts_replaced_while_their_ids_are_read_are_refused(fitted, monkeypatch, before, after):
+def test_texts_replaced_once_they_are_read_are_not_taken_for_the_old_ones(fitted, monkeypatch, before, after):
     write_batches(Path("new"), new_rows(), [])
     texts = Path("new/b0.jsonl")
     texts.write_bytes(before)
     with monkeypatch.context() as patch:
-        replace_after(patch, "_ids", texts, after)
-        with pytest.raises(ValueError, match=r"b0.jsonl: changed while it was read: its texts are not those"):
+        replace_after(patch, "_as_arrow", texts, after)
+        with pytest.raises(ValueError, match=r"b0.jsonl: changed during the run"), Run():
             run(fitted)
-    assert not list(Path("p").iterdir())
+        assert not list(Path("p").glob("*.parquet"))
+        texts.write_bytes(before)
+        run(fitted)  # where nothing looks at its end
     assert run(fitted) == ["b0.parquet"]
-    found = pq.read_table("p/b0.parquet")
-    assert ("id" in found.column_names) == (b"id" in after)
-    assert b"id" not in after or set(found["id"].to_pylist()) == {"new"}
+    assert set(pq.read_table("p/b0.parquet")["id"].to_pylist()) == {"new" if b"id" in after else None}
     assert run(fitted) == []
 
 
@@ -351,8 +351,8 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     assert all(name.startswith(PARTIAL) for name in left)
     complete = {name.removeprefix(PARTIAL): content for name, content in left.items()}.items() & expected.items()
     assert len(left) - 2 <= len(complete) < 40  # the lock, and one that was being written
-    write, written = predictions._write_batch, []
-    monkeypatch.setattr(predictions, "_write_batch", lambda *given: written.append(given) or write(*given))
+    write, written = classified._write_batch, []
+    monkeypatch.setattr(classified, "_write_batch", lambda *given: written.append(given) or write(*given))
     with Run():
         run(fitted)
     assert len(written) == 40 - len(complete)
@@ -465,7 +465,7 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    _, origin = load_model(fitted / "model")
+    *_, origin = load_model(fitted / "model")
     stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[stamped.KEY])
     assert stamp["model"] == origin
     profile = Profile(*map(np.array, stamp["profile"]))
@@ -565,14 +565,14 @@ def test_rows_of_predictions_are_counted_before_they_are_read(fitted, monkeypatc
 
 def forge_rows(path: Path, rows: int) -> None:
     """Predictions of so many equal rows, with a stamp and a digest that fit."""
-    fields = [field for field in predictions.FIELDS if field[0] != "id"]
-    table = pyarrow.table([np.zeros(rows, kind.to_pandas_dtype()) for _, kind in fields], schema=pyarrow.schema(fields))
+    schema = predictions.schema_of(has_texts=False, clustered=False)
+    table = pyarrow.table([pyarrow.nulls(rows, field.type) for field in schema], schema=schema)
     path.parent.mkdir()
     with path.open("wb") as file:
         sink = stamped.Digesting(file)
         with pyarrow.parquet.ParquetWriter(sink, table.schema, compression="zstd") as writer:
             writer.write_table(table)
-            stamp = {"model": "m", "batch": "b", "profile": [], "digest": predictions.UNKNOWN.decode()}
+            stamp = {"model": "m", "batch": "b", "profile": [], "digest": stamped.UNKNOWN.decode()}
             writer.add_key_value_metadata({KEY: json.dumps(stamp)})
             sink.begin_footer()
         sink.end_footer()
