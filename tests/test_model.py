@@ -15,7 +15,7 @@ from test_classify import COLUMNS, fitted, new_rows, run, write_batches  # noqa:
 from stages.files.model import read_card, write_card
 from stages.model import PART_ROWS, Clusters, Table
 
-NAMES = ["one", "two", "", "four", "five"]
+NAMES = ["one", "two", None, "four", "five"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,12 @@ def named(fitted, tmp_path_factory) -> Path:  # noqa: F811
     for path in (fitted / "model").glob("*.*"):
         (folder / path.name).write_bytes(path.read_bytes())
     card = read_card(folder)
-    write_card(folder, card._replace(names=NAMES, coverage=0.995, words=[[name] if name else [] for name in NAMES]))
+    write_card(
+        folder,
+        card._replace(
+            names=[name or "" for name in NAMES], coverage=0.995, words=[[name] * bool(name) for name in NAMES]
+        ),
+    )
     return folder
 
 
@@ -46,17 +51,15 @@ def test_the_columns_are_those_that_the_command_writes(named):
     written = pq.read_table("p/b0.parquet")
     table = Clusters.load(named).classify(rows)
     assert list(table) == list(Table.__annotations__)
-    compared = [name for name in table if name in written.column_names and "name" not in name]
-    assert {"cluster", "probability", "margin", "distance", "novel"} <= set(compared)
-    for name in compared:
+    for name, column in table.items():
         expected = written[name].to_numpy()
+        assert column.dtype == expected.dtype
         if name == "candidates":
-            assert [each.tolist() for each in table[name]] == [each.tolist() for each in expected]
+            assert [each.tolist() for each in column] == [each.tolist() for each in expected]
         else:
-            assert table[name].dtype == expected.dtype
-            np.testing.assert_array_equal(table[name], expected)
-    assert table["name"].tolist() == [NAMES[cluster] for cluster in table["cluster"]]
-    assert table["runner_up_name"].tolist() == [NAMES[cluster] for cluster in table["runner_up"]]
+            np.testing.assert_array_equal(column, expected)
+    assert set(table["name"]) == set(NAMES)
+    assert max(map(len, table["candidates"])) > 1
 
 
 @pytest.mark.parametrize("workers", [1, 2, 0])
