@@ -2,8 +2,8 @@
 
     python tests/benchmarks/elsewhere.py [--rows 200000]
 
-The demonstration data are clustered in a folder of its own, and one batch, of rows that are mixed of two of the new ones
-each, is classified by `dvc repro`, by the command in an empty folder, from Python, by onnxruntime, and by the lines of
+The demonstration data are clustered in a folder of its own, and one batch, of rows that are each mixed of two new ones,
+is classified by `dvc repro`, by the command in an empty folder, from Python, by onnxruntime, and by the lines of
 NumPy in data/README.md. Prints in how many rows each differs from `dvc repro`, and its seconds with start and files.
 """
 
