@@ -193,7 +193,7 @@ def _bring_up_to_date(
             result._replace(columns=result.columns | {"silhouette": of_part.silhouette})
             for result, of_part in zip(results, of_parts, strict=True)
         )
-    counts |= write_predictions(folder, todo, origin, results, names, clustered=known is not None)
+    counts |= write_predictions(folder, todo, origin, results, names, known is not None)
     return counts, done
 
 
