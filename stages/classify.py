@@ -2,7 +2,7 @@
 
 data/embeddings_classf/*.npy, data/model/
   -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json
-data/embeddings_clu/*.npy, data/labels.npy, the model
+data/embeddings_clu/*.npy, data/labels.npy, data/silhouettes.npy, the model
   -> data/clusters/<batch>.parquet, the same of the clustered rows, and of those that were left out of the sample
 
 Any other folder, with the model as it stands: `--embeddings DIR --predictions DIR`. That writes into the latter alone,
@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -29,14 +30,7 @@ from stages.algorithms.prediction.model import Trained, join_halves
 from stages.algorithms.prediction.prediction import OPEN, Folded, classify_chunks
 from stages.files.batches import Batch, open_batches
 from stages.files.blocks import digest_batch, digested, read_centred, seen_otherwise, too_large
-from stages.files.clustered import SampleRows, open_clustered
-from stages.files.drift_report import drift_points, refuse_another_report, write_report
-from stages.files.intermediates import read_labels, refuse_unequal
-from stages.files.model import read_whole
-from stages.files.predictions import (
-    FIELDS,
-    LABELLED,
-    LABELLERS,
+from stages.files.classified import (
     Counts,
     Result,
     current_predictions,
@@ -46,6 +40,11 @@ from stages.files.predictions import (
     remove_stale,
     write_predictions,
 )
+from stages.files.clustered import SampleRows, open_clustered
+from stages.files.drift_report import drift_points, refuse_another_report, write_report
+from stages.files.intermediates import read_labels, read_silhouettes, refuse_unequal
+from stages.files.model import read_whole
+from stages.files.predictions import LABELLERS
 from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
 from stages.runtime.files import hold
@@ -63,6 +62,13 @@ OF_THE_PIPELINE = [
 ]
 
 
+class Known(NamedTuple):
+    """What is known of rows that were clustered; of others their cluster is `OPEN`."""
+
+    cluster: np.ndarray | None  # (n,) int32, -1 for noise
+    silhouette: np.ndarray | None  # (n,) float32, NaN where there is none
+
+
 def classify(
     *,
     sample_rows: SampleRows,
@@ -72,6 +78,7 @@ def classify(
     predictions: Place = OWN_PREDICTIONS,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
+    silhouettes: Path = Path("data/silhouettes.npy"),
     clusters: Place = Path("data/clusters"),
 ) -> None:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
@@ -97,7 +104,7 @@ def classify(
         raise ValueError(
             f"--model {model}: no such folder; give one that holds reduction.npz, classifier.npz and model.json."
         )
-    trained, origin = load_model(model)
+    trained, names, origin = load_model(model)
     batches = open_batches(embeddings)
     refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
     if batches[0].columns != len(trained.folded.mean):
@@ -105,14 +112,14 @@ def classify(
             f"{batches[0].path}: {batches[0].columns} columns, but the model in {model} was made from "
             f"{len(trained.folded.mean)}; embed with the same model as the clustered texts."
         )
-    known = _read_known(clustered, sample_rows, labels, trained, model) if own else {}
+    known = _read_known(clustered, sample_rows, labels, silhouettes, trained, model) if own else {}
     if own:
         refuse_other_embeddings(clustered, list(known), model / "reduction.npz")
     for folder in [predictions, clusters] if own else [predictions]:
         hold(folder, folder=True)
         refuse_unreadable_names(folder)
 
-    counts, done = _bring_up_to_date(predictions, batches, origin, trained, None, run)
+    counts, done = _bring_up_to_date(predictions, batches, origin, trained, names, None, run)
     drifts = compare_batches({batch.path.name: Profile(*counts[batch]) for batch in batches}, trained.training)
     rows, novel_share = drifts[ALL].rows, drifts[ALL].novel_share
     log.info(
@@ -122,9 +129,8 @@ def classify(
     write_report(report, drifts)
     if own:
         batches = list(known)
-        counts, done = _bring_up_to_date(
-            clusters, batches, digest_origin([origin, *known.values()]), trained, known, run
-        )
+        origin = digest_origin([origin, *(column for of_batch in known.values() for column in of_batch)])
+        counts, done = _bring_up_to_date(clusters, batches, origin, trained, names, known, run)
         by_model, by_method = sum(counts[batch][0] for batch in batches).tolist()
         log.info(
             "clustered: %d rows have the label of the method, %d that of the model; %d of %d batches were up to date",
@@ -135,16 +141,19 @@ def classify(
 
 
 def _read_known(
-    clustered: Place, sample_rows: int | None, labels: Path, trained: Trained, model: Place
-) -> dict[Batch, np.ndarray]:
-    """The batches of the clustered folder, and which cluster the method has given to each row; `OPEN` where none."""
+    clustered: Place, sample_rows: int | None, labels: Path, silhouettes: Path, trained: Trained, model: Place
+) -> dict[Batch, Known]:
+    """The batches of the clustered folder, and what is known of their rows."""
     batches, sample = opened = open_clustered(clustered, sample_rows)
     found = read_labels(labels, len(sample), clustered)
     refuse_unequal(model, len(trained.folded.intercept), "clusters", labels, int(found.max()) + 1, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(trained.folded.mean), "reduce")
-    known = np.full(opened.rows, OPEN, dtype=np.int32)
-    known[sample] = found
-    return dict(zip(batches, np.split(known, np.cumsum([batch.rows for batch in batches])[:-1]), strict=True))
+    known = Known(np.full(opened.rows, OPEN, dtype=np.int32), np.full(opened.rows, np.nan, dtype=np.float32))
+    known.cluster[sample] = found
+    known.silhouette[sample] = read_silhouettes(silhouettes, found, labels)
+    ends = np.cumsum([batch.rows for batch in batches])[:-1]
+    of_batches = zip(*(np.split(column, ends) for column in known), strict=True)
+    return {batch: Known(*of_batch) for batch, of_batch in zip(batches, of_batches, strict=True)}
 
 
 def _bring_up_to_date(
@@ -152,7 +161,8 @@ def _bring_up_to_date(
     batches: list[Batch],
     origin: str,
     trained: Trained,
-    known: dict[Batch, np.ndarray] | None,
+    names: list[str],
+    known: dict[Batch, Known] | None,
     run: RunParameters,
 ) -> tuple[dict[Batch, Counts], int]:
     """Classify the batches that are not up to date; the counts of all, and how many were.
@@ -165,16 +175,25 @@ def _bring_up_to_date(
     counts = current_predictions(folder, batches, origin, shapes, run)
     done, todo = len(counts), [batch for batch in batches if batch not in counts]
     parts = parts_of(todo)
-    of_parts = [None] * len(parts)
+    of_parts = [Known(None, None)] * len(parts)
     if known is not None:
-        by_path = {batch.path: labels for batch, labels in known.items()}
-        of_parts = [by_path[part.path][part.start : part.start + part.rows] for part in parts]
+        by_path = {batch.path: of_batch for batch, of_batch in known.items()}
+        places = [slice(part.start, part.start + part.rows) for part in parts]
+        of_parts = [
+            Known(*(column[place] for column in by_path[part.path])) for part, place in zip(parts, places, strict=True)
+        ]
     constants = trained.folded, trained.edges
-    results = map_tasks(_classify_part, zip(parts, of_parts, strict=True), run, constants)
+    tasks = ((part, of_part.cluster) for part, of_part in zip(parts, of_parts, strict=True))
+    results = map_tasks(_classify_part, tasks, run, constants)
     if run["backend"] == "dask":
         results = _of_the_same_rows(results, parts)
     results = tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None)
-    counts |= write_predictions(folder, todo, origin, results, FIELDS if known is None else LABELLED)
+    if known is not None:
+        results = (
+            result._replace(columns=result.columns | {"silhouette": of_part.silhouette})
+            for result, of_part in zip(results, of_parts, strict=True)
+        )
+    counts |= write_predictions(folder, todo, origin, results, names, clustered=known is not None)
     return counts, done
 
 
@@ -195,11 +214,11 @@ def followed(path: Place) -> Place:
     return path if isinstance(path, Address) else Path(os.path.realpath(path))
 
 
-def load_model(folder: Place) -> tuple[Trained, str]:
-    """Load a model; with it, the digest of it and code."""
+def load_model(folder: Place) -> tuple[Trained, list[str], str]:
+    """Load a model; with it, the names of its clusters, and the digest of it and code."""
     reduction, half, card = read_whole(folder)
     made_from = [*reduction, *half, card.names, card.quantile, card.coverage]
-    return join_halves(reduction, half, card.quantile, card.coverage), digest_origin(made_from)
+    return join_halves(reduction, half, card.quantile, card.coverage), card.names, digest_origin(made_from)
 
 
 def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result:

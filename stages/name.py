@@ -5,6 +5,7 @@ data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/mod
 """
 
 import logging
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -13,6 +14,7 @@ from annotated_types import Interval
 from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
+from stages.algorithms.prediction.model import join_halves
 from stages.algorithms.presentation.topic_words import DescribeParameters, topic_words
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
@@ -80,7 +82,10 @@ def name(
         "smooth": smooth,
         "consolidate": consolidate,
     }
-    write_card(model, Card(names, words, novelty["quantile"], doubt["coverage"], made_from))
+    whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
+    limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
+    limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
+    write_card(model, Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from))
     named = [f"{cluster} {of_cluster}" for cluster, of_cluster in enumerate(names) if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 

@@ -60,7 +60,8 @@ def make_model(folder: Path, seed: int = 0) -> None:
         model=reduction,
     )
     train(
-        classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
+        classifier={"C": 1.0, "folds": 5}, doubt={"coverage": 0.9}, seed=0, sample_rows=None,
+        reduced=reduced, labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
     name_model(folder / "model")

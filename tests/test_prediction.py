@@ -222,7 +222,16 @@ def test_the_chain_is_scikit_learns(standardize):
 
     signs = np.sign((pca.components_ * reduction.components).sum(axis=1))
     detector = fit_detector(train, seed=0)
-    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, detector, 3.0, np.inf, np.full(8, -np.inf))
+    model = Model(
+        reduction,
+        centroids * signs,
+        regression.coef_,
+        regression.intercept_,
+        detector,
+        3.0,
+        np.inf,
+        np.full(8, -np.inf),
+    )
     found, settled = classify_fast(new, model)
     assert settled < len(new) / 4
     np.testing.assert_array_equal(found.cluster, peer.argmax(axis=1))

@@ -49,7 +49,9 @@ class Card(NamedTuple):
     words: list[list[str]]  # of each cluster, best first
     quantile: float  # share of rows like those in training that is to pass as known
     coverage: float  # share of rows whose candidates are to hold their cluster
+    limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
+    digest: str = ""  # of all of this and of both halves, as it is written
 
 
 def read_half(path: Path) -> Half:
@@ -89,9 +91,10 @@ def read_card(folder: Path) -> Card:
         said = json.loads(content)
         if said["format"] != FORMAT:
             raise ValueError(f"format {shown(said['format'], 20)}, expected {FORMAT}, the one of this version")
-        if said.pop("digest") != _digest(said):
+        digest = said.pop("digest")
+        if digest != _digest(said):
             raise ValueError("its values are not those that were written")
-        card = _parse(said)
+        card = _parse(said)._replace(digest=digest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"not what this version of the stage `name` writes ({type(error).__name__}: {shortened(error)})"
         raise damaged(path, what, "name") from None
@@ -111,6 +114,7 @@ def write_card(folder: Path, card: Card) -> None:
         "files": {name: _digest_file(folder / name, stage) for name, stage in HALVES.items()},
         "quantile": card.quantile,
         "coverage": card.coverage,
+        "limits": card.limits,
         "made_from": card.made_from,
         "clusters": [{"name": name, "words": words} for name, words in zip(card.names, card.words, strict=True)],
     }
@@ -124,9 +128,9 @@ def _parse(said: dict[str, Any]) -> Card:
     for name, share in (("quantile", quantile), ("coverage", coverage)):
         if not (isinstance(share, float) and 0 < share < 1):
             raise ValueError(f"{name} is {shown(share, 20)}, expected above 0 and below 1")
-    if not isinstance(said["made_from"], dict) or not isinstance(said["files"], dict):
-        raise ValueError("made_from and files are no objects")
-    return Card(names, words, quantile, coverage, said["made_from"])
+    if not all(isinstance(said[name], dict) for name in ("limits", "made_from", "files")):
+        raise ValueError("limits, made_from and files are no objects")
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"])
 
 
 def _digest(said: dict[str, Any]) -> str:
