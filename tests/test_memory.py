@@ -119,8 +119,8 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
     )  # fmt: skip
     np.save(labels, number_by_size(np.load(reduced)[:, :20].argmax(axis=1)))
     train(
-        classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=sample_rows, reduced=reduced, labels=labels,
-        embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
+        classifier={"C": 1.0, "folds": 2}, doubt={"coverage": 0.9}, seed=0, sample_rows=sample_rows, reduced=reduced,
+        labels=labels, embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
     name_model(model)
 
@@ -143,6 +143,19 @@ def test_the_peak_of_a_stage_that_streams_does_not_depend_on_the_number_of_rows(
     assert taken < BOUNDS[stage] * 2**20
     if stage == "reduce":
         assert np.load(project.folder / "data/reduced.npy", mmap_mode="r").shape[0] == rows
+
+
+def test_the_peak_of_classify_is_no_higher_where_batches_and_predictions_have_addresses(project, batch, bucket):
+    project.commit()
+    parameters = project.folder / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("  workers: 0", "  workers: 2"))
+    make_model(project.folder / "data")
+    there = bucket.put(batch.parent, "new")
+    for i in range(1, 5):
+        source = {"Bucket": bucket.name, "Key": "new/b.npy"}
+        bucket.client.copy_object(Bucket=bucket.name, Key=f"new/b{i}.npy", CopySource=source)
+    options = ("--embeddings", there, "--predictions", f"{bucket.address}/p")
+    assert peak_beyond(STAGE, "classify", *options, folder=project.folder) < BOUNDS["classify"] * 2**20
 
 
 def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and_to_describe(project):
