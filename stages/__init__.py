@@ -6,11 +6,14 @@ link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
 train      reduced embeddings, labels -> centroids and a regression on the distances to them;
            embeddings -> a detector of rows unlike those in training
+name       texts that were clustered, labels, model -> names of the clusters, and what makes a whole of the model
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift;
            embeddings to be clustered, labels, model -> the same of each, and who has labelled it
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
+model      the model from Python: arrays of embeddings -> the same
+export     the model -> ONNX; a command, which no stage waits for
 
 runtime/     what every stage stands on: a command line, parameters, files written whole, figures, workers
 files/       what lies in data/: batches of embeddings, their texts, predictions

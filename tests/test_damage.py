@@ -17,18 +17,22 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Project
 
+from stages.files import model as model_files
 from stages.files import stamped
 
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
+SILHOUETTES = "data/silhouettes.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
 PREDICTED, CLUSTERS = "data/predictions/new.parquet", "metrics/describe/clusters.json"
-LABELLED = "data/clusters/a.parquet"
+LABELLED, MODEL = "data/clusters/a.parquet", "data/model/model.json"
 READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
-    LABELS: ["train", "classify", "describe", "visualize", "compare"],
-    REDUCTION: ["train", "classify", "visualize"],
-    CLASSIFIER: ["classify", "describe", "visualize"],
+    LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
+    SILHOUETTES: ["classify"],
+    REDUCTION: ["train", "name", "classify", "describe", "visualize"],
+    CLASSIFIER: ["name", "classify", "describe", "visualize"],
+    MODEL: ["classify", "describe"],
     PREDICTED: ["describe", "visualize"],
     LABELLED: ["describe", "visualize"],
     CLUSTERS: ["visualize"],
@@ -149,6 +153,18 @@ def cast(name: str, kind: pyarrow.DataType) -> Callable[[pyarrow.Table], pyarrow
     return lambda whole: whole.set_column(whole.column_names.index(name), name, whole[name].cast(kind))
 
 
+def card(change: Callable[[dict], object], seals: bool = True) -> Change:
+    """model.json changed; sealed, it says that it is as it was written."""
+
+    def apply(content: bytes) -> bytes:
+        said = json.loads(content)
+        digest = said.pop("digest")
+        change(said)
+        return json.dumps(said | {"digest": model_files._digest(said) if seals else digest}).encode()
+
+    return apply
+
+
 def clusters(change: Callable[[list], object]) -> Change:
     return lambda content: json.dumps(change(json.loads(content))).encode()
 
@@ -247,6 +263,15 @@ DAMAGES = {
         Damage("a gap", array(lambda labels: np.where(labels > 2, labels + 1, labels)), "no row has cluster 3"),
         Damage("by rising size", array(lambda labels: labels.max() - labels), "expected numbers by falling size"),
     ],
+    SILHOUETTES: [
+        *ANYTHING,
+        *ANY_ARRAY,
+        Damage("double precision", array(lambda values: values.astype("f8")), "dtype float64, expected float32"),
+        Damage("one less", array(lambda values: values[:-1]), "299 silhouettes, but data/labels.npy has 300 labels"),
+        Damage("a NaN", at(7, np.nan), "row 7 has silhouette nan, expected -1 to 1"),
+        Damage("above 1", at(8, 1.5), "row 8 has silhouette 1.5, expected -1 to 1"),
+        Damage("below -1", at(9, -2), "row 9 has silhouette -2, expected -1 to 1"),
+    ],
     REDUCTION: [
         *ANYTHING,
         *ANY_MODEL,
@@ -278,6 +303,24 @@ DAMAGES = {
         Damage("a distance above 2", model(held_out_distance=first(3)), "held_out_distance: 3 at [0]"),
         Damage("a short fingerprint", model(reduction_fingerprint=lambda values: values[:2]), "shape (2,)"),
     ],
+    MODEL: [
+        *ANYTHING,
+        Damage("a list", lambda content: b"[1]", "not what this version of the stage `name` writes"),
+        Damage("nothing in it", lambda content: b"{}", "not what this version of the stage `name` writes"),
+        Damage("another format", card(lambda said: said.update(format=2)), "format 2, expected 1"),
+        Damage("edited by hand", card(lambda said: said.update(quantile=0.9), seals=False), "not those that were"),
+        Damage("a bit", lambda content: content.replace(b"0.99", b"0.98"), "its values are not those that were"),
+        Damage("a quantile of 1", card(lambda said: said.update(quantile=1.0)), "quantile is 1.0, expected above 0"),
+        Damage("a coverage of 0", card(lambda said: said.update(coverage=0.0)), "coverage is 0.0, expected above 0"),
+        Damage("a text as coverage", card(lambda said: said.update(coverage="0.9")), "coverage is '0.9', expected"),
+        Damage("a cluster less", card(lambda said: said["clusters"].pop()), "names 5 clusters, but classifier.npz has"),
+        Damage("a number as name", card(lambda said: said["clusters"][0].update(name=7)), "not what this version"),
+        Damage("no words", card(lambda said: said["clusters"][0].pop("words")), "not what this version"),
+        Damage("half a surrogate pair", card(lambda said: said["clusters"][0].update(name="\ud83d")), "not what this"),
+        Damage("another file's digest", card(lambda said: said["files"].update({"classifier.npz": "0"})), "another"),
+        Damage("no digests", card(lambda said: said.update(files={})), "made with another reduction.npz than lies"),
+        Damage("lists in lists", lambda content: b"[" * 100_000, "not what this version of the stage `name` writes"),
+    ],
     PREDICTED: [
         *ANYTHING,
         Damage("a bit of its body", flip(0.1), "its bytes are not those that were written"),
@@ -285,8 +328,8 @@ DAMAGES = {
         Damage("another's table", lambda content: parquet_of(pyarrow.table({"a": [1]})), "not predictions of"),
         Damage("our columns without a stamp", lambda content: parquet_of(pq.read_table(io.BytesIO(content)))),
         Damage("not sealed again", table(column("cluster", lambda values: values * 0), seals=False), "its bytes are"),
-        Damage("a column less", table(lambda whole: whole.drop_columns(["margin"])), "columns row"),
-        Damage("a column more", table(lambda whole: whole.append_column("x", whole["row"])), "columns row"),
+        Damage("a column less", table(lambda whole: whole.drop_columns(["margin"])), "columns batch string, row int32"),
+        Damage("a column more", table(lambda whole: whole.append_column("x", whole["row"])), "columns batch string"),
         Damage("long integers", table(cast("cluster", pyarrow.int64())), "cluster int64"),
         Damage("a row less", table(lambda whole: whole.slice(0, 99)), "99 rows, but"),
         Damage("a null", table(column("cluster", lambda values: [None, *values[1:].tolist()])), "cluster is null"),
@@ -304,7 +347,7 @@ DAMAGES = {
     LABELLED: [
         *ANYTHING,
         Damage("a bit of its body", flip(0.1), "its bytes are not those that were written"),
-        Damage("predictions", table(lambda whole: whole.drop_columns(["labelled_by"])), "columns row"),
+        Damage("predictions", table(lambda whole: whole.drop_columns(["labelled_by"])), "columns batch string"),
         Damage("a row less", table(lambda whole: whole.slice(0, 149)), "149 rows, but"),
         Damage("a cluster out of range", table(column("cluster", first(6))), "cluster is 6, expected -1 to 5"),
         Damage("another cluster", table(column("cluster", lambda values: values[::-1])), "with the same clusters"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, name_model
 
 from stages.algorithms.centroids import number_by_size
 from stages.reduce import reduce
@@ -74,9 +74,9 @@ from stages.algorithms.classifier import fit_and_validate
 
 n, d, k = map(int, sys.argv[1:])
 rows, labels = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32), np.arange(n) % k
-fit_and_validate(rows[:1000], labels[:1000], 1.0, 2, 0)  # imports what it needs
+fit_and_validate(rows[:1000], labels[:1000], 1.0, 2, 0, 0.9)  # imports what it needs
 before = peak()
-fit_and_validate(rows, labels, 1.0, 2, 0)
+fit_and_validate(rows, labels, 1.0, 2, 0, 0.9)
 print(peak() - before)
 """
 
@@ -117,11 +117,14 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
         sample_rows=sample_rows, variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=embeddings,
         reduced=reduced, model=model / "reduction.npz",
     )  # fmt: skip
-    np.save(labels, number_by_size(np.load(reduced)[:, :20].argmax(axis=1)))
+    found = number_by_size(np.load(reduced)[:, :20].argmax(axis=1))
+    np.save(labels, found)
+    np.save(data / "silhouettes.npy", np.zeros(len(found), dtype=np.float32))
     train(
-        classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=sample_rows, reduced=reduced, labels=labels,
-        embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
+        classifier={"C": 1.0, "folds": 2}, doubt={"coverage": 0.9}, seed=0, sample_rows=sample_rows, reduced=reduced,
+        labels=labels, embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
+    name_model(model)
 
 
 @pytest.mark.parametrize("rows", [100_000, pytest.param(400_000, marks=pytest.mark.long)])
@@ -142,6 +145,19 @@ def test_the_peak_of_a_stage_that_streams_does_not_depend_on_the_number_of_rows(
     assert taken < BOUNDS[stage] * 2**20
     if stage == "reduce":
         assert np.load(project.folder / "data/reduced.npy", mmap_mode="r").shape[0] == rows
+
+
+def test_the_peak_of_classify_is_no_higher_where_batches_and_predictions_have_addresses(project, batch, bucket):
+    project.commit()
+    parameters = project.folder / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("  workers: 0", "  workers: 2"))
+    make_model(project.folder / "data")
+    there = bucket.put(batch.parent, "new")
+    for i in range(1, 5):
+        source = {"Bucket": bucket.name, "Key": "new/b.npy"}
+        bucket.client.copy_object(Bucket=bucket.name, Key=f"new/b{i}.npy", CopySource=source)
+    options = ("--embeddings", there, "--predictions", f"{bucket.address}/p")
+    assert peak_beyond(STAGE, "classify", *options, folder=project.folder) < BOUNDS["classify"] * 2**20
 
 
 def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and_to_describe(project):
