@@ -19,6 +19,7 @@ from stages.model import Clusters, Table
 from stages.runtime import command
 from stages.runtime.files import hold, replacing
 from stages.runtime.parameters import Text
+from stages.runtime.remote import Address, Place
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ NUMBERS, CLASSES = ("probability", "margin", "distance"), ("cluster", "runner_up
 
 def export(
     *,
-    model: Path = Path("data/model"),
-    embeddings: Path = Path("data/embeddings_classf"),
+    model: Place = Path("data/model"),
+    embeddings: Place = Path("data/embeddings_classf"),
     output: Path = IN_MODEL,
     precision: Text = Text(PRECISIONS[1]),  # noqa: B008, which cannot change
 ) -> None:
@@ -43,7 +44,10 @@ def export(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}.")
-    output = model / IN_MODEL.name if output == IN_MODEL else output
+    if output == IN_MODEL:
+        if isinstance(model, Address):
+            raise ValueError(f"--model {model}: an address; give --output, a file of this machine.")
+        output = model / IN_MODEL.name
     hold(output)
     clusters = Clusters.load(model)
     batches = open_batches(embeddings)

@@ -98,8 +98,8 @@ def _log_scores(validated: Validated, rows: int, folds: int, coverage: float) ->
             validated.sharpness, loss, scores["log_loss"],
         )  # fmt: skip
     log.info(
-        "out of fold: %.1f candidates on average hold the cluster of %.1f %% of the rows (asked for: %g %%), of %.1f %% "
-        "in the worst cluster; one is enough for %.1f %%",
+        "out of fold: %.1f candidates on average hold the cluster of %.1f %% of the rows (asked for: %g %%), in the "
+        "worst cluster of %.1f %%; %.1f %% have a single one",
         scores["candidates_mean"], 100 * scores["candidates_coverage"], 100 * coverage,
         100 * scores["candidates_coverage_worst_cluster"], 100 * scores["candidates_sure"],
     )  # fmt: skip

@@ -96,7 +96,8 @@ def fit(case: Case, rows: np.ndarray, folder: Path) -> None:
     np.save(labels, found)
     train(
         sample_rows=None,
-        classifier={"C": 10.0, "folds": 5}, seed=0, reduced=reduced, labels=labels, embeddings=folder / "clu",
+        classifier={"C": 10.0, "folds": 5}, doubt={"coverage": 0.9}, seed=0, reduced=reduced, labels=labels,
+        embeddings=folder / "clu",
         reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
 

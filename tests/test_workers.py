@@ -42,6 +42,7 @@ from stages.train import train
 pytestmark = pytest.mark.xdist_group("workers")  # they share a cluster
 
 KERNELS = ("Sandybridge", "Nehalem")  # of OpenBLAS, that any processor has by now; this process takes its own
+DOUBT = {"coverage": 0.9}
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None, "device": "cpu", "eight_bits": True}
 
 
@@ -142,7 +143,8 @@ def run_stages(data: Path, to: Path, run: dict) -> dict[str, bytes]:
     )
     train(
         sample_rows=None,
-        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=data / "labels.npy", embeddings=data / "clu",
+        classifier={"C": 1.0, "folds": 5}, doubt=DOUBT, seed=0, reduced=reduced, labels=data / "labels.npy",
+        embeddings=data / "clu",
         reduction=reduction, model=to / "model/classifier.npz",
     )  # fmt: skip
     name_model(to / "model")
@@ -179,15 +181,17 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
             reduced=reduced, model=model / "reduction.npz",
         )  # fmt: skip
         np.save(labels, number_by_size(np.load(reduced)[:, :4].argmax(axis=1)))
+        np.save(folder / "silhouettes.npy", np.zeros(1000, dtype=np.float32))
         train(
-            classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
+            classifier={"C": 1.0, "folds": 2}, doubt=DOUBT, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
             embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
         )  # fmt: skip
         name_model(model)
         with chdir(folder.parent):
             classify(
                 sample_rows=1000, run=run, embeddings=folder / "embeddings_classf", model=model,
-                predictions=folder / "predictions", clustered=data / "clu", labels=labels, clusters=folder / "clusters",
+                predictions=folder / "predictions", clustered=data / "clu", labels=labels,
+                silhouettes=folder / "silhouettes.npy", clusters=folder / "clusters",
             )  # fmt: skip
         found.append(read_bytes(folder / "clusters") | read_bytes(model) | {"reduced": reduced.read_bytes()})
     assert len(found[0]) == len(list((data / "clu").iterdir())) + 3 + 1

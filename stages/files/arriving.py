@@ -25,14 +25,14 @@ def open_arriving(folder: Place, columns: int, wait: float) -> tuple[list[Batch]
     Returns
     -------
     batches : list of Batch
-        As `open_batches` gives them; at least one.
+        As `open_batches` gives them; there may be none.
     left_out : dict of str to str
         By the name of its file, what a batch that is left out is refused for.
 
     Raises
     ------
     ValueError, OSError
-        If there is no such folder, it cannot be read, or nothing in it is left.
+        If there is no such folder, it cannot be read, or nothing is in it.
     """
     until = time.monotonic() + wait
     while True:
@@ -40,8 +40,6 @@ def open_arriving(folder: Place, columns: int, wait: float) -> tuple[list[Batch]
         if time.monotonic() >= until or not any(_written_since(folder / name, wait) for name in left_out):
             break
         time.sleep(AGAIN)
-    if not batches:
-        raise ValueError(next(iter(left_out.values())))
     return batches, left_out
 
 

@@ -28,8 +28,11 @@ def refuse_another_report(path: Place) -> None:
         )
 
 
-def write_report(path: Place, drifts: dict[str, Drift]) -> None:
-    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
+def write_report(path: Place, drifts: dict[str, Drift], left_out: dict[str, str]) -> None:
+    """Log what is not like training, and write the table; where there are many batches, not of each that is alike.
+
+    `left_out` is what was refused, by the name of its file, and stands beside the table.
+    """
     shown = furthest(drifts)
     for name, drift in shown.items():
         if drift.verdict != "like training":
@@ -44,8 +47,8 @@ def write_report(path: Place, drifts: dict[str, Drift]) -> None:
     table = {
         name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
     }
-    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
-    record.write_json(path, {"drift": table} | left_out)
+    others = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
+    record.write_json(path, {"drift": table} | others | ({"left_out": left_out} if left_out else {}))
 
 
 def drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,18 @@
 """Which clusters a row may belong to: sets that hold the right one as often as is asked for.
 
-A cluster is a candidate where its probability reaches the limit of that cluster; the most probable one always is. Limits
-are quantiles of what the models out of fold have given to the right cluster. This is conformal prediction (Vovk, Gammerman
-& Shafer 2005) with the score that keeps sets smallest on average (Sadinle, Lei & Wasserman 2019), by cluster (their
-section 4). Models out of fold stand for the one of all rows (Vovk 2015, "Cross-conformal predictors"), as well as they do
+A cluster is a candidate where its probability reaches the limit of that cluster; the most probable one always is.
+Limits are quantiles of what models out of fold have given to the right cluster. This is conformal prediction (Vovk,
+Gammerman & Shafer 2005) with the score that keeps sets smallest on average, cluster by cluster (Sadinle, Lei &
+Wasserman 2019). The models out of fold stand for that of all rows (Vovk 2015, "Cross-conformal predictors"), as they do
 where probabilities are calibrated.
 
-What is promised, of new rows that are like those in training: each cluster of enough rows is a candidate in `coverage` of
-its rows, and the smaller clusters are, taken together. Nothing is promised of novel rows, nor of a cluster of one row.
+What is promised, of new rows that are like those in training: each cluster of enough rows is a candidate for `coverage`
+of its rows, and so are the smaller clusters, taken together. Nothing is promised of novel rows, nor of a cluster of one
+row, which no model out of fold has seen.
 
-What was tried instead, on 6,000 WordNet senses in 30 clusters at 0.9, by mean size and by the coverage of the worst
-cluster: one limit for all clusters, 2.5 and 0.78; limits by cluster, as here, 2.8 and 0.84; with them the probability in
-relation to the highest, 3.3 and 0.85; the sum of all higher probabilities (Romano, Sesia & Candes 2020), 3.5 and 0.84.
+What was tried instead, on 6,000 WordNet senses in 30 clusters at 0.9, by mean size and by coverage of the worst
+cluster: one limit for all clusters, 2.5 and 0.78; limits by cluster, as here, 2.8 and 0.84; with these the probability
+in relation to the highest, 3.3 and 0.85; the sum of all higher ones (Romano, Sesia & Candes 2020), 3.5 and 0.84.
 """
 
 from typing import Annotated, NamedTuple, TypedDict
@@ -34,7 +35,7 @@ class DoubtParameters(TypedDict):
 
 
 class Conformity(NamedTuple):
-    """What models that have not seen them gave to the clusters of rows: all that limits are made of, at any coverage."""
+    """What models that have not seen some rows gave to their clusters: what limits are made of, at any coverage."""
 
     scores: np.ndarray  # (m,) float32, multiples of `SCORE`: of the rows of cluster 0, rising, then of cluster 1, ...
     rows: np.ndarray  # (k,) int64, how many are of each cluster
