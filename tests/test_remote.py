@@ -21,6 +21,7 @@ from stages.classify import classify as classify_stage
 from stages.files.batches import Batch, open_batches, split_rows
 from stages.files.blocks import digest_batch, read_blocks, read_centred, read_chosen
 from stages.files.rows import read_rows
+from stages.model import Clusters
 from stages.reduce import reduce
 from stages.runtime import remote
 from stages.runtime.remote import Address, StoreError, local_path, place
@@ -198,6 +199,7 @@ def test_predictions_and_components_are_the_same_bytes_at_an_address_and_on_a_di
     classify(modelled, str(here), str(tmp_path / "p"))
     model = bucket.put(modelled.folder / "data/model", "model")
     classify(modelled, there, f"{bucket.address}/p", "--model", model)
+    assert Clusters.load(place(model)).digest == Clusters.load(modelled.folder / "data/model").digest
     expected = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir() if not path.name.startswith(".")}
     assert bucket.get("p/") == expected
     assert {"a.parquet", "b.parquet", "drift.json"} == set(expected)
