@@ -97,6 +97,7 @@ def _fetch_stored(batch: Batch, spans: list[range]) -> Iterator[np.ndarray]:
     try:
         for rows, content in zip(spans, fetch(path, ranges), strict=True):
             if len(content) < len(rows) * row_bytes:
+                refuse_other()
                 raise changed(path, f"rows {rows.start} to {rows.stop - 1} are no longer all there")
             yield np.frombuffer(content, stored.dtype).reshape(len(rows), batch.columns)
     except FileNotFoundError:
