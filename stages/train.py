@@ -10,10 +10,11 @@ from typing import Annotated, TypedDict
 
 from annotated_types import Interval
 
-from stages.algorithms.classifier import Validated, classify, fit_and_validate
+from stages.algorithms.classifier import Validated, fit_and_validate
+from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import make_half
-from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
+from stages.algorithms.prediction.novelty import draw_halves, measure_rows
 from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
@@ -63,12 +64,12 @@ def train(
     with own_threads() as each:  # and one of BLAS: sums split over threads round otherwise
         validated = fit_and_validate(rows, found, **classifier, **doubt, seed=seed, each=each)
         _log_scores(validated, len(rows), classifier["folds"], doubt["coverage"])
-        seen = classify(validated.fitted, rows, each)
         detector = fit_detector(read_chosen(batches, sample[fitted_half]), seed)
         held_out = measure_rows(read_chosen(batches, sample[held_out_half]), detector)
         half = make_half(
-            validated.fitted, seen, validated.predicted, noise, reduced_by, detector, held_out, validated.conformity
-        )
+            validated.fitted, validated.seen, validated.predicted, noise, reduced_by, detector, held_out,
+            validated.conformity,
+        )  # fmt: skip
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))
     record.log_metrics("train", **validated.scores)
