@@ -306,20 +306,28 @@ def fit_sharpness(probabilities: np.ndarray, labels: np.ndarray, start: float = 
     own = probabilities[np.arange(len(labels)), labels]
     if not own.any():
         return 1.0
-    probabilities = np.ascontiguousarray(probabilities[own > 0].T)  # (k, n): sums over k take half the time
-    scores = np.log(probabilities, where=probabilities > 0, out=np.full_like(probabilities, -1e300))
-    highest = scores.max(axis=0)  # made 0, or a high power of many small probabilities would leave no sum
-    scores -= highest
-    own_scores = np.log(own[own > 0]) - highest
+    parts = []
+    for start_row in range(0, len(own), BLOCK_ROWS):  # so that what one pass writes and the next reads stays in a cache
+        part = slice(start_row, start_row + BLOCK_ROWS)
+        told = own[part] > 0
+        of_part = np.ascontiguousarray(probabilities[part][told].T)  # (k, rows): sums over k take half the time
+        scores = np.log(of_part, where=of_part > 0, out=np.full_like(of_part, -1e300))
+        highest = scores.max(axis=0)  # made 0, or a high power of many small probabilities would leave no sum
+        scores -= highest
+        parts.append((scores, np.log(own[part][told]) - highest))
 
     def derivatives(power: float) -> tuple[float, float]:
-        """First and second one of the log loss, which is convex: the first is 0 where the loss is least."""
-        weights = np.exp(power * scores)
-        sums = weights.sum(axis=0)
-        weights *= scores
-        means = weights.sum(axis=0) / sums
-        weights *= scores
-        return float((means - own_scores).mean()), float((weights.sum(axis=0) / sums - np.square(means)).mean())
+        """First and second one of the log loss, summed, which is convex: the first is 0 where the loss is least."""
+        slope = curvature = 0.0
+        for scores, own_scores in parts:
+            weights = np.exp(power * scores)
+            sums = weights.sum(axis=0)
+            weights *= scores
+            means = weights.sum(axis=0) / sums
+            weights *= scores
+            slope += float((means - own_scores).sum())
+            curvature += float((weights.sum(axis=0) / sums - np.square(means)).sum())
+        return slope, curvature
 
     least, most = low, high = LIMITS
     power = min(max(start, least), most)
@@ -331,11 +339,9 @@ def fit_sharpness(probabilities: np.ndarray, labels: np.ndarray, start: float = 
             return least
         if proposed >= most == high and derivatives(most)[0] <= 0:
             return most
-        if not low < proposed < high:
-            proposed = np.sqrt(low * high)
-        if abs(proposed - power) <= 1e-13 * power:
+        step, power = abs(proposed - power), proposed if low < proposed < high else np.sqrt(low * high)
+        if power == proposed and step <= 1e-7 * power:  # the next would be of the square of that
             break
-        power = proposed
     return float(keep_bits(power, SHARPNESS_BITS))
 
 
