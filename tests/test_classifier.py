@@ -5,19 +5,24 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import make_blobs
+from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
+from sklearn.model_selection import StratifiedKFold
 
 from stages.algorithms import classifier, regression
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import (
     Fit,
     OutOfFold,
+    classify,
     cross_validate,
+    deal_folds,
     expected_calibration_error,
     fit_and_validate,
     fit_classifier,
     fit_sharpness,
+    macro_f1,
     predict_probabilities,
     sharpen,
     sharpen_out_of_fold,
@@ -244,3 +249,54 @@ def test_a_fit_that_does_not_converge_says_which_way_to_turn(monkeypatch, C, rem
     rows, blobs = make_blobs(60, 10, 3)
     with pytest.raises(RuntimeError, match=rf"did not converge at classifier\.C = .*; {remedy}\.$"):
         fit_classifier(rows, blobs, C)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("folds", [2, 5, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_and_scores_are_scikit_learns(folds, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(6), [1, 2, 9, 40, 100, 300]))
+    for number, (_, held_out) in enumerate(
+        StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    ):
+        np.testing.assert_array_equal(np.flatnonzero(deal_folds(labels, folds, seed) == number), held_out)
+    probabilities = rng.dirichlet(np.full(6, 0.1), size=len(labels))
+    probabilities[:3] = np.eye(6)[:3]  # certain, and wrong
+    assert classifier.log_loss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
+    predicted = np.minimum(probabilities.argmax(axis=1), 4)  # one cluster never
+    expected = f1_score(labels, predicted, average="macro", zero_division=0)
+    assert macro_f1(predicted, labels) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.005, 0.3, 1.0, 7.0, 500.0])
+@pytest.mark.parametrize("start", [0.01, 1.0, 100.0])
+def test_the_sharpness_is_where_the_log_loss_is_least_wherever_its_search_begins(power, start):
+    probabilities, labels = timid_probabilities(9000, power)
+    own, logs = np.arange(9000), np.log(np.maximum(probabilities, 1e-300))
+
+    def slope(tried):
+        sharpened = sharpen(probabilities, tried)
+        return ((sharpened * logs).sum(axis=1) - logs[own, labels]).mean()
+
+    if slope(0.01) >= 0 or slope(100.0) <= 0:
+        assert fit_sharpness(probabilities, labels, start) == (0.01 if slope(0.01) >= 0 else 100)
+    else:
+        expected = brentq(slope, 0.01, 100.0)
+        assert fit_sharpness(probabilities, labels, start) == pytest.approx(expected, rel=2**-11)
+
+
+def test_how_many_folds_share_the_directions_of_rows_shows_in_nothing():
+    # Columns of zeros turn no row; 12 columns let one fold at a time share them, and 200 all.
+    rows, blobs = make_blobs(400, 12, 7, spread=2.0)
+    wide = np.hstack([rows, np.zeros((400, 188), rows.dtype)])
+    for one, all_folds in zip(
+        cross_validate(rows, blobs, 10.0, 5, 0), cross_validate(wide, blobs, 10.0, 5, 0), strict=True
+    ):
+        np.testing.assert_array_equal(one, all_folds)
+
+
+def test_rows_are_told_apart_as_a_new_row_would_be():
+    rows, blobs = make_blobs(400, 12, 7, spread=2.0)
+    validated = fit_and_validate(rows, blobs, 10.0, 5, 0, 0.9)
+    np.testing.assert_array_equal(validated.seen, classify(validated.fitted, rows))
