@@ -6,7 +6,7 @@ data/reduced.npy, data/labels.npy, data/embeddings_clu/*.npy, data/model/reducti
 
 import logging
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from annotated_types import Interval
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class ClassifierParameters(TypedDict):
     """The group `classifier` of params.yaml."""
 
-    C: Annotated[float, Interval(ge=1e-6, le=1_000_000)]
+    C: Annotated[float, Interval(ge=1e-6, le=1_000_000)] | Literal["auto"]
     folds: Annotated[int, Interval(ge=2, le=100)]
 
 
@@ -92,6 +92,16 @@ def _log_scores(validated: Validated, rows: int, folds: int, coverage: float) ->
         scores["accuracy"],
         scores["accuracy_nearest_centroid"],
     )
+    if len(validated.log_losses) > 1:
+        tried = ", ".join(f"{loss:.4f} at {C:g}" for C, loss in sorted(validated.log_losses.items()))
+        log.info("C = %g has the lowest log loss: %s", scores["C"], tried)
+    if scores["accuracy"] < scores["accuracy_nearest_centroid"]:
+        log.warning(
+            "the regression puts fewer rows right than the nearest centroid alone would; %s",
+            f"classifier.C: auto may find a better one than {scores['C']:g}"
+            if len(validated.log_losses) == 1
+            else "no C makes up for that, more rows in each cluster would: lower k_max",
+        )
     if validated.sharpness != 1:
         log.info(
             "calibrated: scores x %.3f lower the log loss from %.4f to %.4f",

@@ -1,7 +1,8 @@
 """A regression that tells clusters apart by the cosine distances to their centroids."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from stages.algorithms.regression import Each, Optimum, Regression
 
 COEFFICIENT_BITS = 20  # binary digits of the largest coefficient or intercept; the others end where it does
 SHARPNESS_BITS = 12
+STRENGTHS, FIRST = 10.0 ** np.arange(-2, 5), 3  # values of C for `auto`, and the place of the one to begin with
+LOSS = 2.0**-30  # unit of the log losses that values of C are compared by
 LIMITS, MOST_STEPS = (0.01, 100.0), 100  # of the sharpness, and of the search for it
 
 
@@ -44,57 +47,71 @@ class OutOfFold(NamedTuple):
     fold: np.ndarray  # (n,) int, the fold that a row was held out with
 
 
+class Tried(NamedTuple):
+    """What a value of C leads to."""
+
+    fit: Fit
+    out_of_fold: OutOfFold
+    sharpness: float  # that calibrates the fit; 1 if that lowers no log loss
+    powers: np.ndarray  # (folds,), that calibrate each fold, by the other folds
+    losses: np.ndarray  # (folds,), what each fold adds to the log loss, calibrated
+
+
 class Validated(NamedTuple):
     """A classifier fitted to all rows, and what is known of it from rows that it has not seen."""
 
     fitted: Classifier
     seen: np.ndarray  # (n,) int, the cluster of each row, predicted by it
     predicted: np.ndarray  # (n,) int, the cluster of each row, predicted out of fold
-    sharpness: float  # what the regression's scores were multiplied by; 1 if that lowers no log loss
+    sharpness: float  # what the regression's scores were multiplied by
     scores: dict[str, float | int]  # by the names that the metrics have
     log_loss_of_regression: float
+    log_losses: dict[float, float]  # of each value of C that was tried
     conformity: Conformity  # of the rows whose clusters the models out of fold have seen, calibrated
 
 
 def fit_and_validate(
-    rows: np.ndarray, labels: np.ndarray, C: float, folds: int, seed: int, coverage: float, each: Each = map
+    rows: np.ndarray,
+    labels: np.ndarray,
+    C: float | Literal["auto"],
+    folds: int,
+    seed: int,
+    coverage: float,
+    each: Each = map,
 ) -> Validated:
     """Fit a classifier, measure it out of fold, and calibrate it if that lowers the log loss out of fold.
 
-    Parameters and errors are those of `fit_classifier` and `cross_validate`. `coverage` is asked of the candidates that
-    are measured; these have limits of which the rows of a fold decide none.
+    Parameters and errors are those of `fit_classifier` and `cross_validate`, but that `auto` takes the C of the lowest
+    log loss out of fold. `coverage` is asked of the candidates that are measured. What is measured of a fold is by the
+    C, the sharpness and the limits that the other folds ask for.
     """
     centroids = _centroids(rows, labels)
     (distances,) = _distances(rows, [centroids], each)
-    fit = _fit_to_distances(distances, labels, centroids, C, each)
-    fitted, out_of_fold = fit.classifier, cross_validate(rows, labels, C, folds, seed, fit, each)
-    predicted = out_of_fold.probabilities.argmax(axis=1)
-    loss, error = (
-        log_loss(out_of_fold.probabilities, labels),
-        expected_calibration_error(out_of_fold.probabilities, labels),
-    )
-    sharpness = fit_sharpness(out_of_fold.probabilities, labels)
-    powers = sharpness_out_of_fold(out_of_fold, labels, sharpness, each)
-    sharpened = sharpen_out_of_fold(out_of_fold, powers, each)
-    sharpened_loss = log_loss(sharpened, labels)
-    calibrates = sharpened_loss < loss
-    if not calibrates:
-        sharpness, powers, sharpened = 1.0, np.ones_like(powers), out_of_fold.probabilities
+
+    def attempt(C: float, start: Fit | None = None) -> Tried:
+        fit = _fit_to_distances(distances, labels, centroids, C, each, start)
+        return _calibrate(fit, cross_validate(rows, labels, C, folds, seed, fit, each), labels, each)
+
+    tried = _climb(attempt) if C == "auto" else {C: attempt(C)}
+    losses = np.array([each_tried.losses for each_tried in tried.values()])  # (values of C, folds)
+    chosen = list(tried)[_lowest(losses.sum(axis=1))]
+    fitted, sharpness = tried[chosen].fit.classifier, tried[chosen].sharpness
+    of_others = _lowest(losses.sum(axis=1, keepdims=True) - losses)
+    out_of_fold, powers = _as_asked_for(list(tried.values()), of_others)
+
+    predicted, sharpened = out_of_fold.probabilities.argmax(axis=1), sharpen_out_of_fold(out_of_fold, powers, each)
     candidates = candidates_out_of_fold(out_of_fold, labels, powers, coverage, each)
     numbers = candidates.sum(axis=1)
     covered, sizes = candidates[np.arange(len(labels)), labels], np.bincount(labels)
     of_clusters = np.bincount(labels, covered) / sizes
-    known = _known(out_of_fold, labels)
-    conformity = measure_conformity(
-        sharpen(out_of_fold.probabilities[known], sharpness), labels[known], len(fitted.centroids)
-    )
     scores = {
         "accuracy": (predicted == labels).mean(),
         "accuracy_nearest_centroid": (out_of_fold.distances.argmin(axis=1) == labels).mean(),
         "macro_f1": macro_f1(predicted, labels),
-        "log_loss": min(loss, sharpened_loss),
-        "calibration_error": expected_calibration_error(sharpened, labels) if calibrates else error,
-        "calibration_error_of_regression": error,
+        "log_loss": log_loss(sharpened, labels),
+        "calibration_error": expected_calibration_error(sharpened, labels),
+        "calibration_error_of_regression": expected_calibration_error(out_of_fold.probabilities, labels),
+        "C": chosen,
         "clusters_below_folds": int((sizes < folds).sum()),
         "candidates_coverage": covered.mean(),
         "candidates_coverage_worst_cluster": of_clusters[sizes >= min(folds, sizes.max())].min(),
@@ -102,8 +119,67 @@ def fit_and_validate(
         "candidates_sure": (numbers == 1).mean(),
     }
     sharp = fitted._replace(coef=fitted.coef * sharpness, intercept=fitted.intercept * sharpness)
-    seen = predict_probabilities(distances, sharp.coef, sharp.intercept).argmax(axis=1)
-    return Validated(sharp, seen, predicted, sharpness, scores, loss, conformity)
+    return Validated(
+        sharp,
+        predict_probabilities(distances, sharp.coef, sharp.intercept).argmax(axis=1),
+        predicted,
+        sharpness,
+        scores,
+        log_loss(out_of_fold.probabilities, labels),
+        dict(zip(tried, losses.sum(axis=1).tolist(), strict=True)),
+        _conformity(tried[chosen], labels),
+    )
+
+
+def _calibrate(fit: Fit, out_of_fold: OutOfFold, labels: np.ndarray, each: Each) -> Tried:
+    """Sharpen by what that does to the log loss out of fold."""
+    sharpness = fit_sharpness(out_of_fold.probabilities, labels)
+    powers = sharpness_out_of_fold(out_of_fold, labels, sharpness, each)
+    sharpened = sharpen_out_of_fold(out_of_fold, powers, each)
+    if log_loss(sharpened, labels) >= log_loss(out_of_fold.probabilities, labels):
+        sharpness, powers, sharpened = 1.0, np.ones_like(powers), out_of_fold.probabilities
+    losses = np.bincount(out_of_fold.fold, _log_losses(sharpened, labels)) / len(labels)
+    return Tried(fit, out_of_fold, sharpness, powers, losses)
+
+
+def _climb(attempt: Callable[..., Tried]) -> dict[float, Tried]:
+    """Try values of C, each from the fit of the last, as long as they lower the log loss: larger ones first."""
+    tried = {float(STRENGTHS[FIRST]): attempt(float(STRENGTHS[FIRST]))}
+    for path in (STRENGTHS[FIRST + 1 :], STRENGTHS[:FIRST][::-1]):
+        before = tried[float(STRENGTHS[FIRST])]
+        for C in path.tolist():
+            try:
+                tried[C] = attempt(C, before.fit)
+            except RuntimeError:  # it does not converge, and has nothing to be measured by
+                break
+            if _lowest(np.array([before.losses.sum(), tried[C].losses.sum()])) == 0:
+                break
+            before = tried[C]
+        if before is not tried[float(STRENGTHS[FIRST])]:  # what is lower on one side is higher on the other
+            break
+    return tried
+
+
+def _lowest(losses: np.ndarray) -> np.ndarray:
+    """The place of the lowest log loss in each column: the first of those that only rounding tells apart."""
+    return on_grid(losses, LOSS).argmin(axis=0)
+
+
+def _as_asked_for(tried: list[Tried], places: np.ndarray) -> tuple[OutOfFold, np.ndarray]:
+    """What is said out of fold, and the powers that calibrate it, if each fold has what was tried at its place."""
+    if (places == places[0]).all():
+        return tried[places[0]].out_of_fold, tried[places[0]].powers
+    fold, probabilities = tried[0].out_of_fold.fold, np.empty_like(tried[0].out_of_fold.probabilities)
+    for number, place in enumerate(places):
+        probabilities[fold == number] = tried[place].out_of_fold.probabilities[fold == number]
+    powers = np.array([tried[place].powers[number] for number, place in enumerate(places)])
+    return tried[0].out_of_fold._replace(probabilities=probabilities), powers
+
+
+def _conformity(tried: Tried, labels: np.ndarray) -> Conformity:
+    known = _known(tried.out_of_fold, labels)
+    probabilities = sharpen(tried.out_of_fold.probabilities[known], tried.sharpness)
+    return measure_conformity(probabilities, labels[known], len(tried.fit.classifier.centroids))
 
 
 def fit_classifier(rows: np.ndarray, labels: np.ndarray, C: float, each: Each = map) -> Classifier:
@@ -400,8 +476,12 @@ def _known(out_of_fold: OutOfFold, labels: np.ndarray) -> np.ndarray:
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of the negative logarithms of the probabilities (n, k) of the rows' clusters (n,), as in scikit-learn."""
+    return float(_log_losses(probabilities, labels).mean())
+
+
+def _log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     least = np.finfo(float).eps
-    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], least, 1 - least)).mean())
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], least, 1 - least))
 
 
 def macro_f1(predicted: np.ndarray, labels: np.ndarray) -> float:
