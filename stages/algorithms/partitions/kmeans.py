@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import COLUMNS, NearestCentroids, number_by_size, sum_moves
+from stages.algorithms.centroids import COLUMNS, KnownProducts, NearestCentroids, number_by_size, sum_moves
 from stages.algorithms.grids import power_above
 
 # Scikit-learn's: the squared moves of centroids at which a run ends, and its iterations at most.
@@ -189,7 +189,8 @@ def _run_all(
         runs = going = [_Lloyd(rows, start, tolerance) for start in starts]
         while going:
             offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
-            found = nearest.assign([run.centroids for run in going], offsets, [run.labels for run in going])
+            centroids, labels, known = ([getattr(run, x) for run in going] for x in ("centroids", "labels", "known"))
+            found = nearest.assign(centroids, offsets, labels, known)
             going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
         results += [run.result(squares) for run in runs]
     return results
@@ -201,6 +202,7 @@ class _Lloyd:
     def __init__(self, rows: np.ndarray, start: np.ndarray, tolerance: float):
         self.rows, self.centroids, self.tolerance = rows, start, tolerance
         self.labels: np.ndarray | None = None
+        self.known = KnownProducts()
         self.sums, self.counts = np.zeros(start.shape), np.zeros(len(start))
         self.iterations, self.ends = 0, False
 
