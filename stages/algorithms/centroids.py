@@ -139,7 +139,8 @@ class NearestCentroids:
         known = known or [KnownProducts() for _ in centroids]
         changed = [each.replace(new, len(self.rows)) for each, new in zip(known, centroids, strict=True)]
         borders = np.cumsum([0, *map(len, changed)])
-        single = np.concatenate([each[lines] for each, lines in zip(centroids, changed, strict=True)]).astype(np.float32)
+        moved = [each[lines] for each, lines in zip(centroids, changed, strict=True)]
+        single = np.concatenate(moved).astype(np.float32)
         columns = [each[:, None].astype(np.float32) for each in offsets]
         slopes = [SINGLE * (self.rows.shape[1] + 8) * np.sqrt(np.square(each).sum(axis=1).max()) for each in centroids]
         bases = [4 * SINGLE * np.abs(each).max() for each in offsets]
@@ -148,7 +149,7 @@ class NearestCentroids:
         for start in range(0, len(self.rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             lengths = self.lengths[part]
-            multiplied = buffer[: len(single) * len(lengths)].reshape(len(single), -1)
+            multiplied = buffer[: len(single) * len(lengths)].reshape(len(single), len(lengths))
             np.matmul(single, self.single[:, part], out=multiplied)  # (changed, d) @ (d, rows) -> (changed, rows)
             for i, (lines, border) in enumerate(zip(changed, pairwise(borders), strict=True)):
                 products = known[i].products[:, part]
