@@ -102,7 +102,7 @@ def compare_part_tree(
 
 
 def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:
-    """That of Hubert & Arabie (1985), as scikit-learn computes it, from counts: (n,), (n,) int, -1 a cluster as well."""
+    """That of Hubert & Arabie (1985) as scikit-learn has it, of two partitions: (n,) int each, -1 a cluster as well."""
     n, codes = len(labels), labels.astype(np.int64) * (int(others.max()) + 2) + others
     # Of pairs of rows, each row with itself among them: together in both, in the one, and in the other.
     pairs = (np.square(np.unique(each, return_counts=True)[1]).sum() for each in (codes, labels, others))
