@@ -149,7 +149,7 @@ def compare_methods(
     fits, left_out, eps_table, merges = fit_methods(case, few, refused)
     case = case._replace(merges=merges)
     if not sampled:
-        fits[method] = fits[method]._replace(labels=in_use)
+        fits[method] = fits[method]._replace(labels=in_use, scored=None)
     curve = fits[f"agglomerative {parameters['linkage']}"].curve
     band = _band(case, curve)
     again = _trees_of_parts(case, parts[: compared["subsamples"]])
@@ -162,7 +162,7 @@ def compare_methods(
     own = next(row for row in table if row["method"] == method)
     own["stability"] = agreement.mean()
     if sampled:
-        of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0)
+        of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0, None)
         own = _table_row(case, LABELS_IN_USE, of_sample, parts, embedded.topics)
         own |= {"k": k, **measure_sizes(in_use, parameters["min_cluster_size"])}
     advice = attempt(
@@ -261,7 +261,7 @@ def _found_again(case: Case, parts: list[np.ndarray], found: list[np.ndarray]) -
 def _table_row(case: Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:
     return {
         "method": name,
-        **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"]),
+        **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"], fit.scored),
         "stability": agreement_with_parts(fit.labels, parts, fit.parts).mean(),
         "seed_agreement": agreement_between(fit.seeds).mean() if fit.seeds else None,
         **compare_with_topics(fit.labels, topics),
