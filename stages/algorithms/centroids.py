@@ -136,6 +136,8 @@ class NearestCentroids:
         known : list of KnownProducts, optional
             Of each set, kept from one call to the next: centroids that are where they were are not multiplied again.
         """
+        if all(len(each) == 2 for each in centroids):
+            return self._assign_to_two(centroids, offsets, current)
         known = known or [KnownProducts() for _ in centroids]
         changed = [each.replace(new, len(self.rows)) for each, new in zip(known, centroids, strict=True)]
         borders = np.cumsum([0, *map(len, changed)])
@@ -162,6 +164,32 @@ class NearestCentroids:
                     before = None if current[i] is None else current[i][unsure]
                     found[i][unsure] = _settle(self.rows[unsure], centroids[i], offsets[i], before)
         return found
+
+    def _assign_to_two(
+        self, centroids: list[np.ndarray], offsets: list[np.ndarray], current: list[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """The same for sets of two centroids, of which the difference tells, in half the products."""
+        apart = np.stack([second - first for first, second in centroids])
+        levels = np.array([[second - first] for first, second in offsets])
+        # Single precision must not take for a gain what is less than the least.
+        longest = np.array([np.sqrt(np.square(each).sum(axis=1).max()) for each in centroids])
+        slopes = SINGLE * (self.rows.shape[1] + 8) * np.sqrt(np.square(apart).sum(axis=1)) + 2 * LEAST_GAIN * longest
+        bases = 4 * SINGLE * np.abs(offsets).max(axis=1)
+        single, levels, slopes, bases = (
+            each.astype(np.float32) for each in (apart, levels, slopes[:, None], bases[:, None])
+        )
+        found = np.empty((len(centroids), len(self.rows)), dtype=np.int64)
+        for start in range(0, len(self.rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            gains = single @ self.single[:, part]  # (sets, d) @ (d, rows) -> (sets, rows)
+            gains -= levels
+            found[:, part] = gains > 0
+            unsure = np.abs(gains) <= slopes * self.lengths[part] + bases
+            for i in np.flatnonzero(unsure.any(axis=1)):
+                rows = start + np.flatnonzero(unsure[i])
+                before = None if current[i] is None else current[i][rows]
+                found[i, rows] = _settle(self.rows[rows], centroids[i], offsets[i], before)
+        return list(found)
 
 
 class KnownProducts:
