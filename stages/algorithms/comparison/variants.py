@@ -96,24 +96,37 @@ def fit_variants(
         fits is: what is left of it could not be compared.
     """
     tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists)
-    calls = [(ways, function, *arguments) for _, ways, function, arguments, _ in tasks]
-    needs = [need for *_, need in tasks]
-    outcomes = run_each(try_each_way, calls, done=progress("fits", len(tasks)), needs=needs)
+    calls = [([step[2:5] for step in task],) for task in tasks]
+    needs = [max(step.need for step in task) for task in tasks]
+    done = progress("fits", len(tasks))
     found = {
-        (name, *which): outcome
-        for ((names, *which), *_), of_task in zip(tasks, outcomes, strict=True)
-        for name, outcome in zip(names, of_task, strict=True)
+        (name, *step.which): outcome
+        for task, of_task in zip(tasks, run_each(take_steps, calls, done=done, needs=needs), strict=True)
+        for step, of_step in zip(task, of_task, strict=True)
+        for name, outcome in zip(step.names, of_step, strict=True)
     }
     return {v.name: _collect(v, found, k, k_values, len(parts), seed) for v in variants}
 
 
-def try_each_way(ways: list[tuple], function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, float] | Refusal]:
-    """What a function gives of arguments and each of some ways, and its seconds, or why it cannot be had.
+class _Step(NamedTuple):
+    names: tuple[str, ...]  # of the variants or the linkage that it is of
+    which: tuple  # k, part or seed
+    ways: list[tuple]  # the last arguments for each of the names
+    function: Callable[..., Any]
+    arguments: tuple  # the first, which all have in common
+    need: int = 0  # bytes of memory, where they can be many
 
-    The function is called with the arguments, a way, and what the ways before have left to it.
+
+def take_steps(steps: list[tuple[list[tuple], Callable[..., Any], tuple]]) -> list[list[tuple[Any, float] | Refusal]]:
+    """Of each step, one after another, what its function gives in each way, and its seconds, or why it cannot be had.
+
+    A function is told last what the ways before have left to it.
     """
-    starts: Starts = {}
-    return [attempt(timed, function, *arguments, *way, starts) for way in ways]
+    outcomes = []
+    for ways, function, arguments in steps:
+        starts: Starts = {}
+        outcomes.append([attempt(timed, function, *arguments, *way, starts) for way in ways])
+    return outcomes
 
 
 def search_part(
@@ -176,49 +189,39 @@ def _linkages(variants: list[Variant]) -> dict[str, int]:
     return {v.options["linkage"]: v.options["smooth"] for v in variants if v.method == "agglomerative"}
 
 
-def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[tuple[tuple, list, Callable, tuple, int]]:
-    """The tasks: what each gives, the ways to do it, a function, its other arguments and its need.
-
-    What it gives: the variants or the linkage, one a way, and k, part or seed. The need is the memory in bytes, where
-    it can be large.
-
-    The longest come first, so that no worker waits in the end.
-    """
+def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[list[_Step]]:
+    """The steps that each task takes: the longest tasks first, so that no worker waits in the end."""
     tasks = [
-        (
-            ((linkage,), "part", i),
-            [()],
-            cut_part,
-            (rows, part, linkage, smooth, k, lists),
-            matrix_bytes(linkage, len(part)),
-        )
+        [_Step((linkage,), ("part", i), [()], cut_part, (rows, part, linkage, smooth, k, lists), need)]
         for linkage, smooth in _linkages(variants).items()
         for i, part in enumerate(parts)
+        for need in (matrix_bytes(linkage, len(part)),)
     ]
     for group in _starting_alike(variants):
-        v, names, options = group[0], tuple(v.name for v in group), [v.options for v in group]
+        v, names = group[0], tuple(v.name for v in group)
         if v.method == "agglomerative":
             function = consolidate_and_score if v.options["consolidate"] else cut_and_score
-            tasks.append(
-                ((names, "k", tuple(k_values)), [()], function, (rows, trees[v.options["linkage"]], k_values), 0)
-            )
+            arguments = rows, trees[v.options["linkage"]], k_values
+            tasks.append([_Step(names, ("k", tuple(k_values)), [()], function, arguments)])
             continue
         if v.method == "dbscan":
-            need = METHODS[v.method].bytes_needed(rows, v.options)
-            places = (("k", (k,), None), *(("part", i, part) for i, part in enumerate(parts)))
+            need, places = METHODS[v.method].bytes_needed(rows, v.options), [("k", (k,), None)]
             tasks += [
-                ((names, kind, place), [tuple(options)], search_part, (rows, part, k, seed), need)
-                for kind, place, part in places
+                [_Step(names, which, [(v.options,)], search_part, (rows, part, k, seed), need)]
+                for *which, part in [*places, *(("part", i, part) for i, part in enumerate(parts))]
             ]
             continue
         ways = [(METHODS[v.method].estimator, v.options) for v in group]
-        tasks += [((names, "part", i), ways, fit_part, (rows, part, k, seed), 0) for i, part in enumerate(parts)]
-        seeds = range(1, len(parts)) if v.random else ()
-        tasks += [((names, "seed", i), ways, fit_part, (rows, None, k, seed + i), 0) for i in seeds]
-        tasks += [
-            ((names, "k", tuple(each)), ways, fit_and_score, (rows, each, seed), 0)
-            for each in METHODS[v.method].groups(k_values)[::-1]
+        steps = [
+            *(_Step(names, ("part", i), ways, fit_part, (rows, part, k, seed)) for i, part in enumerate(parts)),
+            *(_Step(names, ("seed", i), ways, fit_part, (rows, None, k, seed + i)) for i in range(1, len(parts))),
+            *(
+                _Step(names, ("k", tuple(each)), ways, fit_and_score, (rows, each, seed))
+                for each in METHODS[v.method].groups(k_values)[::-1]
+            ),
         ]
+        # All of these take less than importing scikit-learn does, so that one worker does them all.
+        tasks += [steps] if v.method == "minibatch_kmeans" else [[step] for step in steps]
     return tasks
 
 

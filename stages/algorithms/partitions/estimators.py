@@ -135,15 +135,13 @@ def membership_entropy(memberships: np.ndarray) -> float:
 def _fit(
     rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any], start: np.ndarray | None
 ) -> Partition:
+    if estimator == "GaussianMixture":
+        return _fit_mixture(rows, k, seed, options, start)
+    from sklearn import cluster
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if estimator == "GaussianMixture":
-            return _fit_mixture(rows, k, seed, options, start)
-        from sklearn import cluster
-
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of too few distinct rows, which shows in the result
         labels = getattr(cluster, estimator)(n_clusters=k, random_state=seed, **options).fit_predict(rows)
     return Partition(number_by_size(labels))
 
@@ -173,7 +171,10 @@ def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any], s
 
 
 def _other_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Mixture:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    found = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of one that went on to its last iteration: it shows
+        found = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
     return Mixture(found.predict_proba(rows), float(found.bic(rows)), found.converged_)
