@@ -60,7 +60,8 @@ def test_a_part_tree_is_compared_on_the_rows_of_the_part():
     np.testing.assert_allclose(stability.curve, expected)
     np.testing.assert_array_equal(stability.labels, cut_tree(again, 6))
     moved = compare_part_tree(rows, part, "average", 0, k_values, cuts, 6, True)
-    np.testing.assert_array_equal(moved.labels, consolidate(rows[part], cut_tree(again, 6))[0])
+    np.testing.assert_array_equal(moved.labels, cut_tree(again, 6))
+    np.testing.assert_array_equal(moved.moved, consolidate(rows[part], cut_tree(again, 6))[0])
 
 
 def test_agreements_are_adjusted_rand_indices():

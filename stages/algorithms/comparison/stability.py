@@ -22,6 +22,7 @@ class PartStability(NamedTuple):
 
     curve: np.ndarray  # (k values,) float64, adjusted Rand index of its cuts with those of the tree of all rows
     labels: np.ndarray  # (m,) int32, the clusters of the part at the k in use
+    moved: np.ndarray | None  # (m,) int32, the same after consolidation, where that was asked for
 
 
 def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
@@ -87,7 +88,7 @@ def compare_part_tree(
     k : int
         Clusters in use.
     consolidated : bool
-        Whether the rows of their cut are moved.
+        Whether to move the rows of the cut at k as well.
     lists : RowLists, optional
         Of all rows, of which the tree of the part takes its own.
     """
@@ -96,9 +97,7 @@ def compare_part_tree(
         adjusted_rand_index(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
     ]
     labels = cut_tree(tree, min(k, len(part)))
-    if consolidated:
-        labels, _ = consolidate(rows[part], labels)
-    return PartStability(np.array(curve), labels)
+    return PartStability(np.array(curve), labels, consolidate(rows[part], labels)[0] if consolidated else None)
 
 
 def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:

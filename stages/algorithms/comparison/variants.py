@@ -65,6 +65,7 @@ def fit_variants(
     seed: int,
     progress: Progress = silent,
     lists: RowLists | None = None,
+    known: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None,
 ) -> dict[str, Fits | Refusal]:
     """Fit each variant to all rows at each k, and at the k in use again to each part and from as many seeds.
 
@@ -88,6 +89,8 @@ def fit_variants(
         As in `processes`.
     lists : RowLists, optional
         Of the rows, of which the trees of parts take theirs.
+    known : dict of str to list of two ndarrays, optional
+        What `cut_part` gives of each part, by each linkage of which the caller has it already.
 
     Returns
     -------
@@ -95,7 +98,8 @@ def fit_variants(
         By name, in the order of the variants. A variant is refused as a whole, with the first reason, where any of its
         fits is: what is left of it could not be compared.
     """
-    tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists)
+    known = known or {}
+    tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists, known)
     calls = [([step[2:5] for step in task],) for task in tasks]
     needs = [max(step.need for step in task) for task in tasks]
     done = progress("fits", len(tasks))
@@ -105,6 +109,7 @@ def fit_variants(
         for step, of_step in zip(task, of_task, strict=True)
         for name, outcome in zip(step.names, of_step, strict=True)
     }
+    found |= {(name, "part", i): (cut, 0.0) for name, cuts in known.items() for i, cut in enumerate(cuts)}
     return {v.name: _collect(v, found, k, k_values, len(parts), seed) for v in variants}
 
 
@@ -189,11 +194,12 @@ def _linkages(variants: list[Variant]) -> dict[str, int]:
     return {v.options["linkage"]: v.options["smooth"] for v in variants if v.method == "agglomerative"}
 
 
-def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[list[_Step]]:
+def _plan(rows, trees, variants, k, k_values, parts, seed, lists, known) -> list[list[_Step]]:
     """The steps that each task takes: the longest tasks first, so that no worker waits in the end."""
     tasks = [
         [_Step((linkage,), ("part", i), [()], cut_part, (rows, part, linkage, smooth, k, lists), need)]
         for linkage, smooth in _linkages(variants).items()
+        if linkage not in known
         for i, part in enumerate(parts)
         for need in (matrix_bytes(linkage, len(part)),)
     ]
