@@ -82,9 +82,10 @@ def fit_map(
     of the map before every step, so that the noise of a step is gone at the next.
 
     Exact neighbours and the Barnes-Hut gradient give the same bytes with any number of threads; openTSNE's approximate
-    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration; memory 24 d + 8,000 bytes a row.
+    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration; memory 24 d + 14,000 bytes a row.
     openTSNE's other gradient, by FFT, is linear in the area of the map: where that grows with n, it took three times as
-    long at 6,000 to 100,000 rows.
+    long at 6,000 to 100,000 rows. Of openTSNE only the gradients and the tree are used, which are compiled: the rest
+    is these few lines, and brings scikit-learn with it, whose import takes as long as half the map of 6,000 rows.
 
     Of the 10 nearest rows of the demonstration data, 150 iterations keep 0.405 on the map, and openTSNE's defaults
     (250 of early exaggeration and 500, theta 0.5) keep 0.401 in six times as long; of the rows before they are
@@ -105,9 +106,8 @@ def fit_map(
         return positions, positions[cosine_distances(new_rows, rows).argmin(axis=1)]
     perplexity = min(perplexity, (n - 1) / 3)
     threads = 1 if n < THREADED_ROWS else _cores()
-    affinities = _affinities(*own_neighbours(rows, min(n - 1, int(3 * perplexity))), perplexity)
-    positions = _smoothed(rows[:, :2] if start is None else start, affinities, seed)
-    positions = _optimised(positions, affinities, threads, progress)
+    start = rows[:, :2] if start is None else start
+    positions = _optimised(rows, start, perplexity, seed, threads, progress)
     if len(new_rows) == 0:
         return positions, np.empty((0, 2))
     perplexity = min(PLACING_PERPLEXITY, perplexity)
@@ -131,31 +131,34 @@ def _affinities(neighbours: np.ndarray, distances: np.ndarray, perplexity: float
     starts = np.arange(0, n * count + 1, count)
     shares = csr_matrix((_shares(distances, perplexity).ravel(), neighbours.ravel(), starts), shape=(n, n))
     affinities = shares + shares.T
-    affinities.data = keep_bits(affinities.data / (2 * n), AFFINITY_BITS)
+    affinities.data /= 2 * n
+    for part in np.array_split(affinities.data, max(1, n // 1000)):
+        part[:] = keep_bits(part, AFFINITY_BITS)
     return affinities
 
 
 def _optimised(
-    positions: np.ndarray, affinities: "csr_matrix", threads: int, progress: Callable[[int], None]
+    rows: np.ndarray, start: np.ndarray, perplexity: float, seed: int, threads: int, progress: Callable[[int], None]
 ) -> np.ndarray:
-    """The map (n, 2) of rows that start at these positions."""
-    descent, place, done = _Descent(positions), np.arange(len(positions)), 0
+    """The map (n, 2) of rows, from two axes."""
+    n, done = len(rows), 0
+    affinities = _affinities(*own_neighbours(rows, min(n - 1, int(3 * perplexity))), perplexity)
+    descent, row = _Descent(_smoothed(start, affinities, seed)), np.arange(n)
     for iterations, momentum in SCHEDULE:
         order = _along_the_map(descent.positions)
         descent.reorder(order)
-        place, affinities = place[order], affinities[order][:, order]
+        row, affinities = row[order], affinities[order]
+        affinities.indices = np.argsort(order).astype(affinities.indices.dtype)[affinities.indices]
         for _ in range(iterations):
             descent.positions = _rounded(descent.positions)
             tree = _compiled()[1].QuadTree(descent.positions)
             gradient = _gradient(descent.positions, tree, descent.positions, affinities, True, threads)
-            descent.step(gradient, 2 * len(positions), momentum)
+            descent.step(gradient, 2 * n, momentum)
             descent.positions -= descent.positions.mean(axis=0)
             done += 1
             if done % REPORTED == 0:
                 progress(REPORTED)
-    found = np.empty_like(positions)
-    found[place] = descent.positions
-    return found
+    return descent.positions[np.argsort(row)]
 
 
 def _placed(positions: np.ndarray, nearest: np.ndarray, shares: np.ndarray, threads: int) -> np.ndarray:
@@ -166,8 +169,7 @@ def _placed(positions: np.ndarray, nearest: np.ndarray, shares: np.ndarray, thre
     from scipy.sparse import csr_matrix
 
     order = _along_the_map(positions)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    place = np.argsort(order)
     turn = np.argsort(place[nearest[:, 0]], kind="stable")
     positions, nearest = positions[order], place[nearest[turn]]
     m, count = nearest.shape
@@ -180,9 +182,7 @@ def _placed(positions: np.ndarray, nearest: np.ndarray, shares: np.ndarray, thre
         lengths = np.sqrt(np.square(gradient).sum(axis=1, keepdims=True))
         gradient *= np.minimum(1, PLACING_LENGTH / np.maximum(lengths, PLACING_LENGTH))
         descent.step(gradient, PLACING_RATE, PLACING_MOMENTUM)
-    placed = np.empty_like(descent.positions)
-    placed[turn] = descent.positions
-    return placed
+    return descent.positions[np.argsort(turn)]
 
 
 class _Descent:
@@ -244,8 +244,7 @@ def _cores() -> int:
 def _compiled() -> tuple[ModuleType, ModuleType]:
     """openTSNE's compiled modules: that of gradients, and that of the tree.
 
-    They are imported without the package around them, which would import scikit-learn: that takes as long as half the
-    map of the demonstration data.
+    They are imported without the package around them, which would import scikit-learn.
     """
     # Threads that wait shall sleep: on a machine busy with other work they took as long as they worked.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
