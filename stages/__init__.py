@@ -6,6 +6,7 @@ link       reduced embeddings -> the tree of all merges, by cosine distance
 cluster    reduced embeddings, tree -> the number of clusters and the label of each row
 train      reduced embeddings, labels -> centroids and a regression on the distances to them;
            embeddings -> a detector of rows unlike those in training
+name       texts that were clustered, labels, model -> names of the clusters, and what makes a whole of the model
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift;
            embeddings to be clustered, labels, model -> the same of each, and who has labelled it
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows

@@ -1,14 +1,17 @@
 """Choose the number of clusters and label each row.
 
 data/reduced.npy, data/tree.npy
-  -> data/labels.npy, data/memberships.npy, metrics/cluster/, plots/davies_bouldin.json and .png
+  -> data/labels.npy, data/memberships.npy, data/silhouettes.npy, metrics/cluster/, plots/davies_bouldin.json and .png
 """
 
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+
 from stages.algorithms.partitions.choice import choose_clusters, measure_choice
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
+from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.intermediates import read_reduced, read_tree
 from stages.pictures.curves import write_davies_bouldin
 from stages.runtime import command, record
@@ -26,11 +29,12 @@ def cluster(
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
     memberships: Path = Path("data/memberships.npy"),
+    silhouettes: Path = Path("data/silhouettes.npy"),
     **parameters: Unpack[ClusteringParameters],
 ) -> None:
     """Score what the method finds at every k, take the best by the criterion, and write its labels."""
     refuse(parameters)
-    hold(labels, memberships, record.metrics_of("cluster"))
+    hold(labels, memberships, silhouettes, record.metrics_of("cluster"))
     rows = read_reduced(reduced)
     merges = read_tree(tree, len(rows), reduced)
 
@@ -39,6 +43,7 @@ def cluster(
 
     save_array(labels, choice.labels)
     save_array(memberships, choice.memberships)
+    save_array(silhouettes, cosine_silhouettes(rows, choice.labels).astype(np.float32))
     write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, len(rows))
     record.log_metrics("cluster", **figures)
 

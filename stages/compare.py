@@ -26,6 +26,7 @@ from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.progress import progress
+from stages.runtime.remote import Place
 from stages.runtime.signatures import spell_out
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def compare(
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
     model: Path = Path("data/model/reduction.npz"),
-    embeddings: Path = Path("data/embeddings_clu"),
+    embeddings: Place = Path("data/embeddings_clu"),
     results: Path = Path("metrics/compare"),
     plots: Path = Path("plots"),
     **parameters: Unpack[ClusteringParameters],

@@ -1,38 +1,29 @@
 """Say what each cluster is about.
 
-data/reduced.npy, data/labels.npy, data/model/classifier.npz, data/clusters/*.parquet, data/predictions/*.parquet,
+data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
 data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl
   -> metrics/describe/, plots/topics.json and .png
 """
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
 
 import numpy as np
-from annotated_types import Interval
 
 from stages.algorithms.presentation.representatives import measure_memberships, pick_members
-from stages.algorithms.presentation.topic_words import topic_words
+from stages.algorithms.presentation.topic_words import DescribeParameters
 from stages.algorithms.topic_agreement import agree_with_numbers
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
-from stages.files.model import read_half
+from stages.files.model import read_whole
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
-
-
-class DescribeParameters(TypedDict):
-    """The group `describe` of params.yaml."""
-
-    words: Annotated[int, Interval(ge=1, le=100)]
-    rows: Annotated[int, Interval(ge=1, le=100)]
-    stop_words: Literal["english", "frequent", "none"]
 
 
 def describe(
@@ -40,16 +31,18 @@ def describe(
     describe: DescribeParameters,
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
-    classifier: Path = Path("data/model/classifier.npz"),
-    predictions: Path = Path("data/predictions"),
-    clusters: Path = Path("data/clusters"),
-    clustered: Path = Path("data/embeddings_clu"),
-    new: Path = Path("data/embeddings_classf"),
+    model: Place = Path("data/model"),
+    predictions: Place = Path("data/predictions"),
+    clusters: Place = Path("data/clusters"),
+    clustered: Place = Path("data/embeddings_clu"),
+    new: Place = Path("data/embeddings_classf"),
 ) -> None:
-    """Name each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones.
+    """Show each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones.
 
-    Words, sizes and topics are those of all rows of the clustered folder, whoever has labelled them; rows are shown of
-    those that were clustered. Memory: the reduced rows, and some 20 bytes for each other row; one text at a time.
+    Sizes and topics are those of all rows of the clustered folder, whoever has labelled them; words are, and rows are
+    shown, of those that were clustered.
+
+    Memory: the reduced rows, and some 20 bytes for each other row; one text at a time.
     """
     folder = Path("metrics/describe")
     hold(folder / "clusters.json")
@@ -57,31 +50,28 @@ def describe(
     m, d = vectors.shape
     found = read_labels(labels, m, reduced)
     k = int(found.max()) + 1
-    half = read_half(classifier)
-    refuse_unequal(classifier, len(half.centroids), "clusters", labels, k, "train")
-    refuse_unequal(classifier, half.centroids.shape[1], "components", reduced, d, "train")
+    _, half, card = read_whole(model)
+    refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
+    refuse_unequal(model, half.centroids.shape[1], "components", reduced, d, "train")
     everyone = read_all_labels(clusters, clustered, labels, found)
     predicted = read_predictions(predictions, new, k)
 
     topics = Topics()
-    texts = topics.texts(read_rows(clustered))
-    words = topic_words(texts, everyone.cluster, describe["words"], describe["stop_words"])
+    topics.take(read_rows(clustered))
     memberships = measure_memberships(vectors, found, half.centroids, half.coef, half.intercept)
     picked = pick_members(memberships, found, describe["rows"])
     members = show_members(_read_picked(clustered, picked, everyone.sample), memberships, *picked)
     novel = pick_novel(predicted, k, describe["rows"])
     strangers = show_novel(_read_picked(new, [novel], np.arange(len(predicted.novel))), predicted, novel)
-    counts = count_clusters(everyone, *topics.numbered(), predicted, words)
+    counts = count_clusters(everyone, *topics.numbered(), predicted, card)
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
     write_clusters(folder, shown, everyone)
     write_topics(Path("plots"), shown)
-    named = [f"{cluster['cluster']} {cluster['name']}" for cluster in shown if cluster["name"]]
-    log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
-    log.info("all of them in words and rows: %s", folder / "clusters.md")
+    log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 
-def _read_picked(folder: Path, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:
+def _read_picked(folder: Place, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:
     """The rows that were picked, by the places that were; `numbers` says which row of the folder lies at each."""
     places = np.unique(np.concatenate([of_cluster for each in picked for of_cluster in each]))
     return dict(zip(places.tolist(), read_rows(folder, numbers[places]), strict=True))

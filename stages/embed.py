@@ -124,4 +124,4 @@ def _places(places: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(embed)
+    command.run(embed, elsewhere="embeddings")

@@ -34,6 +34,7 @@ from stages.pictures.curves import write_explained_variance
 from stages.runtime import command, record
 from stages.runtime.arrays import write_header
 from stages.runtime.files import hold, replacing
+from stages.runtime.remote import Address, Place
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def reduce(
     variance_threshold: Annotated[float, Interval(gt=0, le=1)],
     standardize: bool | Annotated[float, Interval(ge=0, le=1)],
     run: RunParameters,
-    embeddings: Path = Path("data/embeddings_clu"),
+    embeddings: Place = Path("data/embeddings_clu"),
     reduced: Path = Path("data/reduced.npy"),
     model: Path = Path("data/model/reduction.npz"),
 ) -> None:
@@ -58,7 +59,8 @@ def reduce(
 
     The components are those of all rows; written are the rows that are clustered: all, or an even sample.
     Every batch is read twice, and has to hold the same rows both times. On Dask this machine reads the batches too,
-    once, while the workers sum moments: what they return is used only if they read the same rows.
+    once, while the workers sum moments: what they return is used only if they read the same rows. Of batches at an
+    address it does not, as workers cannot but see the same.
     """
     clustered = open_clustered(embeddings, sample_rows)
     batches, n, m = clustered.batches, clustered.rows, len(clustered.sample)
@@ -105,7 +107,7 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> tuple[Moments, 
         for part, (moments, digest) in zip(parts, _progress(sums, parts, "moments"), strict=True):
             if not digests:
                 _check_same(part, first, digest, run)
-            elif run["backend"] == "dask":
+            elif run["backend"] == "dask" and not isinstance(part[0].path, Address):
                 _check_same(part, [digest_batch(batch) for batch in part], digest, run)
             digests.append(digest)
             yield moments
@@ -131,7 +133,7 @@ def _sum_part(part: list[Batch], origin: np.ndarray) -> tuple[Moments, list[byte
     return moments, digests
 
 
-def _find_components(embeddings: Path, *arguments: Any) -> tuple[Reduction, np.ndarray]:
+def _find_components(embeddings: Place, *arguments: Any) -> tuple[Reduction, np.ndarray]:
     try:
         reduction, spectrum = fit_reduction(*arguments)
     except ValueError as error:

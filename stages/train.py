@@ -11,6 +11,7 @@ from typing import Annotated, TypedDict
 from annotated_types import Interval
 
 from stages.algorithms.classifier import Validated, classify, fit_and_validate
+from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
 from stages.files.blocks import read_chosen
@@ -21,6 +22,7 @@ from stages.pictures.heat_maps import write_confusion
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 from stages.runtime.workers import own_threads
 
 log = logging.getLogger(__name__)
@@ -36,11 +38,12 @@ class ClassifierParameters(TypedDict):
 def train(
     *,
     classifier: ClassifierParameters,
+    doubt: DoubtParameters,
     sample_rows: SampleRows,
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
-    embeddings: Path = Path("data/embeddings_clu"),
+    embeddings: Place = Path("data/embeddings_clu"),
     reduction: Path = Path("data/model/reduction.npz"),
     model: Path = Path("data/model/classifier.npz"),
 ) -> None:
@@ -59,18 +62,20 @@ def train(
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
     fitted_half, held_out_half = draw_halves(n, seed)
     with own_threads() as each:  # and one of BLAS: sums split over threads round otherwise
-        validated = fit_and_validate(rows, found, seed=seed, each=each, **classifier)
-        _log_scores(validated, len(rows), classifier["folds"])
+        validated = fit_and_validate(rows, found, **classifier, **doubt, seed=seed, each=each)
+        _log_scores(validated, len(rows), classifier["folds"], doubt["coverage"])
         seen = classify(validated.fitted, rows, each)
         detector = fit_detector(read_chosen(batches, sample[fitted_half]), seed)
         held_out = measure_rows(read_chosen(batches, sample[held_out_half]), detector)
-        half = make_half(validated.fitted, seen, validated.predicted, noise, reduced_by, detector, held_out)
+        half = make_half(
+            validated.fitted, seen, validated.predicted, noise, reduced_by, detector, held_out, validated.conformity
+        )
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))
     record.log_metrics("train", **validated.scores)
 
 
-def _log_scores(validated: Validated, rows: int, folds: int) -> None:
+def _log_scores(validated: Validated, rows: int, folds: int, coverage: float) -> None:
     scores, loss = validated.scores, validated.log_loss_of_regression
     k = len(validated.fitted.centroids)
     log.info("multinomial logistic regression on the distances of %d rows to %d centroids", rows, k)
@@ -92,6 +97,12 @@ def _log_scores(validated: Validated, rows: int, folds: int) -> None:
             "calibrated: scores x %.3f lower the log loss from %.4f to %.4f",
             validated.sharpness, loss, scores["log_loss"],
         )  # fmt: skip
+    log.info(
+        "out of fold: %.1f candidates on average hold the cluster of %.1f %% of the rows (asked for: %g %%), in the "
+        "worst cluster of %.1f %%; %.1f %% have a single one",
+        scores["candidates_mean"], 100 * scores["candidates_coverage"], 100 * coverage,
+        100 * scores["candidates_coverage_worst_cluster"], 100 * scores["candidates_sure"],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

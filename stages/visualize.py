@@ -30,6 +30,7 @@ from stages.pictures.map import left_out_note, map_points, sampling_note, write_
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
 from stages.runtime.files import hold
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,11 @@ def visualize(
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     tree: Path = Path("data/tree.npy"),
-    model: Path = Path("data/model"),
-    predictions: Path = Path("data/predictions"),
-    clustered: Path = Path("data/embeddings_clu"),
-    new: Path = Path("data/embeddings_classf"),
-    labelled: Path = Path("data/clusters"),
+    model: Place = Path("data/model"),
+    predictions: Place = Path("data/predictions"),
+    clustered: Place = Path("data/embeddings_clu"),
+    new: Place = Path("data/embeddings_classf"),
+    labelled: Place = Path("data/clusters"),
     clusters: Path = Path("metrics/describe/clusters.json"),
     plots: Path = Path("plots"),
 ) -> None:

@@ -10,16 +10,18 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import json
+import logging
 import re
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -59,6 +61,20 @@ def make_blobs(n: int, d: int, k: int, seed: int = 0, spread: float = 0.15) -> t
     blobs = rng.integers(k, size=n)
     centers = np.linalg.qr(rng.normal(size=(d, k)))[0].T
     return (centers[blobs] + spread / np.sqrt(d) * rng.normal(size=(n, d))).astype(np.float32), blobs
+
+
+def name_model(folder: Path, quantile: float = 0.99, coverage: float = 0.9) -> Path:
+    """Make a whole of a model whose clusters have no name, as the stage `name` does without texts; its folder."""
+    from stages.files.model import Card, read_halves, write_card
+
+    k = len(read_halves(folder)[1].centroids)
+    write_card(folder, Card([""] * k, [[] for _ in range(k)], quantile, coverage, {}, {}))
+    return folder
+
+
+def at_quantile(model: Path, quantile: float) -> Path:
+    """A copy of a model with another quantile of novelty, in the folder that tests run in."""
+    return name_model(shutil.copytree(model, Path(f"model at {quantile}"), dirs_exist_ok=True), quantile)
 
 
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
@@ -128,12 +144,12 @@ class Project:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return {"cwd": self.folder, "env": environment, **streams}
 
-    def run_here(self, *stages: str) -> None:
+    def run_here(self, *stages: str, options: tuple[str, ...] = ()) -> None:
         """Run stages in this process, which has imported what they need; a refusal is a `SystemExit`."""
         from stages.runtime import command
 
         for name in stages:
-            with chdir(self.folder), mock.patch.object(sys, "argv", [name]):
+            with chdir(self.folder), mock.patch.object(sys, "argv", [name, *options]):
                 command.run(getattr(import_module(f"stages.{name}"), name))
 
     def set(self, **parameters) -> None:
@@ -244,3 +260,58 @@ def narrowed(finished, tmp_path_factory) -> Project:
 def copy(finished, tmp_path) -> Project:
     """The finished project in a folder of its own."""
     return finished.copy_to(tmp_path / "copy")
+
+
+class Bucket(NamedTuple):
+    """A bucket of a store on loopback that speaks the protocol of S3, and what the environment has to say of it."""
+
+    name: str
+    client: Any
+    environment: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.name}"
+
+    def put(self, folder: Path, under: str) -> str:
+        """Put the files of a folder; the address of where they are."""
+        for path in folder.iterdir():
+            if path.is_file():
+                self.client.upload_file(str(path), self.name, f"{under}/{path.name}")
+        return f"{self.address}/{under}"
+
+    def get(self, under: str) -> dict[str, bytes]:
+        """All objects whose names begin so, by the rest of their names."""
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=under).get("Contents", [])
+        keys = [each["Key"] for each in listed]
+        return {
+            key.removeprefix(under): self.client.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys
+        }
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[str]:
+    """Where an S3 store of moto's listens, on loopback."""
+    pytest.importorskip("s3fs", reason="needs what requirements-dev.txt lists")
+    server = pytest.importorskip("moto.server", reason="needs what requirements-dev.txt lists")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
+@pytest.fixture
+def bucket(store, tmp_path_factory, monkeypatch) -> Bucket:
+    """A new bucket, with the environment set as it says."""
+    import boto3
+
+    key = {"aws_access_key_id": "tests", "aws_secret_access_key": "of-tests"}
+    client = boto3.client("s3", endpoint_url=store, region_name="us-east-1", **key)
+    name = f"bucket-{tmp_path_factory.mktemp('bucket').name}-{os.getpid()}"
+    client.create_bucket(Bucket=name)
+    environment = {name.upper(): value for name, value in key.items()}
+    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": store, "AWS_CONFIG_FILE": os.devnull}
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    return Bucket(name, client, environment)

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 import yaml
-from conftest import ROOT
+from conftest import ROOT, at_quantile, name_model
 from test_damage import flip, with_stamp
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.drift import Profile
 from stages.classify import classify, load_model
-from stages.files import predictions, stamped
+from stages.files import classified, predictions, stamped
 from stages.files.batches import open_batches
 from stages.files.predictions import read_predictions
 from stages.files.stamped import KEY
@@ -60,9 +60,11 @@ def make_model(folder: Path, seed: int = 0) -> None:
         model=reduction,
     )
     train(
-        classifier={"C": 1.0, "folds": 5}, seed=0, sample_rows=None, reduced=reduced, labels=folder / "labels.npy",
+        classifier={"C": 1.0, "folds": 5}, doubt={"coverage": 0.9}, seed=0, sample_rows=None,
+        reduced=reduced, labels=folder / "labels.npy",
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
+    name_model(folder / "model")
 
 
 @pytest.fixture(scope="session")
@@ -88,14 +90,21 @@ def new_rows(n: int = 900) -> np.ndarray:
 
 def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile: float = 0.99) -> list[str]:
     """Classify; the names of the files that were written."""
+    model = fitted / "model" if quantile == 0.99 else at_quantile(fitted / "model", quantile)
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
-        sample_rows=None,
-        novelty={"quantile": quantile}, run=LOCAL, embeddings=Path(embeddings), model=fitted / "model",
-        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
+        sample_rows=None, run=LOCAL, embeddings=Path(embeddings), model=model,
+        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy", wait=0,
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)
+
+
+def make_pipeline(fitted: Path) -> None:
+    """Make this folder the root of a pipeline with this model."""
+    Path("dvc.yaml").touch()
+    Path("data").mkdir(exist_ok=True)
+    Path("data/model").symlink_to(fitted / "model")
 
 
 def read_all(folder: Path) -> dict[str, bytes]:
@@ -181,7 +190,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(environment, "STAGES", tmp_path / "code")
         assert run(fitted) == []
-        for name in ("algorithms/prediction/novelty.py", "files/predictions.py"):
+        for name in ("algorithms/prediction/novelty.py", "files/classified.py"):
             with (tmp_path / "code" / name).open("a") as file:
                 file.write("# another line\n")
             assert run(fitted) == ["b0.parquet", "b1.parquet"]
@@ -192,7 +201,7 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
 
 def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
-    assert {f"stages/{name}" for name in predictions.CODE} == {name for name in listed if name.startswith("stages/")}
+    assert {f"stages/{name}" for name in classified.CODE} == {name for name in listed if name.startswith("stages/")}
 
 
 @pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])
@@ -215,32 +224,32 @@ def test_predictions_stamped_by_an_older_version_are_made_anew(fitted, profile):
 
 
 def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> None:
-    """Have another hand replace a file as soon as a function of stages.files.predictions has been called once."""
-    original = getattr(predictions, function)
+    """Have another hand replace a file as soon as a function of stages.files.classified has been called once."""
+    original = getattr(classified, function)
 
     def call(*arguments):
         result = original(*arguments)
         path.write_bytes(content)
         return result
 
-    monkeypatch.setattr(predictions, function, call)
+    monkeypatch.setattr(classified, function, call)
 
 
 @pytest.mark.parametrize("after", [b'{"text": "t", "id": "new"}\n' * 900, b'{"text": "t"}\n' * 900])
 @pytest.mark.parametrize("before", [b'{"text": "t", "id": "old"}\n' * 900, b'{"text": "t", "topic": "s"}\n' * 900])
-def test_texts_replaced_while_their_ids_are_read_are_refused(fitted, monkeypatch, before, after):
+def test_texts_replaced_once_they_are_read_are_not_taken_for_the_old_ones(fitted, monkeypatch, before, after):
     write_batches(Path("new"), new_rows(), [])
     texts = Path("new/b0.jsonl")
     texts.write_bytes(before)
     with monkeypatch.context() as patch:
-        replace_after(patch, "_ids", texts, after)
-        with pytest.raises(ValueError, match=r"b0.jsonl: changed while it was read: its texts are not those"):
+        replace_after(patch, "_as_arrow", texts, after)
+        with pytest.raises(ValueError, match=r"b0.jsonl: changed during the run"), Run():
             run(fitted)
-    assert not list(Path("p").iterdir())
+        assert not list(Path("p").glob("*.parquet"))
+        texts.write_bytes(before)
+        run(fitted)  # where nothing looks at its end
     assert run(fitted) == ["b0.parquet"]
-    found = pq.read_table("p/b0.parquet")
-    assert ("id" in found.column_names) == (b"id" in after)
-    assert b"id" not in after or set(found["id"].to_pylist()) == {"new"}
+    assert set(pq.read_table("p/b0.parquet")["id"].to_pylist()) == {"new" if b"id" in after else None}
     assert run(fitted) == []
 
 
@@ -257,6 +266,7 @@ def test_rows_replaced_while_they_are_written_are_not_taken_for_the_old_ones(fit
 
 
 def test_no_batch_has_the_name_of_the_total(fitted):
+    make_pipeline(fitted)
     Path("data/embeddings_classf").mkdir(parents=True)
     rows = new_rows(60)
     np.save("data/embeddings_classf/all batches.npy", rows[:20])
@@ -327,7 +337,7 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     run(fitted, predictions="expected")
     code = (
         "from pathlib import Path\nfrom stages.classify import classify\nfrom stages.runtime.files import Run\n"
-        "with Run(): classify(sample_rows=None, novelty={'quantile': 0.99},"
+        "with Run(): classify(sample_rows=None,"
         "run={'backend': 'local', 'workers': 1, 'scheduler': None},"
         f"embeddings=Path('new'), model=Path({str(fitted / 'model')!r}), predictions=Path('p'))"
     )
@@ -341,8 +351,8 @@ def test_what_a_killed_run_has_completed_is_taken_over_by_the_next_one(fitted, m
     assert all(name.startswith(PARTIAL) for name in left)
     complete = {name.removeprefix(PARTIAL): content for name, content in left.items()}.items() & expected.items()
     assert len(left) - 2 <= len(complete) < 40  # the lock, and one that was being written
-    write, written = predictions._write_batch, []
-    monkeypatch.setattr(predictions, "_write_batch", lambda *given: written.append(given) or write(*given))
+    write, written = classified._write_batch, []
+    monkeypatch.setattr(classified, "_write_batch", lambda *given: written.append(given) or write(*given))
     with Run():
         run(fitted)
     assert len(written) == 40 - len(complete)
@@ -364,8 +374,15 @@ def test_the_pipelines_own_predictions_and_metrics_are_not_touched(fitted):
     write_batches(Path("new"), new_rows(), [])
     run(fitted)
     assert {path.name for path in Path().iterdir()} == {"new", "p"}  # no metrics, no plots
+    make_pipeline(fitted)
     with pytest.raises(ValueError, match=r"belongs to data/embeddings_classf; give another folder"):
         run(fitted, predictions="data/predictions")
+    Path("data/embeddings_classf").symlink_to(Path("new").resolve())
+    Path("data/model").unlink()
+    with pytest.raises(ValueError, match=r"^--model is .+ belongs to data/model; give another folder for the predict"):
+        run(fitted, "data/embeddings_classf", predictions="data/predictions")
+    Path("dvc.yaml").unlink()  # where there is no pipeline, these are names like others
+    assert run(fitted, "data/embeddings_classf", predictions="data/predictions") == ["b0.parquet"]
 
 
 def test_the_command_works_outside_git(fitted, project, tmp_path):
@@ -402,7 +419,7 @@ def test_half_a_model_and_other_columns_are_refused(fitted, tmp_path):
     with pytest.raises(ValueError, match=r"classifier.npz: not this pipeline's model"):
         run(Path("mixed"))
     np.save("new/b0.npy", np.ones((2, COLUMNS + 1)))
-    with pytest.raises(ValueError, match=rf"b0.npy: {COLUMNS + 1} columns, but the model in .* from {COLUMNS}"):
+    with pytest.raises(ValueError, match=rf"b0.npy: {COLUMNS + 1} columns, but the model was made from {COLUMNS}"):
         run(fitted)
     assert not Path("p").exists()
 
@@ -420,12 +437,12 @@ def test_a_bad_row_is_refused_by_file_and_row_and_nothing_is_left(fitted):
 def test_a_row_too_large_to_square_is_refused_by_file_and_row(fitted, magnitude):
     rows = population(18_000, 7)[0]
     rows[17_000, 3] = -magnitude
-    write_batches(Path("new"), rows, [400])
+    write_batches(Path("new"), rows, [])
     with pytest.raises(
-        ValueError, match=rf"b1.npy: row 16600 holds a value of magnitude {magnitude:.3g}".replace("+", ".")
+        ValueError, match=rf"b0.npy: row 17000 holds a value of magnitude {magnitude:.3g}".replace("+", ".")
     ):
         run(fitted)
-    assert [path.name for path in Path("p").iterdir()] == ["b0.parquet"]
+    assert not list(Path().glob("p/*"))
 
 
 def test_rows_beyond_single_precision_are_classified_by_their_direction(fitted):
@@ -448,7 +465,7 @@ def test_row_groups_are_chunks_and_the_stamp_says_what_they_are_of(fitted):
     file = pq.ParquetFile("p/b0.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16384, 16384, 7232]
     assert file.read()["row"].to_pylist() == list(range(40_000))
-    _, origin = load_model(fitted / "model", 0.99)
+    *_, origin = load_model(fitted / "model")
     stamp = json.loads(pq.read_metadata("p/b0.parquet").metadata[stamped.KEY])
     assert stamp["model"] == origin
     profile = Profile(*map(np.array, stamp["profile"]))
@@ -548,14 +565,14 @@ def test_rows_of_predictions_are_counted_before_they_are_read(fitted, monkeypatc
 
 def forge_rows(path: Path, rows: int) -> None:
     """Predictions of so many equal rows, with a stamp and a digest that fit."""
-    fields = [field for field in predictions.FIELDS if field[0] != "id"]
-    table = pyarrow.table([np.zeros(rows, kind.to_pandas_dtype()) for _, kind in fields], schema=pyarrow.schema(fields))
+    schema = predictions.schema_of(has_texts=False, clustered=False)
+    table = pyarrow.table([pyarrow.nulls(rows, field.type) for field in schema], schema=schema)
     path.parent.mkdir()
     with path.open("wb") as file:
         sink = stamped.Digesting(file)
         with pyarrow.parquet.ParquetWriter(sink, table.schema, compression="zstd") as writer:
             writer.write_table(table)
-            stamp = {"model": "m", "batch": "b", "profile": [], "digest": predictions.UNKNOWN.decode()}
+            stamp = {"model": "m", "batch": "b", "profile": [], "digest": stamped.UNKNOWN.decode()}
             writer.add_key_value_metadata({KEY: json.dumps(stamp)})
             sink.begin_footer()
         sink.end_footer()
@@ -603,7 +620,7 @@ def test_a_folder_of_predictions_that_is_a_link_in_a_circle_is_named(fitted):
 def test_a_folder_of_a_model_that_is_not_there_is_no_matter_of_the_pipeline(fitted):
     write_batches(Path("new"), new_rows(60), [])
     with pytest.raises(
-        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz and"
+        ValueError, match=r"^--model elsewhere/model: no such folder; give one that holds reduction.npz, "
     ):
         run(Path("elsewhere"))
 
@@ -695,9 +712,10 @@ def test_a_report_of_ours_that_is_cut_short_is_replaced(fitted):
 def test_predictions_share_no_folder_with_embeddings_or_what_the_pipeline_reads_and_writes(fitted, chosen, words):
     write_batches(Path("new"), new_rows(60), [])
     Path("link").symlink_to("new")
+    Path("dvc.yaml").touch()
     with pytest.raises(ValueError, match=rf"^--predictions {chosen} {words}; give a folder that is for predictions al"):
         run(fitted, predictions=chosen)
-    assert sorted(os.listdir()) == ["link", "new"]
+    assert sorted(os.listdir()) == ["dvc.yaml", "link", "new"]
     assert os.listdir("new") == ["b0.npy"]
 
 
@@ -720,7 +738,7 @@ stage.write_predictions = write_slowly
 with Run():
     stage.classify(
         sample_rows=None,
-        novelty={"quantile": 0.99}, run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
+        run={"backend": "local", "workers": 1, "scheduler": None}, embeddings=Path("new"),
         model=Path(sys.argv[1]), predictions=Path(sys.argv[2]),
     )
 """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import ROOT
+from conftest import ROOT, at_quantile
 from scipy import stats
 
 from stages.algorithms.partitions.cuts import cut_tree
@@ -96,7 +96,8 @@ def fit(case: Case, rows: np.ndarray, folder: Path) -> None:
     np.save(labels, found)
     train(
         sample_rows=None,
-        classifier={"C": 10.0, "folds": 5}, seed=0, reduced=reduced, labels=labels, embeddings=folder / "clu",
+        classifier={"C": 10.0, "folds": 5}, doubt={"coverage": 0.9}, seed=0, reduced=reduced, labels=labels,
+        embeddings=folder / "clu",
         reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
 
@@ -107,7 +108,7 @@ def judge(folder: Path, new: np.ndarray, quantile: float = QUANTILE) -> dict:
     (folder / name).mkdir()
     np.save(folder / name / "b.npy", new)
     classify(
-        sample_rows=None, novelty={"quantile": quantile}, run=LOCAL, embeddings=folder / name, model=folder / "model",
+        sample_rows=None, run=LOCAL, embeddings=folder / name, model=at_quantile(folder / "model", quantile),
         predictions=folder / "predictions" / name,
     )  # fmt: skip
     return next(iter(json.loads((folder / "predictions" / name / "drift.json").read_text())["drift"].values()))

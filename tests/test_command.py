@@ -1,6 +1,7 @@
 """A stage as a program: what it is refused with, and what its log shows."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, STAGES
+
+
+def without_time(line: str) -> str:
+    """A line of a log that no terminal shows, without the time that it begins with."""
+    return re.sub(r"^\S+T\S+ +", "", line).strip()
 
 
 def test_a_stage_starts_without_what_it_uses_late_or_seldom():
@@ -43,7 +49,7 @@ def test_a_refusal_of_very_much_keeps_its_beginning_and_its_end():
     )  # fmt: skip
     assert done.returncode == 1
     assert len(done.stderr) < 5000
-    assert done.stderr.startswith("sample: begins AAA")
+    assert without_time(done.stderr).startswith("sample: begins AAA")
     assert done.stderr.endswith("AAA ends No output was replaced.\n")
 
 
@@ -67,8 +73,67 @@ command.run(sample)
         command = [sys.executable, "-c", code, *options]
         done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
         assert done.stdout == printed
-        assert done.returncode == (0 if printed else 2)
-    assert "the following arguments are required: --texts" in done.stderr
+        assert done.returncode == (0 if printed else 1)
+    said = "sample: the following arguments are required: --texts; `python -m stages.sample --help` lists the options."
+    assert without_time(done.stderr) == f"{said} No output was replaced."
+
+
+def test_an_option_lets_a_stage_run_anywhere_with_the_parameters_of_its_signature():
+    code = """
+from pathlib import Path
+from stages.runtime import command
+from stages.runtime.parameters import Number
+
+def sample(*, k: int = 7, model: Path = Path("data/model"), workers: Number = Number(0)):
+    print(k, model, repr(workers))
+    return workers
+
+command.run(sample, elsewhere="model")
+"""
+
+    def run(*options: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code, *options]
+        return subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    done = run("--workers", "2")
+    assert done.returncode == 1
+    assert "params.yaml: no such file here; run from the root of the repository." in done.stderr
+    for content in (None, "k: 1", "of: [another, project"):
+        if content:
+            Path("params.yaml").write_text(content)
+        done = run("--model", "m", "--workers", "2")
+        assert (done.stdout, done.stderr, done.returncode) == ("7 m 2\n", "", 2)
+    done = run("--workers", "two")
+    assert done.returncode == 1
+    assert "argument --workers: invalid int value: 'two'; `python -m" in done.stderr
+    assert "default: data/model" in run("--help").stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="asks for a terminal of POSIX")
+def test_lines_begin_with_the_time_unless_they_go_to_a_terminal():
+    code = """
+import logging
+from stages.runtime import command
+
+def sample():
+    logging.info("begin")
+    raise ValueError("refused.")
+
+command.run(sample)
+"""
+    Path("params.yaml").write_text("{}")
+    Path("params.schema.json").write_text('{"properties": {}}')
+    command, environment = [sys.executable, "-c", code], {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}"
+    begin, refusal = done.stderr.splitlines()
+    assert re.fullmatch(rf"{time}     sample  begin", begin)
+    assert re.fullmatch(rf"{time}  sample: refused\. No output was replaced\.", refusal)
+    ours, theirs = os.openpty()
+    subprocess.run(command, env=environment, stdout=theirs, stderr=theirs, check=False)
+    assert os.read(ours, 1000).decode().split("\r\n")[:2] == [
+        "   sample  begin", "sample: refused. No output was replaced.",
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt", reason="where names of files are UTF-8 always")
@@ -108,7 +173,7 @@ if __name__ == "__main__":
     Path("params.schema.json").write_text('{"properties": {}}')
     done = subprocess.run([sys.executable, "sample.py"], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [line.strip() for line in done.stderr.splitlines()] == [
+    assert [without_time(line) for line in done.stderr.splitlines()] == [
         "sample  begin",
         "sample  first of two lines (UserWarning)",
         "sample  invalid value encountered in log (RuntimeWarning)",

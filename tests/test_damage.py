@@ -17,18 +17,20 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Project
 
+from stages.files import model as model_files
 from stages.files import stamped
 
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
 PREDICTED, CLUSTERS = "data/predictions/new.parquet", "metrics/describe/clusters.json"
-LABELLED = "data/clusters/a.parquet"
+LABELLED, MODEL = "data/clusters/a.parquet", "data/model/model.json"
 READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
-    LABELS: ["train", "classify", "describe", "visualize", "compare"],
-    REDUCTION: ["train", "classify", "visualize"],
-    CLASSIFIER: ["classify", "describe", "visualize"],
+    LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
+    REDUCTION: ["train", "name", "classify", "describe", "visualize"],
+    CLASSIFIER: ["name", "classify", "describe", "visualize"],
+    MODEL: ["classify", "describe"],
     PREDICTED: ["describe", "visualize"],
     LABELLED: ["describe", "visualize"],
     CLUSTERS: ["visualize"],
@@ -147,6 +149,18 @@ def column(name: str, values: Callable[[np.ndarray], object]) -> Callable[[pyarr
 
 def cast(name: str, kind: pyarrow.DataType) -> Callable[[pyarrow.Table], pyarrow.Table]:
     return lambda whole: whole.set_column(whole.column_names.index(name), name, whole[name].cast(kind))
+
+
+def card(change: Callable[[dict], object], seals: bool = True) -> Change:
+    """model.json changed; sealed, it says that it is as it was written."""
+
+    def apply(content: bytes) -> bytes:
+        said = json.loads(content)
+        digest = said.pop("digest")
+        change(said)
+        return json.dumps(said | {"digest": model_files._digest(said) if seals else digest}).encode()
+
+    return apply
 
 
 def clusters(change: Callable[[list], object]) -> Change:
@@ -277,6 +291,24 @@ DAMAGES = {
         Damage("no rows held out", model(held_out_distance=lambda values: values[:0]), "held_out_distance: shape (0,)"),
         Damage("a distance above 2", model(held_out_distance=first(3)), "held_out_distance: 3 at [0]"),
         Damage("a short fingerprint", model(reduction_fingerprint=lambda values: values[:2]), "shape (2,)"),
+    ],
+    MODEL: [
+        *ANYTHING,
+        Damage("a list", lambda content: b"[1]", "not what this version of the stage `name` writes"),
+        Damage("nothing in it", lambda content: b"{}", "not what this version of the stage `name` writes"),
+        Damage("another format", card(lambda said: said.update(format=2)), "format 2, expected 1"),
+        Damage("edited by hand", card(lambda said: said.update(quantile=0.9), seals=False), "not those that were"),
+        Damage("a bit", lambda content: content.replace(b"0.99", b"0.98"), "its values are not those that were"),
+        Damage("a quantile of 1", card(lambda said: said.update(quantile=1.0)), "quantile is 1.0, expected above 0"),
+        Damage("a coverage of 0", card(lambda said: said.update(coverage=0.0)), "coverage is 0.0, expected above 0"),
+        Damage("a text as coverage", card(lambda said: said.update(coverage="0.9")), "coverage is '0.9', expected"),
+        Damage("a cluster less", card(lambda said: said["clusters"].pop()), "names 5 clusters, but classifier.npz has"),
+        Damage("a number as name", card(lambda said: said["clusters"][0].update(name=7)), "not what this version"),
+        Damage("no words", card(lambda said: said["clusters"][0].pop("words")), "not what this version"),
+        Damage("half a surrogate pair", card(lambda said: said["clusters"][0].update(name="\ud83d")), "not what this"),
+        Damage("another file's digest", card(lambda said: said["files"].update({"classifier.npz": "0"})), "another"),
+        Damage("no digests", card(lambda said: said.update(files={})), "made with another reduction.npz than lies"),
+        Damage("lists in lists", lambda content: b"[" * 100_000, "not what this version of the stage `name` writes"),
     ],
     PREDICTED: [
         *ANYTHING,

@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,24 +114,15 @@ class Remote(NamedTuple):
 
 
 @pytest.fixture(params=["local", "s3"])
-def remote(request, tmp_path) -> Iterator[Remote]:
+def remote(request, tmp_path, monkeypatch) -> Remote:
     if request.param == "local":
-        yield Remote(str(tmp_path / "a disk that all see"), {}, {})
-        return
+        return Remote(str(tmp_path / "a disk that all see"), {}, {})
     pytest.importorskip("dvc_s3", reason="needs what requirements-dev.txt lists")
-    server = pytest.importorskip("moto.server", reason="needs what requirements-dev.txt lists")
-    import boto3
-
-    store = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    store.start()
-    try:
-        endpoint = "http://{}:{}".format(*store.get_host_and_port())
-        key = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests"}
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **key).create_bucket(Bucket="experiments")
-        environment = {name.upper(): value for name, value in key.items()} | {"AWS_DEFAULT_REGION": "us-east-1"}
-        yield Remote("s3://experiments/clusters", {"endpointurl": endpoint}, environment)
-    finally:
-        store.stop()
+    bucket = request.getfixturevalue("bucket")
+    environment = dict(bucket.environment)
+    endpoint = environment.pop("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")  # the remote has it as an option
+    return Remote(f"{bucket.address}/clusters", {"endpointurl": endpoint}, environment)
 
 
 def test_what_is_pushed_to_a_remote_is_pulled_into_a_clone_and_runs_nothing(copy, remote, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, files_of_at_most
 
 from stages.files.batches import open_batches
-from stages.files.predictions import Result, write_predictions
+from stages.files.classified import Result, write_predictions
 from stages.pictures.style import write_plot
 from stages.runtime import arrays, files, record
 from stages.runtime.files import Run, hold, read, removing, replacing, settle
@@ -50,8 +50,9 @@ def write_some_predictions(path: Path) -> None:
         np.save("new/predicted.npy", np.ones((300, 4), np.float32))
     (batch,) = open_batches(Path("new"))
     columns = {name: rng().random(300).astype(np.float32) for name in ("probability", "margin", "distance")}
-    columns |= {"cluster": np.zeros(300, np.int32), "novel": np.zeros(300, bool)}
-    write_predictions(path.parent, [batch], "origin", [Result(columns, (np.zeros(3, int),), b"digest")])
+    columns |= dict.fromkeys(("cluster", "runner_up", "candidates"), np.zeros(300, np.int32))
+    columns |= dict.fromkeys(("novel", "sure"), np.zeros(300, bool)) | {"candidate_counts": np.ones(300, np.int32)}
+    write_predictions(path.parent, [batch], "origin", [Result(columns, (np.zeros(3, int),), b"digest")], ["name"])
 
 
 # Every kind of file that a stage writes, by the function that it is written with.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, name_model
 
 from stages.algorithms.centroids import number_by_size
 from stages.reduce import reduce
@@ -74,9 +74,9 @@ from stages.algorithms.classifier import fit_and_validate
 
 n, d, k = map(int, sys.argv[1:])
 rows, labels = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32), np.arange(n) % k
-fit_and_validate(rows[:1000], labels[:1000], 1.0, 2, 0)  # imports what it needs
+fit_and_validate(rows[:1000], labels[:1000], 1.0, 2, 0, 0.9)  # imports what it needs
 before = peak()
-fit_and_validate(rows, labels, 1.0, 2, 0)
+fit_and_validate(rows, labels, 1.0, 2, 0, 0.9)
 print(peak() - before)
 """
 
@@ -117,11 +117,15 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
         sample_rows=sample_rows, variance_threshold=0.95, standardize=True, run=TWO_WORKERS, embeddings=embeddings,
         reduced=reduced, model=model / "reduction.npz",
     )  # fmt: skip
-    np.save(labels, number_by_size(np.load(reduced)[:, :20].argmax(axis=1)))
+    found = number_by_size(np.load(reduced)[:, :20].argmax(axis=1))
+    np.save(labels, found)
+    np.save(data / "silhouettes.npy", np.zeros(len(found), dtype=np.float32))
     train(
-        classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=sample_rows, reduced=reduced, labels=labels,
+        classifier={"C": 1.0, "folds": 2}, doubt={"coverage": 0.9}, seed=0, sample_rows=sample_rows, reduced=reduced,
+        labels=labels,
         embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
+    name_model(model)
 
 
 @pytest.mark.parametrize("rows", [100_000, pytest.param(400_000, marks=pytest.mark.long)])

@@ -22,6 +22,7 @@ from stages.algorithms.principal_components import accumulate_moments, fit_reduc
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.batches import open_batches
 from stages.files.blocks import read_blocks
+from stages.files.predictions import COLUMNS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DEMO = ROOT / "data" / "embeddings_clu"
@@ -46,7 +47,8 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    assert list(PIPELINE) == ["reduce", "link", "cluster", "train", "classify", "describe", "visualize", "compare"]
+    stages = ["reduce", "link", "cluster", "train", "name", "classify", "describe", "visualize", "compare"]
+    assert list(PIPELINE) == stages
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -142,7 +144,9 @@ def test_repro_runs_every_stage_once_and_then_none(finished, copy):
 
 def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     metrics = {
-        stage: copy.json(f"metrics/{stage}/metrics.json") for stage in PIPELINE if stage not in ("link", "visualize")
+        stage: copy.json(f"metrics/{stage}/metrics.json")
+        for stage in PIPELINE
+        if stage not in ("link", "name", "visualize")
     }
     assert metrics["cluster"]["n_clusters"] == 6
     assert metrics["cluster"]["k_at_edge"] is False
@@ -153,7 +157,8 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     _, blobs = make_blobs(400, 100, 6)
     labels = np.load(copy.folder / "data" / "labels.npy")
     table = pq.read_table(copy.folder / "data" / "predictions" / "new.parquet")
-    assert table.column_names == ["row", "cluster", "probability", "margin", "distance", "novel"]
+    left_out = {"id", "text", "topic", "silhouette", "labelled_by"}  # not of these, which have no texts
+    assert table.column_names == [name for name in COLUMNS if name not in left_out]
     assert same_partition(np.concatenate([labels, table["cluster"].to_numpy()]), blobs)
     for name in ("reduction", "classifier"):
         with np.load(copy.folder / "data" / "model" / f"{name}.npz", allow_pickle=False) as arrays:
@@ -162,7 +167,7 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
 
 def test_another_range_reruns_from_cluster_on(narrowed, tmp_path):
     project = narrowed.copy_to(tmp_path / "copy")
-    assert ran(narrowed.said) == ["cluster", "train", "classify", "describe", "visualize", "compare"]
+    assert ran(narrowed.said) == ["cluster", "train", "name", "classify", "describe", "visualize", "compare"]
     changed = {row["Metric"] for row in json_rows(project.run("dvc", "metrics", "diff", "--md").stdout)}
     assert {"n_clusters", "davies_bouldin", "k_at_edge"} <= changed
     assert "k_max" in project.run("dvc", "params", "diff").stdout

@@ -9,10 +9,11 @@ from sklearn.preprocessing import StandardScaler
 
 from stages.algorithms.centroids import cosine_distances as cosine
 from stages.algorithms.centroids import number_by_size
-from stages.algorithms.classifier import fit_classifier
+from stages.algorithms.classifier import fit_classifier, predict_probabilities
 from stages.algorithms.prediction.drift import bin_edges
 from stages.algorithms.prediction.novelty import fit_detector, measure_rows
 from stages.algorithms.prediction.prediction import (
+    OPEN,
     STORED,
     Model,
     classify_chunk,
@@ -39,7 +40,8 @@ def make_model(columns: int, offset: float, k: int, standardize: bool = True, sc
     fitted = fit_classifier(reduced, labels, C=10.0)
     detector = fit_detector(rows[:700], seed=0)
     distances, residuals = measure_rows(rows[700:], detector)
-    return Model(reduction, *fitted, detector, float(np.quantile(distances, 0.8)), float(np.quantile(residuals, 0.8)))
+    limits = float(np.quantile(distances, 0.8)), float(np.quantile(residuals, 0.8))
+    return Model(reduction, *fitted, detector, *limits, np.log(np.linspace(0.02, 0.2, k)))
 
 
 def centre(rows: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +68,7 @@ def test_agrees_with_double_precision(columns, offset, k, standardize, dtype):
     np.testing.assert_array_equal(found.cluster, expected.cluster)
     np.testing.assert_array_equal(found.novel, expected.novel)
     assert 0.1 < expected.novel.mean() < 0.9
-    for name in ("probability", "margin", "distance"):
+    for name in ("probability", "margin", "distance", "runner_up", "candidates", "candidate_counts", "sure"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     np.testing.assert_allclose(found.group_distance, expected.group_distance, atol=1e-5)
     # More means that the bounds say nothing and everything is computed twice.
@@ -221,7 +223,16 @@ def test_the_chain_is_scikit_learns(standardize):
 
     signs = np.sign((pca.components_ * reduction.components).sum(axis=1))
     detector = fit_detector(train, seed=0)
-    model = Model(reduction, centroids * signs, regression.coef_, regression.intercept_, detector, 3.0, np.inf)
+    model = Model(
+        reduction,
+        centroids * signs,
+        regression.coef_,
+        regression.intercept_,
+        detector,
+        3.0,
+        np.inf,
+        np.full(8, -np.inf),
+    )
     found, settled = classify_fast(new, model)
     assert settled < len(new) / 4
     np.testing.assert_array_equal(found.cluster, peer.argmax(axis=1))
@@ -231,3 +242,101 @@ def test_the_chain_is_scikit_learns(standardize):
     np.testing.assert_allclose(
         found.margin, peer.max(axis=1) - np.partition(peer, -2, axis=1)[:, -2], atol=half, rtol=0
     )
+
+
+def candidate_by_candidate(rows: np.ndarray, model: Model) -> tuple[list[list[int]], list[int]]:
+    """Candidates and runner-up of each row, as they are defined."""
+    distances = cosine_distances(reduce_rows(rows, model.reduction), model.centroids)
+    candidates, runners_up = [], []
+    for shares in predict_probabilities(distances, model.coef, model.intercept):
+        first, second, *_ = order = sorted(range(len(shares)), key=lambda each: -shares[each])
+        candidates.append(
+            [each for each in order if each == first or np.log(shares[each]) >= model.candidate_limits[each]]
+        )
+        runners_up.append(second)
+    return candidates, runners_up
+
+
+@pytest.mark.parametrize("limit", [None, 0.0, -np.inf])
+@pytest.mark.parametrize("k", [2, 12])
+def test_candidates_are_in_order_and_never_none(k, limit):
+    model, rows = make_model(96, 0.0, k), make_rows(300, 96, 0.0, seed=6)
+    if limit is not None:
+        model = model._replace(candidate_limits=np.full(k, limit))
+    candidates, runners_up = candidate_by_candidate(rows, model)
+    for found in (classify_rows(rows, model), classify_fast(rows, model)[0]):
+        starts = np.cumsum(found.candidate_counts)[:-1]
+        assert [part.tolist() for part in np.split(found.candidates, starts)] == candidates
+        assert found.runner_up.tolist() == runners_up
+        np.testing.assert_array_equal(found.sure, found.candidate_counts == 1)
+    if limit is not None:
+        assert set(map(len, candidates)) == {1 if limit == 0 else k}
+
+
+def on_a_border(rows: np.ndarray, same) -> np.ndarray:
+    """Rows within 1e-7 of where two rows cease to be the same, by bisection between them."""
+    a, b = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    for _ in range(26):
+        middle = (a + b) / 2
+        alike = same(a, middle)[:, None]
+        a, b = np.where(alike, middle, a), np.where(alike, b, middle)
+    return np.concatenate([a, b])
+
+
+def test_rows_at_a_limit_of_candidates_and_between_two_of_them_are_settled():
+    model, rows = make_model(96, 0.0, 12), make_rows(400, 96, 0.0, seed=2, dtype=np.float64)
+    few, folded = model._replace(candidate_limits=np.full(12, np.log(0.05))), fold_model(model)
+    every = model._replace(candidate_limits=np.full(12, -np.inf))
+
+    def runner_up(rows):
+        return classify_rows(rows, few).runner_up
+
+    def count(rows):
+        return classify_rows(rows, few).candidate_counts
+
+    def order(rows):
+        return classify_rows(rows, every).candidates.reshape(-1, 12)[:, 5]
+
+    for model, said, name in ((few, runner_up, "runner_up"), (few, count, "candidate_counts"), (every, order, None)):
+        borders = on_a_border(rows, lambda a, b, said=said: said(a) == said(b))
+        found, settled = classify_fast(borders, model)
+        exact = classify_rows(borders, model)
+        for each in ("runner_up", "candidates", "candidate_counts", "sure"):
+            np.testing.assert_array_equal(getattr(found, each), getattr(exact, each), err_msg=each)
+        assert settled > 0.9 * len(borders)
+        folded = fold_model(model)
+        guessed, _ = classify_chunk(*centre(borders, folded.mean), folded)
+        guess, right = (getattr(of, name) if name else of.candidates for of in (guessed, exact))
+        assert (guess != right).mean() > (0.1 if name else 0.01)
+
+
+def test_candidates_of_a_known_row_are_the_models_and_the_runner_up_is_the_best_but_for_its_cluster():
+    model, rows = make_model(96, 0.0, 12), make_rows(600, 96, 0.0, seed=7)
+    as_new = classify_rows(rows, model)
+    known = np.where(np.arange(600) % 3 == 0, np.arange(600) % 13 - 1, OPEN)
+    known[1] = as_new.cluster[1]
+    exact = classify_rows(rows, model, known)
+    folded = fold_model(model)
+    found, _ = classify_chunks([(rows, *centre(rows, folded.mean))], folded, known)
+    for name in ("cluster", "runner_up", "candidates", "candidate_counts", "sure", "margin"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(exact, name), err_msg=name)
+    np.testing.assert_array_equal(exact.candidates, as_new.candidates)
+    elsewhere = exact.cluster != as_new.cluster
+    assert elsewhere.sum() > 100
+    np.testing.assert_array_equal(exact.runner_up, np.where(elsewhere, as_new.cluster, as_new.runner_up))
+    np.testing.assert_array_equal(exact.sure, as_new.sure & ~elsewhere)
+    assert (known == -1).any()
+    assert not exact.sure[known == -1].any()
+
+
+def test_far_clusters_that_double_precision_cannot_tell_apart_are_ordered_as_it_does():
+    # Scores hundreds apart: probabilities that underflow.
+    model = make_model(40, 0.0, 6)
+    model = model._replace(coef=2000 * model.coef, candidate_limits=np.full(6, -np.inf))
+    rows = make_rows(300, 40, 0.0, seed=8)
+    found, expected = classify_fast(rows, model)[0], classify_rows(rows, model)
+    assert (expected.probability == 1).mean() > 0.9
+    for name in ("runner_up", "candidates", "candidate_counts", "sure"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    few = model._replace(candidate_limits=np.linspace(-299, -1, 6))
+    np.testing.assert_array_equal(classify_fast(rows, few)[0].candidates, classify_rows(rows, few).candidates)

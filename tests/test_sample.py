@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
-from conftest import STAGES, make_blobs, write_blobs
+from conftest import STAGES, make_blobs, name_model, write_blobs
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.prediction import OPEN, classify_rows
@@ -21,8 +21,8 @@ LOCAL = {"backend": "local", "workers": 2, "scheduler": None}
 K = 4
 # What they are given in `data/`, as the pipeline would.
 REDUCE = {"variance_threshold": 0.95, "standardize": True, "run": LOCAL}
-TRAIN = {"classifier": {"C": 1.0, "folds": 3}, "seed": 0}
-CLASSIFY = {"novelty": {"quantile": 0.99}, "run": LOCAL}
+TRAIN = {"classifier": {"C": 1.0, "folds": 3}, "doubt": {"coverage": 0.9}, "seed": 0}
+CLASSIFY = {"run": LOCAL}
 
 
 def write_rows(n: int = 700, new: int = 50, cuts: tuple[int, ...] = (1, 300)) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,10 @@ def label(blobs: np.ndarray, sample_rows: int | None, noise: int = 0) -> np.ndar
     found[:noise] = -1
     found = number_by_size(found)
     np.save("data/labels.npy", found)
+    silhouettes = np.where(found < 0, np.nan, np.arange(len(found)) / len(found))
+    np.save("data/silhouettes.npy", silhouettes.astype(np.float32))
     train(sample_rows=sample_rows, **TRAIN)
+    name_model(Path("data/model"))
     classify(sample_rows=sample_rows, **CLASSIFY)
     return found
 
@@ -97,7 +100,7 @@ def test_rows_of_the_sample_keep_their_cluster_and_the_others_get_what_classify_
 def test_a_row_that_the_model_would_put_elsewhere_has_the_probability_of_its_own_cluster():
     rows, blobs = write_rows()
     found = label(blobs, None, noise=3)
-    trained, _ = load_model(Path("data/model"), 0.99)
+    trained, *_ = load_model(Path("data/model"))
     as_new, everyone = classify_rows(rows, trained.folded.model), table()
     elsewhere = (found >= 0) & (as_new.cluster != found)
     assert elsewhere.sum() > 20

@@ -22,8 +22,9 @@ from stages.algorithms.principal_components import Reduction, fingerprint
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.describe import describe
 from stages.files.batches import open_batches
-from stages.files.predictions import LABELLED, Result, write_predictions
+from stages.files.classified import Result, write_predictions
 from stages.files.rows import read_rows
+from stages.name import name as name_clusters
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion, write_topics
 from stages.pictures.map import draw_map
@@ -32,6 +33,10 @@ from stages.runtime.cutting import cut_apart
 from stages.visualize import visualize
 
 DESCRIBE = {"words": 5, "rows": 3, "stop_words": "english"}
+NAME = {
+    "describe": DESCRIBE, "novelty": {"quantile": 0.99}, "doubt": {"coverage": 0.9}, "sample_rows": None,
+    "method": "agglomerative", "criterion": "davies_bouldin", "linkage": "average", "smooth": 0, "consolidate": False,
+}  # fmt: skip
 TSNE = {"perplexity": 30.0, "max_rows": 300}
 PLOTS = [
     "explained_variance", "davies_bouldin", "confusion", "topics", "tsne", "cluster_sizes", "dendrogram", "silhouette",
@@ -82,20 +87,35 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     model = {"centroids": cluster_centroids(rows[old], found), "coef": -9 * np.eye(k), "intercept": np.zeros(k)}
     counts, detector = np.ones(k, dtype=np.int64), (np.zeros(d), np.eye(d)[:1], np.ones((1, 1)), np.float64(0))
     half = Half(
-        *model.values(), fingerprint(reduction), counts, np.float64(0), counts, *detector, np.ones(9), np.ones(9)
+        *model.values(),
+        fingerprint(reduction),
+        counts,
+        np.float64(0),
+        counts,
+        *detector,
+        np.ones(9),
+        np.ones(9),
+        np.zeros(k, np.float32),
+        counts,
     )
     save_model(Path("data/model/classifier.npz"), **half._asdict())
+    name_clusters(**NAME)
     shares = predict_probabilities(cosine_distances(rows[-new:], model["centroids"]), model["coef"], model["intercept"])
-    columns = {"cluster": shares.argmax(axis=1).astype(np.int32), "novel": np.arange(new) < 2}
+    columns = {"cluster": shares.argmax(axis=1).astype(np.int32), "novel": np.arange(new) < 2} | of_no_matter(new)
     columns |= dict.fromkeys(("probability", "margin", "distance"), shares.max(axis=1).astype(np.float32))
-    write_predictions(
-        Path("data/predictions"), open_batches(Path("data/embeddings_classf")), "model", [Result(columns, (), b"rows")]
-    )
+    batches, result = open_batches(Path("data/embeddings_classf")), Result(columns, (), b"rows")
+    write_predictions(Path("data/predictions"), batches, "model", [result], [""] * k)
     same = np.ones(len(found), dtype=np.float32)
     columns = {"cluster": found, "novel": same < 0, "labelled_by": np.full(len(found), "method")}
-    columns |= dict.fromkeys(("probability", "margin", "distance"), same)
-    batches = open_batches(Path("data/embeddings_clu"))
-    write_predictions(Path("data/clusters"), batches, "model", [Result(columns, (), b"rows")], LABELLED)
+    columns |= dict.fromkeys(("probability", "margin", "distance", "silhouette"), same) | of_no_matter(len(found))
+    batches, result = open_batches(Path("data/embeddings_clu")), Result(columns, (), b"rows")
+    write_predictions(Path("data/clusters"), batches, "model", [result], [""] * k, clustered=True)
+
+
+def of_no_matter(rows: int) -> dict[str, np.ndarray]:
+    """Columns of which nothing is shown."""
+    numbers = dict.fromkeys(("runner_up", "candidates"), np.zeros(rows, np.int32))
+    return numbers | {"candidate_counts": np.ones(rows, np.int32), "sure": np.ones(rows, bool)}
 
 
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, make_blobs
+from conftest import ROOT, make_blobs, name_model
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages import link as link_stage
@@ -42,8 +42,8 @@ from stages.train import train
 pytestmark = pytest.mark.xdist_group("workers")  # they share a cluster
 
 KERNELS = ("Sandybridge", "Nehalem")  # of OpenBLAS, that any processor has by now; this process takes its own
+DOUBT = {"coverage": 0.9}
 ONE_WORKER = {"backend": "local", "workers": 1, "scheduler": None, "device": "cpu", "eight_bits": True}
-NOVELTY = {"quantile": 0.99}
 
 
 def wait_for_workers(address: str, count: int) -> None:
@@ -143,12 +143,12 @@ def run_stages(data: Path, to: Path, run: dict) -> dict[str, bytes]:
     )
     train(
         sample_rows=None,
-        classifier={"C": 1.0, "folds": 5}, seed=0, reduced=reduced, labels=data / "labels.npy", embeddings=data / "clu",
+        classifier={"C": 1.0, "folds": 5}, doubt=DOUBT, seed=0, reduced=reduced, labels=data / "labels.npy",
+        embeddings=data / "clu",
         reduction=reduction, model=to / "model/classifier.npz",
     )  # fmt: skip
-    classify(
-        sample_rows=None, novelty=NOVELTY, run=run, embeddings=data / "new", model=to / "model", predictions=to / "p"
-    )
+    name_model(to / "model")
+    classify(sample_rows=None, run=run, embeddings=data / "new", model=to / "model", predictions=to / "p")
     return read_bytes(to)
 
 
@@ -159,7 +159,7 @@ def read_bytes(folder: Path) -> dict[str, bytes]:
 
 def test_every_backend_gives_the_same_bytes(cluster, data, tmp_path):
     expected = read_bytes(data / "one")
-    assert len(expected) == 3 + 40 + 1
+    assert len(expected) == 4 + 40 + 1
     for workers in (2, 0):
         assert run_stages(data, tmp_path / f"local{workers}", {**ONE_WORKER, "workers": workers}) == expected
     run = cluster.run
@@ -181,17 +181,20 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
             reduced=reduced, model=model / "reduction.npz",
         )  # fmt: skip
         np.save(labels, number_by_size(np.load(reduced)[:, :4].argmax(axis=1)))
+        np.save(folder / "silhouettes.npy", np.zeros(1000, dtype=np.float32))
         train(
-            classifier={"C": 1.0, "folds": 2}, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
+            classifier={"C": 1.0, "folds": 2}, doubt=DOUBT, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
             embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
         )  # fmt: skip
+        name_model(model)
         with chdir(folder.parent):
             classify(
-                sample_rows=1000, novelty=NOVELTY, run=run, embeddings=folder / "embeddings_classf", model=model,
-                predictions=folder / "predictions", clustered=data / "clu", labels=labels, clusters=folder / "clusters",
+                sample_rows=1000, run=run, embeddings=folder / "embeddings_classf", model=model,
+                predictions=folder / "predictions", clustered=data / "clu", labels=labels,
+                silhouettes=folder / "silhouettes.npy", clusters=folder / "clusters",
             )  # fmt: skip
         found.append(read_bytes(folder / "clusters") | read_bytes(model) | {"reduced": reduced.read_bytes()})
-    assert len(found[0]) == len(list((data / "clu").iterdir())) + 2 + 1
+    assert len(found[0]) == len(list((data / "clu").iterdir())) + 3 + 1
     assert found[0] == found[1]
 
 
@@ -230,7 +233,6 @@ def test_a_worker_killed_on_the_way_changes_nothing(cluster, data, tmp_path):
     killer.start()
     classify(
         sample_rows=None,
-        novelty=NOVELTY,
         run=run,
         embeddings=data / "new",
         model=data / "one/model",
@@ -339,7 +341,7 @@ def test_workers_that_see_other_files_are_refused_until_they_see_the_same(data, 
     def classify_here(run: dict, out: Path) -> None:
         classify(
             sample_rows=None,
-            novelty=NOVELTY, run=run, embeddings=Path("e"), model=data / "one/model", predictions=out / "predictions"
+            run=run, embeddings=Path("e"), model=data / "one/model", predictions=out / "predictions"
         )  # fmt: skip
 
     write(Path(), rows)

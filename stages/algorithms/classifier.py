@@ -7,6 +7,13 @@ import numpy as np
 
 from stages.algorithms.centroids import BLOCK_ROWS, cluster_centroids, cosine_distances
 from stages.algorithms.grids import keep_bits, on_grid, power_above
+from stages.algorithms.prediction.doubt import (
+    Conformity,
+    candidate_limits,
+    candidates_of,
+    log_probabilities,
+    measure_conformity,
+)
 from stages.algorithms.regression import Each, Optimum, Regression
 
 COEFFICIENT_BITS = 20  # binary digits of the largest coefficient or intercept; the others end where it does
@@ -44,14 +51,16 @@ class Validated(NamedTuple):
     sharpness: float  # what the regression's scores were multiplied by; 1 if that lowers no log loss
     scores: dict[str, float | int]  # by the names that the metrics have
     log_loss_of_regression: float
+    conformity: Conformity  # of the rows whose clusters the models out of fold have seen, calibrated
 
 
 def fit_and_validate(
-    rows: np.ndarray, labels: np.ndarray, C: float, folds: int, seed: int, each: Each = map
+    rows: np.ndarray, labels: np.ndarray, C: float, folds: int, seed: int, coverage: float, each: Each = map
 ) -> Validated:
     """Fit a classifier, measure it out of fold, and calibrate it if that lowers the log loss out of fold.
 
-    Parameters and errors are those of `fit_classifier` and `cross_validate`.
+    Parameters and errors are those of `fit_classifier` and `cross_validate`. `coverage` is asked of the candidates that
+    are measured; these have limits of which the rows of a fold decide none.
     """
     from sklearn.metrics import f1_score, log_loss
 
@@ -60,10 +69,22 @@ def fit_and_validate(
     predicted, clusters = out_of_fold.probabilities.argmax(axis=1), np.arange(len(fitted.centroids))
     loss = log_loss(labels, out_of_fold.probabilities, labels=clusters)
     error = expected_calibration_error(out_of_fold.probabilities, labels)
-    sharpened = sharpen_out_of_fold(out_of_fold, labels, each)
+    powers = sharpness_out_of_fold(out_of_fold, labels, each)
+    sharpened = sharpen_out_of_fold(out_of_fold, powers, each)
     sharpened_loss = log_loss(labels, sharpened, labels=clusters)
-    calibrates = sharpened_loss < loss
-    sharpness = fit_sharpness(out_of_fold.probabilities, labels) if calibrates else 1.0
+    calibrates, sharpness = sharpened_loss < loss, 1.0
+    if calibrates:
+        sharpness = fit_sharpness(out_of_fold.probabilities, labels)
+    else:
+        powers, sharpened = np.ones_like(powers), out_of_fold.probabilities
+    candidates = candidates_out_of_fold(out_of_fold, labels, powers, coverage, each)
+    numbers = candidates.sum(axis=1)
+    covered, sizes = candidates[np.arange(len(labels)), labels], np.bincount(labels)
+    of_clusters = np.bincount(labels, covered) / sizes
+    seen = _seen(out_of_fold, labels)
+    conformity = measure_conformity(
+        sharpen(out_of_fold.probabilities[seen], sharpness), labels[seen], len(fitted.centroids)
+    )
     scores = {
         "accuracy": (predicted == labels).mean(),
         "accuracy_nearest_centroid": (out_of_fold.distances.argmin(axis=1) == labels).mean(),
@@ -71,10 +92,14 @@ def fit_and_validate(
         "log_loss": min(loss, sharpened_loss),
         "calibration_error": expected_calibration_error(sharpened, labels) if calibrates else error,
         "calibration_error_of_regression": error,
-        "clusters_below_folds": int((np.bincount(labels) < folds).sum()),
+        "clusters_below_folds": int((sizes < folds).sum()),
+        "candidates_coverage": covered.mean(),
+        "candidates_coverage_worst_cluster": of_clusters[sizes >= min(folds, sizes.max())].min(),
+        "candidates_mean": numbers.mean(),
+        "candidates_sure": (numbers == 1).mean(),
     }
     sharp = fitted._replace(coef=fitted.coef * sharpness, intercept=fitted.intercept * sharpness)
-    return Validated(sharp, predicted, sharpness, scores, loss)
+    return Validated(sharp, predicted, sharpness, scores, loss, conformity)
 
 
 def fit_classifier(rows: np.ndarray, labels: np.ndarray, C: float, each: Each = map) -> Classifier:
@@ -266,17 +291,49 @@ def sharpen(probabilities: np.ndarray, sharpness: float) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def sharpen_out_of_fold(out_of_fold: OutOfFold, labels: np.ndarray, each: Each = map) -> np.ndarray:
-    """Sharpen each fold's probabilities (n, k) by the power that the other folds ask for."""
+def sharpness_out_of_fold(out_of_fold: OutOfFold, labels: np.ndarray, each: Each = map) -> np.ndarray:
+    """The power that the other folds ask for, of each fold: (folds,)."""
+
+    def of_others(number: int) -> float:
+        others = out_of_fold.fold != number
+        return fit_sharpness(out_of_fold.probabilities[others], labels[others])
+
+    return np.array(list(each(of_others, range(int(out_of_fold.fold.max()) + 1))))
+
+
+def sharpen_out_of_fold(out_of_fold: OutOfFold, powers: np.ndarray, each: Each = map) -> np.ndarray:
+    """Sharpen each fold's probabilities (n, k) by its power."""
     sharpened = np.empty_like(out_of_fold.probabilities)
 
     def fill(number: int) -> None:
         held_out = out_of_fold.fold == number
-        sharpness = fit_sharpness(out_of_fold.probabilities[~held_out], labels[~held_out])
-        sharpened[held_out] = sharpen(out_of_fold.probabilities[held_out], sharpness)
+        sharpened[held_out] = sharpen(out_of_fold.probabilities[held_out], powers[number])
 
-    list(each(fill, np.unique(out_of_fold.fold)))
+    list(each(fill, range(len(powers))))
     return sharpened
+
+
+def candidates_out_of_fold(
+    out_of_fold: OutOfFold, labels: np.ndarray, powers: np.ndarray, coverage: float, each: Each = map
+) -> np.ndarray:
+    """The candidates (n, k) of each fold's rows, by limits that the other folds ask for, sharpened by its power."""
+    probabilities, fold = out_of_fold.probabilities, out_of_fold.fold
+    candidates, seen = np.empty(probabilities.shape, dtype=bool), _seen(out_of_fold, labels)
+
+    def fill(number: int) -> None:
+        held_out, others = fold == number, (fold != number) & seen
+        known = sharpen(probabilities[others], powers[number])
+        limits = candidate_limits(measure_conformity(known, labels[others], probabilities.shape[1]), coverage)
+        of_held_out = sharpen(probabilities[held_out], powers[number])
+        candidates[held_out] = candidates_of(log_probabilities(of_held_out), limits, of_held_out.argmax(axis=1))
+
+    list(each(fill, range(len(powers))))
+    return candidates
+
+
+def _seen(out_of_fold: OutOfFold, labels: np.ndarray) -> np.ndarray:
+    """Whether the model out of fold has seen the cluster of each row: (n,) bool."""
+    return np.isfinite(out_of_fold.distances[np.arange(len(labels)), labels])
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:

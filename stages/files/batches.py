@@ -4,17 +4,19 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from stages.runtime.arrays import read_header, shortened
 from stages.runtime.files import PARTIAL, FileState, not_read, read, state_of_status
+from stages.runtime.remote import AT_ONCE, BUFFER, Address, ObjectState, Place
 
 EMBEDDING = "embedding.json"  # says which model the batches are of
+HEADER_BYTES = 4096  # fetched of an object: more than the header of an array of numbers has
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # File systems take names of 255 bytes, and predictions are written as .partial-<batch>.parquet first.
 LONGEST_NAME = 255 - len(PARTIAL) - len(".parquet") + len(".npy")
@@ -34,14 +36,14 @@ class Stored(NamedTuple):
     dtype: np.dtype
     fortran_order: bool
     offset: int  # of the first value, in bytes
-    state: FileState
-    process: int  # that looked: another one may be on another machine, where all but the size may be other
+    state: FileState | ObjectState
+    process: int  # that looked: on another machine all but the size of a file may be other; an object is the same
 
 
 class Batch(NamedTuple):
     """One `.npy` file of embeddings, or a run of its rows, checked but not yet read."""
 
-    path: Path
+    path: Place
     rows: int
     columns: int
     stored: Stored
@@ -49,18 +51,20 @@ class Batch(NamedTuple):
     start: int = 0  # the first row, where this is a part of the file
 
     @property
-    def texts_path(self) -> Path:
+    def texts_path(self) -> Place:
         """Where the batch's texts lie, if it has any."""
         return self.path.with_suffix(".jsonl")
 
 
-def open_batches(folder: Path) -> list[Batch]:
+def open_batches(folder: Place, names: Collection[str] | None = None) -> list[Batch]:
     """Check the headers of all batches of a folder; no row is read.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or Address
         Holds `<batch>.npy` files, and optionally `<batch>.jsonl` beside them and `embedding.json`; nothing else.
+    names : collection of str, optional
+        Of the only files that are looked at, in a folder whose other files may come and go during the run.
 
     Returns
     -------
@@ -76,17 +80,22 @@ def open_batches(folder: Path) -> list[Batch]:
         If the folder or a batch cannot be read.
     """
     # All names are judged before the first file is opened.
-    paths = _list_folder(folder)
-    names = {path.name for path in paths}
-    for path in paths:
-        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in names:
+    states = _list_folder(folder, names)
+    there = {path.name for path in states}
+    for path in states:
+        if path.suffix == ".jsonl" and path.with_suffix(".npy").name not in there:
             raise ValueError(
                 f"{path}: texts without a batch; expected {path.with_suffix('.npy').name} beside it. "
                 "Rename it, or move it elsewhere."
             )
-    arrays = [path for path in paths if path.suffix == ".npy"]
+    arrays = [path for path in states if path.suffix == ".npy"]
     _refuse_alike(arrays)
-    batches = [_open_batch(path, path.with_suffix(".jsonl").name in names) for path in arrays]
+    tasks = ((path, states[path], path.with_suffix(".jsonl").name in there) for path in arrays)
+    if isinstance(folder, Address):
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # a request each
+            batches = list(pool.map(lambda task: _open_batch(*task), tasks))
+    else:
+        batches = [_open_batch(*task) for task in tasks]
     if not batches:
         raise ValueError(f"{folder}: holds no .npy file; put at least one batch of embeddings there.")
     for batch in batches:
@@ -98,20 +107,32 @@ def open_batches(folder: Path) -> list[Batch]:
     return batches
 
 
-def _list_folder(folder: Path) -> list[Path]:
-    """The files of a folder of batches in natural order, after a look at their names and kinds."""
+def _list_folder(folder: Place, names: Collection[str] | None) -> dict[Place, ObjectState | None]:
+    """The files of a folder of batches in natural order, after a look at their names and kinds; states of objects."""
+
+    def remember(path: Place, state: ObjectState | None = None) -> Place:
+        return read(path, state) if names is None else path  # of some files what is read is digested: that is enough
+
     if not folder.is_dir():
         found = "not a folder" if folder.exists() else "no such folder"
+        if isinstance(folder, Address) and not folder.exists():
+            found = "no such bucket, or nothing in such a folder of it"
         raise ValueError(f"{folder}: {found}; it has to hold the batches, one .npy file each.")
-    try:
-        with os.scandir(read(folder)) as entries:
-            files = {entry.name: _is_file(entry) for entry in entries if entry.name != f"{PARTIAL}lock"}
-    except OSError as error:
-        raise not_read(folder, error) from error
+    states: dict[str, ObjectState | None] = {}
+    if isinstance(folder, Address):
+        states = remember(folder).entries()
+        files = {name: state is not None for name, state in states.items()}
+    else:
+        try:
+            with os.scandir(remember(folder)) as entries:
+                files = {entry.name: _is_file(entry) for entry in entries if entry.name != f"{PARTIAL}lock"}
+        except OSError as error:
+            raise not_read(folder, error) from error
     if files.get(EMBEDDING):
         del files[EMBEDDING]
-        read(folder / EMBEDDING)
-    paths = sorted(map(folder.joinpath, files), key=_natural_order)
+        remember(folder / EMBEDDING, states.get(EMBEDDING))
+    chosen = files if names is None else files.keys() & names
+    paths = sorted(map(folder.joinpath, chosen), key=_natural_order)
     for path in paths:
         if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
@@ -132,10 +153,10 @@ def _list_folder(folder: Path) -> list[Path]:
                 "that the predictions' name fits in 255; rename the file."
             )
         try:
-            read(path)
+            remember(path, states.get(path.name))
         except OSError as error:  # a folder that lets its names be read, but not its files
             raise not_read(path, error) from error
-    return paths
+    return {path: states.get(path.name) for path in paths}
 
 
 def _is_file(entry: os.DirEntry) -> bool:
@@ -146,20 +167,22 @@ def _is_file(entry: os.DirEntry) -> bool:
         return False
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Place) -> str:
     """What lies there in place of a file."""
+    if isinstance(path, Address):
+        return "a folder"
     try:
         return KINDS.get(stat.S_IFMT(path.stat().st_mode), "no file")
     except OSError as error:
         return f"a link that cannot be followed ({error.strerror})"
 
 
-def _refuse_alike(paths: list[Path]) -> None:
+def _refuse_alike(paths: list[Place]) -> None:
     """Refuse names that are one name where case or the way of writing accents does not count.
 
     The files may lie well apart here, but their predictions, which DVC brings to any machine, would not everywhere.
     """
-    seen: dict[str, Path] = {}
+    seen: dict[str, Place] = {}
     for path in paths:
         other = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.name).casefold()), path)
         if other is not path:
@@ -190,7 +213,7 @@ def split_rows(batches: list[Batch], part_rows: int) -> list[list[Batch]]:
     return parts
 
 
-def locate(part: list[Batch], number: int) -> tuple[Path, int]:
+def locate(part: list[Batch], number: int) -> tuple[Place, int]:
     """The file, and the row in it, of a row numbered over all batches of a part."""
     for batch in part:
         if number < batch.rows:
@@ -200,12 +223,17 @@ def locate(part: list[Batch], number: int) -> tuple[Path, int]:
 
 
 @contextmanager
-def open_input(path: Path) -> Iterator[BinaryIO]:
+def open_input(path: Place, buffering: int = BUFFER, state: ObjectState | None = None) -> Iterator[BinaryIO]:
     """Open a file that lay in the folder when that was listed; whatever goes wrong names the file.
 
-    A named pipe that has taken its place is refused, and not waited for.
+    A named pipe that has taken its place is refused, and not waited for. An object is fetched `buffering` bytes at a
+    time; its state, where it is known, saves a request.
     """
     try:
+        if isinstance(path, Address):
+            with path.open(buffering=buffering, state=state) as file:
+                yield file
+            return
         with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise changed(path, "it is no longer a file")
@@ -220,16 +248,26 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def refuse_changed(path: Path, file: BinaryIO, expected: FileState, same_machine: bool = True) -> None:
-    """Refuse an open file that is not as a state says; of a state on another machine, the size alone counts."""
-    state = state_of_status(os.fstat(file.fileno()))
+def state_of_opened(path: Place, file: BinaryIO) -> FileState | ObjectState:
+    """The state of an open file; of an object, which cannot be held open, that of its address now."""
+    if not isinstance(path, Address):
+        return state_of_status(os.fstat(file.fileno()))
+    if (state := path.state()) is None:
+        raise changed(path, "it is gone")
+    return state
+
+
+def refuse_changed(
+    path: Place, state: FileState | ObjectState, expected: FileState | ObjectState, same_machine: bool = True
+) -> None:
+    """Refuse a file whose state is not the expected one; of a file on another machine, the size alone counts."""
     if state.size != expected.size:
         raise changed(path, f"it has {state.size} bytes, expected {expected.size}")
-    if same_machine and state != expected:
+    if state != expected and (same_machine or isinstance(path, Address)):
         raise changed(path, "it was written to or replaced")
 
 
-def changed(path: Path, found: str) -> ValueError:
+def changed(path: Place, found: str) -> ValueError:
     """The refusal of a file that is no longer what it was when it was opened."""
     return ValueError(f"{path}: changed while it was read: {found}; run again when whatever writes it is done.")
 
@@ -247,16 +285,16 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _natural_order(path: Path) -> tuple:
+def _natural_order(path: Place) -> tuple:
     parts = re.split(r"(\d+)", path.name)
     # Odd places hold the digits. The name itself settles batch_1 against batch_01.
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def _open_batch(path: Path, has_texts: bool) -> Batch:
-    with open_input(path) as file:
+def _open_batch(path: Place, state: ObjectState | None, has_texts: bool) -> Batch:
+    with open_input(path, HEADER_BYTES, state) as file:
         shape, fortran_order, dtype = _read_header(path, file)
-        offset, state = file.tell(), state_of_status(os.fstat(file.fileno()))
+        offset, state = file.tell(), state or state_of_opened(path, file)
     if len(shape) != 2:
         raise ValueError(f"{path}: {len(shape)} dimensions, expected 2: one row an embedding; reshape it.")
     if dtype.hasobject:
@@ -282,7 +320,7 @@ def _open_batch(path: Path, has_texts: bool) -> Batch:
     return Batch(path, rows, columns, Stored(rows, dtype, fortran_order, offset, state, os.getpid()), has_texts)
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(path: Place, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     try:
         return read_header(file)
     except OSError:
@@ -291,7 +329,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.
         raise _not_readable(path, shortened(error)) from None
 
 
-def _not_readable(path: Path, reason: str) -> ValueError:
+def _not_readable(path: Place, reason: str) -> ValueError:
     return ValueError(
         f"{path}: not a readable .npy array ({reason}); expected one of plain floats: write it with numpy.save."
     )

@@ -9,6 +9,7 @@ from annotated_types import Interval
 
 from stages.files.batches import Batch, open_batches
 from stages.files.intermediates import refuse_unequal
+from stages.runtime.remote import Place
 
 SampleRows = Annotated[int, Interval(ge=100, le=10_000_000)] | None  # the parameter sample_rows
 
@@ -25,13 +26,13 @@ class Clustered(NamedTuple):
         return sum(batch.rows for batch in self.batches)
 
 
-def open_clustered(folder: Path, sample_rows: int | None) -> Clustered:
+def open_clustered(folder: Place, sample_rows: int | None) -> Clustered:
     """Check the headers of all batches, and say which rows are clustered; as `open_batches`."""
     batches = open_batches(folder)
     return Clustered(batches, even_rows(sum(batch.rows for batch in batches), sample_rows))
 
 
-def reopen_clustered(folder: Path, sample_rows: int | None, reduced: Path, m: int) -> Clustered:
+def reopen_clustered(folder: Place, sample_rows: int | None, reduced: Path, m: int) -> Clustered:
     """Open the folder that m reduced rows were made from, and refuse one that gives another number of rows."""
     clustered = open_clustered(folder, sample_rows)
     what = "rows" if len(clustered.sample) == clustered.rows else f"of its {clustered.rows} rows in the sample"

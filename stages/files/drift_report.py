@@ -1,14 +1,14 @@
 """The report on drift: drift.json, known by how it begins, and the points of its plot."""
 
 import logging
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from stages.algorithms.prediction.drift import ALL, Drift, departures, furthest
 from stages.runtime import record
 from stages.runtime.arrays import opened
+from stages.runtime.files import lexists
+from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
@@ -16,20 +16,23 @@ log = logging.getLogger(__name__)
 REPORT = f'{{"drift":{{"{ALL}":{{"verdict":'.replace(" ", "").encode()
 
 
-def refuse_another_report(path: Path) -> None:
+def refuse_another_report(path: Place) -> None:
     """Refuse to replace what no run of classify wrote."""
     begins = b""
     if path.is_file():
         with opened(path, "classify") as file:
             begins = b"".join(file.read(1000).split())
-    if os.path.lexists(path) and not begins.startswith(REPORT):
+    if lexists(path) and not begins.startswith(REPORT):
         raise ValueError(
             f"{path}: not written by classify, and it would be replaced; move it away, or choose another folder."
         )
 
 
-def write_report(path: Path, drifts: dict[str, Drift]) -> None:
-    """Log what is not like training, and write the table; where there are many batches, not of each that is alike."""
+def write_report(path: Place, drifts: dict[str, Drift], left_out: dict[str, str]) -> None:
+    """Log what is not like training, and write the table; where there are many batches, not of each that is alike.
+
+    `left_out` is what was refused, by the name of its file, and stands beside the table.
+    """
     shown = furthest(drifts)
     for name, drift in shown.items():
         if drift.verdict != "like training":
@@ -44,8 +47,8 @@ def write_report(path: Path, drifts: dict[str, Drift]) -> None:
     table = {
         name: {key: record.rounded(value) for key, value in drift._asdict().items()} for name, drift in listed.items()
     }
-    left_out = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
-    record.write_json(path, {"drift": table} | left_out)
+    others = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
+    record.write_json(path, {"drift": table} | others | ({"left_out": left_out} if left_out else {}))
 
 
 def drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from stages.files.batches import EMBEDDING, Batch, changed, open_input
 from stages.files.texts import one_line
 from stages.runtime.cutting import NAME_LENGTH, cut
 from stages.runtime.record import write_json
+from stages.runtime.remote import Place
 
 
 class Embedding(NamedTuple):
@@ -33,7 +34,7 @@ class Embedded(NamedTuple):
 TYPES = {"model": str, "revision": (str, type(None)), "digest": str, "columns": int, "normalised": bool}
 
 
-def read_embedded(folder: Path) -> Embedded | None:
+def read_embedded(folder: Place) -> Embedded | None:
     """Read what `embed` says of a folder; None where it says nothing.
 
     Raises
@@ -68,7 +69,7 @@ def write_embedded(folder: Path, embedded: Embedded) -> None:
     write_json(folder / EMBEDDING, embedded.embedding._asdict() | said)
 
 
-def read_embedding(folder: Path, batches: list[Batch]) -> Embedding | None:
+def read_embedding(folder: Place, batches: list[Batch]) -> Embedding | None:
     """The model that embedded the batches of a folder; None where that is not known.
 
     Raises

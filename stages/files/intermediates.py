@@ -1,4 +1,4 @@
-"""What stages hand on, each with its one reader: reduced rows, tree, labels, and the names of clusters.
+"""What stages hand on, each with its one reader: reduced rows, tree, labels, silhouettes, and the names of clusters.
 
 A reader refuses a file that the stage which makes it could not have written, in one line that names the file, what it
 holds, what is expected and how to make it again. What several files have to agree in is checked with the second.
@@ -86,6 +86,20 @@ def read_labels(path: Path, n: int, reduced: Path) -> np.ndarray:
         what = f"cluster {c} has {sizes[c]} rows and cluster {c + 1} {sizes[c + 1]}"
         raise damaged(path, f"{what}, expected numbers by falling size", "cluster")
     return labels
+
+
+def read_silhouettes(path: Path, labels: np.ndarray, of: Path) -> np.ndarray:
+    """Read the silhouettes of m rows with these labels, which were read `of` a file: (m,) float32, NaN for noise."""
+    silhouettes = read_array(path, "cluster", "f4", 1)
+    if len(silhouettes) != len(labels):
+        what = f"{len(silhouettes)} silhouettes, but {of} has {len(labels)} labels; expected as many"
+        raise damaged(path, what, "cluster")
+    good = np.where(labels < 0, np.isnan(silhouettes), np.abs(silhouettes) <= 1)
+    if not good.all():
+        row = int(good.argmin())
+        expected = "none, as it is noise" if labels[row] < 0 else "-1 to 1"
+        raise damaged(path, f"row {row} has silhouette {silhouettes[row]:g}, expected {expected}", "cluster")
+    return silhouettes
 
 
 def read_names(path: Path, k: int) -> dict[int, str]:

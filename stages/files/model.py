@@ -1,16 +1,28 @@
-"""A model: the half that train writes, with its reader, and what both halves have to agree in."""
+"""A model: the half that train writes, model.json, which makes a whole of both halves, and their readers."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import xxhash
+
+from stages.algorithms.prediction.doubt import LEAST
 from stages.algorithms.prediction.model import Half, why_not_of_one_model
 from stages.algorithms.principal_components import Reduction
 from stages.files.reduction import read_reduction
-from stages.runtime.arrays import Field, damaged, read_model
+from stages.runtime.arrays import Field, damaged, opened, read_model, shortened
+from stages.runtime.parameters import shown
+from stages.runtime.record import write_json
 
+CARD = "model.json"
+FORMAT = 1  # of model.json; another is refused
+HALVES = {"reduction.npz": "reduce", "classifier.npz": "train"}  # and the stage that writes each
 MOST_ROWS = float(2**40)  # that any count can be of: far below where a sum of counts overflows
 
-# The sizes: columns of embeddings, d components, k clusters, q components and groups of the detector, m rows held out.
-SMALLEST = {"k": 2, "q": 0}
+# The sizes: columns of embeddings, d components, k clusters, q components and groups of the detector, m rows held out,
+# s rows that candidates are judged by.
+SMALLEST = {"k": 2, "q": 0, "s": 0}
 HALF = {
     "centroids": Field("f8", ("k", "d")),
     "coef": Field("f8", ("k", "k")),
@@ -25,7 +37,21 @@ HALF = {
     "detector_negligible": Field("f8", (), low=0),
     "held_out_distance": Field("f8", ("m",), low=0, high=2),
     "held_out_residual": Field("f8", ("m",), low=0),
+    "conformity_scores": Field("f4", ("s",), low=LEAST, high=0),
+    "conformity_rows": Field("i8", ("k",), low=0, high=MOST_ROWS),
 }
+
+
+class Card(NamedTuple):
+    """What model.json says of a model beside its arrays."""
+
+    names: list[str]  # of each cluster; empty where its texts have no word
+    words: list[list[str]]  # of each cluster, best first
+    quantile: float  # share of rows like those in training that is to pass as known
+    coverage: float  # share of rows whose candidates are to hold their cluster
+    limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
+    made_from: dict[str, Any]  # for people
+    digest: str = ""  # of all of this and of both halves, as it is written
 
 
 def read_half(path: Path) -> Half:
@@ -33,6 +59,8 @@ def read_half(path: Path) -> Half:
     half = Half(**read_model(path, "train", HALF, SMALLEST))
     if not half.unseen_clusters.any():
         raise damaged(path, "unseen_clusters counts no row, expected those of training", "train")
+    if (rows := half.conformity_rows.sum()) != (scores := len(half.conformity_scores)):
+        raise damaged(path, f"conformity_rows are {rows}, expected the {scores} of conformity_scores", "train")
     return half
 
 
@@ -42,3 +70,74 @@ def read_halves(folder: Path) -> tuple[Reduction, Half]:
     if fault := why_not_of_one_model(reduction, half):
         raise ValueError(f"{folder}: {fault}; they are not of one model, run `dvc repro train`.")
     return reduction, half
+
+
+def read_whole(folder: Path) -> tuple[Reduction, Half, Card]:
+    """Read both halves and model.json from the folder of a model, and refuse what is not of one model."""
+    reduction, half = read_halves(folder)
+    card = read_card(folder)
+    if len(card.names) != len(half.centroids):
+        what = f"it names {len(card.names)} clusters, but classifier.npz has {len(half.centroids)}"
+        raise damaged(folder / CARD, what, "name")
+    return reduction, half, card
+
+
+def read_card(folder: Path) -> Card:
+    """Read model.json, which has to be of the very halves that lie beside it."""
+    path = folder / CARD
+    with opened(path, "name") as file:
+        content = file.read()
+    try:
+        said = json.loads(content)
+        if said["format"] != FORMAT:
+            raise ValueError(f"format {shown(said['format'], 20)}, expected {FORMAT}, the one of this version")
+        digest = said.pop("digest")
+        if digest != _digest(said):
+            raise ValueError("its values are not those that were written")
+        card = _parse(said)._replace(digest=digest)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        what = f"not what this version of the stage `name` writes ({type(error).__name__}: {shortened(error)})"
+        raise damaged(path, what, "name") from None
+    for name, stage in HALVES.items():
+        if said["files"].get(name) != _digest_file(folder / name, stage):
+            raise ValueError(
+                f"{path}: made with another {name} than lies beside it, expected the files of one model; run "
+                "`dvc repro name`, or fetch the whole folder again."
+            )
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write what `read_card` reads, of the halves that lie in the folder."""
+    said = {
+        "format": FORMAT,
+        "files": {name: _digest_file(folder / name, stage) for name, stage in HALVES.items()},
+        "quantile": card.quantile,
+        "coverage": card.coverage,
+        "limits": card.limits,
+        "made_from": card.made_from,
+        "clusters": [{"name": name, "words": words} for name, words in zip(card.names, card.words, strict=True)],
+    }
+    write_json(folder / CARD, {"format": FORMAT, "digest": _digest(said)} | said, indent=1)
+
+
+def _parse(said: dict[str, Any]) -> Card:
+    clusters, quantile, coverage = said["clusters"], said["quantile"], said["coverage"]
+    names, words = [each["name"] for each in clusters], [each["words"] for each in clusters]
+    "".join(names + [word for of_cluster in words for word in of_cluster]).encode()  # of texts that can be written
+    for name, share in (("quantile", quantile), ("coverage", coverage)):
+        if not (isinstance(share, float) and 0 < share < 1):
+            raise ValueError(f"{name} is {shown(share, 20)}, expected above 0 and below 1")
+    if not all(isinstance(said[name], dict) for name in ("limits", "made_from", "files")):
+        raise ValueError("limits, made_from and files are no objects")
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"])
+
+
+def _digest(said: dict[str, Any]) -> str:
+    """Digest of what model.json says, however it is spaced."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(said, sort_keys=True).encode())
+
+
+def _digest_file(path: Path, stage: str) -> str:
+    with opened(path, stage) as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

@@ -33,6 +33,17 @@ def write_reduction(path: Path, reduction: Reduction, embedding: Embedding | Non
     save_model(path, **reduction._asdict(), **({"embedding": as_array(embedding)} if embedding else {}))
 
 
+def read_embedding_of(path: Path) -> Embedding | None:
+    """Read which model embedded the rows that a reduction was made from; None where that is not known."""
+    array = read_model(path, "reduce", REDUCTION, {}).get("embedding")
+    if array is None:
+        return None
+    try:
+        return from_array(array)
+    except ValueError as error:
+        raise damaged(path, str(error), "reduce") from None
+
+
 def refuse_other_embeddings(folder: Path, batches: list[Batch], path: Path) -> None:
     """Refuse batches that are not all embedded, or by another model than the rows of a reduction, where both are known.
 
@@ -44,14 +55,8 @@ def refuse_other_embeddings(folder: Path, batches: list[Batch], path: Path) -> N
     path : Path
         Of the reduction.
     """
-    embedding, array = read_embedding(folder, batches), read_model(path, "reduce", REDUCTION, {}).get("embedding")
-    if array is None or embedding is None:
-        return
-    try:
-        expected = from_array(array)
-    except ValueError as error:
-        raise damaged(path, str(error), "reduce") from None
-    if embedding.digest != expected.digest:
+    embedding, expected = read_embedding(folder, batches), read_embedding_of(path)
+    if embedding and expected and embedding.digest != expected.digest:
         raise ValueError(
             f"{folder / EMBEDDING}: embedded by {in_words(embedding)}, but {path} was made from rows of "
             f"{in_words(expected)}; embed these texts with the model of the clustered ones."

@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import repeat
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from stages.files.batches import open_batches
 from stages.files.texts import iterate_texts, one_line
 from stages.runtime.cutting import NAME_LENGTH, cut
+from stages.runtime.remote import Place
 
 
 class Row(NamedTuple):
@@ -28,7 +28,7 @@ class Row(NamedTuple):
         return cut(one_line(self.text), length) or "(empty text)"
 
 
-def read_rows(folder: Path, wanted: np.ndarray | None = None) -> Iterator[Row]:
+def read_rows(folder: Place, wanted: np.ndarray | None = None) -> Iterator[Row]:
     """The rows of all batches of a folder, in order; only those numbered in `wanted` (rising) if it is given.
 
     One text is in memory at a time. Of a batch of which a row is wanted, the texts are read to their end.
@@ -58,11 +58,10 @@ class Topics:
         self._numbers: dict[str | None, int] = {}
         self._of_rows = array("i")
 
-    def texts(self, rows: Iterable[Row]) -> Iterator[str]:
-        """The texts of the rows, one after the other; empty where there is none."""
+    def take(self, rows: Iterable[Row]) -> None:
+        """Take down the topics of rows, one after the other."""
         for row in rows:
             self._of_rows.append(self._numbers.setdefault(row.topic, len(self._numbers)))
-            yield row.text or ""
 
     def numbered(self) -> tuple[list[str], np.ndarray]:
         """The topics in alphabetical order, and of each row that went by the place of its topic there, -1 for none."""

@@ -1,23 +1,24 @@
 """The texts beside a batch: one JSON object a line, one line a row."""
 
 import json
-import os
 import reprlib
 from codecs import BOM_UTF8
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed
-from stages.runtime.files import state_of_status
+import xxhash
+
+from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed, state_of_opened
+from stages.runtime.remote import Place
 
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
 
 
-def iterate_texts(batch: Batch) -> Iterator[dict]:
+def iterate_texts(batch: Batch, digest: xxhash.xxh3_128 | None = None) -> Iterator[dict]:
     """Read the texts beside a batch, which has some, a line at a time and once.
 
-    Before the last row is given, the rest of the file is looked at, and whether another hand has written to it.
+    Before the last row is given, the rest of the file is looked at, and whether another hand has written to it. Then
+    the digest, if there is one to update, is that of the whole file.
 
     Yields
     ------
@@ -39,9 +40,10 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
     """
     path, row, position, blank = batch.texts_path, 0, 0, False
     with open_input(path) as file:
-        state = state_of_status(os.fstat(file.fileno()))
+        state = state_of_opened(path, file)
+        lines = file if digest is None else _digested(file, digest)
         try:
-            for line in file:
+            for line in lines:
                 start, position = position, position + len(line)
                 if start == 0 and line.startswith(BOM_UTF8):
                     start, line = len(BOM_UTF8), line.removeprefix(BOM_UTF8)
@@ -53,17 +55,25 @@ def iterate_texts(batch: Batch) -> Iterator[dict]:
                 text = _parse_text(line, path, row, start)
                 row += 1
                 if row == batch.rows:
-                    _refuse_lines(batch, row + sum(1 for line in file if line.strip()))
-                    refuse_changed(path, file, state)
+                    _refuse_lines(batch, row + sum(1 for line in lines if line.strip()))
+                    refuse_changed(path, state_of_opened(path, file), state)
                 yield text
             _refuse_lines(batch, row)
         except (ValueError, MemoryError) as error:
-            refuse_changed(path, file, state)  # what is wrong may be what another hand has half written
+            refuse_changed(
+                path, state_of_opened(path, file), state
+            )  # what is wrong may be what another hand has half written
             if isinstance(error, MemoryError):
                 raise ValueError(
                     f"{path}: row {row} takes more memory than there is; expected one text a line: shorten it."
                 ) from None
             raise
+
+
+def _digested(lines: Iterable[bytes], digest: xxhash.xxh3_128) -> Iterator[bytes]:
+    for line in lines:
+        digest.update(line)
+        yield line
 
 
 def _refuse_lines(batch: Batch, lines: int) -> None:
@@ -75,15 +85,15 @@ def _refuse_lines(batch: Batch, lines: int) -> None:
         )
 
 
-def _parse_text(line: bytes, path: Path, row: int, position: int) -> dict:
+def _parse_text(line: bytes, path: Place, row: int, position: int) -> dict:
     """The object of a line that starts at a byte of the file; of its other keys nothing is kept."""
     expected = (
         'expected an object like {"text": "...", "id": "...", "topic": "..."}, of which id and topic may be absent'
     )
     try:
-        entry = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
+        entry = _decode(line.decode("utf-8"))
         # Only an escape can spell half of a surrogate pair.
-        halved = rb"\u" in line and not is_utf8(json.dumps(entry, ensure_ascii=False))
+        halved = (rb"\ud" in line or rb"\uD" in line) and not is_utf8(json.dumps(entry, ensure_ascii=False))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {position + error.start}; save it as UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -103,8 +113,11 @@ def _parse_text(line: bytes, path: Path, row: int, position: int) -> dict:
     if halved:
         key = next((key for key, value in read.items() if not is_utf8(value)), "a key or a value that is not used")
         raise ValueError(f"{path}: row {row}: {key} holds half of a surrogate pair, which no file can; remove it.")
-    topic = one_line(read.pop("topic", ""))
-    return read if topic in ("", NO_TOPIC) else read | {"topic": topic}
+    if "topic" in read:
+        read["topic"] = one_line(read["topic"])
+        if read["topic"] in ("", NO_TOPIC):
+            del read["topic"]
+    return read
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -119,6 +132,12 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+# Made once: that takes as long as to read a line.
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_without_repeats).decode
+
+
 def one_line(text: str) -> str:
     """The text with a space for every run of white space and control characters."""
+    if text.isprintable() and "  " not in text and text == text.strip(" "):
+        return text  # as most are: the only white space that is printed is a space
     return " ".join(CONTROL.sub(" ", text).split())

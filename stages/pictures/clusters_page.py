@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 
 from stages.algorithms.presentation.representatives import Memberships
+from stages.files.model import Card
 from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
 from stages.runtime import record
-from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
+from stages.runtime.cutting import NAME_LENGTH, cut_apart
 
 TEXT_LENGTH = 200
-NAME_WORDS = 3
 
 
 def count_clusters(
-    everyone: Labels, topics: list[str], topic_of: np.ndarray, predicted: Predictions, words: list[list[str]]
+    everyone: Labels, topics: list[str], topic_of: np.ndarray, predicted: Predictions, card: Card
 ) -> list[dict[str, Any]]:
-    """The name, the words and the counts of each cluster, of which there are as many as lists of words.
+    """The name, the words and the counts of each cluster that the model names.
 
-    Words, names and topics are cut to what there is room for. Topics are counted by all of their letters, and two that
+    Topics are cut to what there is room for. They are counted by all of their letters, and two that
     begin alike stay two.
 
     Parameters
@@ -33,9 +33,9 @@ def count_clusters(
     topic_of : ndarray of shape (n,), int
         The place of each row's topic there; -1 for none.
     predicted : Predictions
-    words : list of k lists of str
+    card : Card
     """
-    k = len(words)
+    k = len(card.names)
     by_method = np.bincount(everyone.cluster[everyone.sample] + 1, minlength=k + 1)[1:]
     sizes = np.bincount(everyone.cluster + 1, minlength=k + 1)[1:]
     new, novel = (np.bincount(each, minlength=k) for each in (predicted.cluster, predicted.cluster[predicted.novel]))
@@ -47,16 +47,14 @@ def count_clusters(
         cluster, place = divmod(pair + 1, len(topics))
         if 0 <= cluster < k:
             topics_of[cluster][topics[place - 1]] = count
-    shown_word = cut_apart((word for own_words in words for word in own_words), WORD_LENGTH)
     shown_topic = cut_apart(topics, NAME_LENGTH)
     clusters = []
-    for cluster, own_words in enumerate(words):
-        shown_words = [shown_word[word] for word in own_words]
+    for cluster, (name, words) in enumerate(zip(card.names, card.words, strict=True)):
         clusters.append(
             {
                 "cluster": cluster,
-                "name": cut(", ".join(shown_words[:NAME_WORDS]), NAME_LENGTH),
-                "words": shown_words,
+                "name": name,
+                "words": words,
                 "rows": int(sizes[cluster]),
                 "rows_by_model": int(sizes[cluster] - by_method[cluster]),
                 "share": record.rounded(sizes[cluster] / len(everyone.cluster)),
@@ -175,8 +173,8 @@ def _sampling(rows: int, sample: int) -> list[str]:
     return [
         "",
         f"An even sample of {sample:,} rows was clustered; the other {rows - sample:,} have the cluster that the "
-        "trained model puts them into. Words, counts and topics are those of all rows; rows shown as nearest to the "
-        "centroid and on the border are of the sample.",
+        "trained model puts them into. Counts and topics are those of all rows; words, and rows shown as nearest to "
+        "the centroid and on the border, are of the sample.",
     ]
 
 

@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from stages.runtime.files import not_read, read, replacing
+from stages.runtime.files import lexists, not_read, read, replacing
+from stages.runtime.remote import Place
 
 
 class Field(NamedTuple):
@@ -51,7 +51,7 @@ def read_array(path: Path, stage: str, dtype: str, dimensions: int) -> np.ndarra
     """
     with opened(path, stage) as file:
         try:
-            return _parse(file, os.fstat(file.fileno()).st_size, dtype, dimensions)
+            return _parse(file, _size(file), dtype, dimensions)
         except (MemoryError, OSError):
             raise
         except Exception as error:  # whatever a broken header raises
@@ -82,7 +82,7 @@ def read_model(
     """
     with opened(path, stage) as file:
         try:
-            size = os.fstat(file.fileno()).st_size
+            size = _size(file)
             with zipfile.ZipFile(file) as container:
                 _check_members(container.infolist(), fields, size)
                 there = {name: field for name, field in fields.items() if f"{name}.npy" in container.namelist()}
@@ -98,8 +98,14 @@ def read_model(
     return arrays
 
 
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size
+
+
 @contextmanager
-def opened(path: Path, stage: str) -> Iterator[BinaryIO]:
+def opened(path: Place, stage: str) -> Iterator[BinaryIO]:
     """Open a file that a stage writes.
 
     Raises
@@ -110,11 +116,11 @@ def opened(path: Path, stage: str) -> Iterator[BinaryIO]:
         If the system does not let it be read.
     """
     if not path.is_file():
-        if os.path.lexists(path):
+        if lexists(path):
             raise damaged(path, "not a file", stage)
         raise ValueError(f"{path}: no such file; run `dvc repro {stage}` to make it, or `dvc pull` to fetch it.")
     try:
-        with open(read(path), "rb") as file:
+        with read(path).open("rb") as file:
             yield file
     except OSError as error:
         raise not_read(path, error) from None

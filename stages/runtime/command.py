@@ -1,8 +1,8 @@
 """A stage as a program: its options, its log, and refusals in one line.
 
-A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path` or `Text` are
-options of the command line, with the default of the signature, or required; all others are read from params.yaml and
-checked:
+A stage is a function whose signature is the schema of what it takes. Keyword arguments annotated `Path`, `Place` (a
+path or an address), `Text` or `Number` are options of the command line, with the default of the signature, or required;
+all others are read from params.yaml and checked:
 
     def link(*, linkage: Literal["average", "ward"], reduced: Path = Path("data/reduced.npy")) -> None: ...
 
@@ -15,59 +15,77 @@ import inspect
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.files import Run, check_unchanged, state_of
-from stages.runtime.parameters import PARAMETERS, hints_of, read_parameters, shown
+from stages.runtime.parameters import OPTIONS, PARAMETERS, Number, hints_of, read_parameters, shown
 
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent.parent
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
-def run(stage: Callable[..., None]) -> None:
+def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
     """Run a stage as the program: read its arguments, log to standard error, end in one line if it is refused.
 
     Parameters, sources and what the stage has read are the same at its end as at its start, or it is refused. Warnings,
     of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
-    of a refusal as well.
+    of a refusal as well. Where standard error is no terminal, each line begins with the time.
+
+    Parameters
+    ----------
+    stage : callable
+        What it returns is the exit status; None is 0. A refusal is 1, and so is an option that cannot be followed.
+    elsewhere : str, optional
+        An option that makes the stage a command for any folder: where it is given, params.yaml is not read, and
+        parameters have the defaults of the signature.
     """
     _open_standard_streams()
-    logging.basicConfig(level=logging.INFO, format=f"{stage.__name__:>9}  %(message)s", stream=sys.stderr)
-    for talkative in ("dvc", "dvclive", "openTSNE"):  # of what they do by default; their warnings are shown
+    times = "" if sys.stderr.isatty() else "%(asctime)s  "
+    logging.basicConfig(
+        level=logging.INFO, format=f"{times}{stage.__name__:>9}  %(message)s", datefmt=TIME, stream=sys.stderr
+    )
+    for talkative in ("dvc", "dvclive", "openTSNE", "aiobotocore"):  # of what they do by default; not their warnings
         logging.getLogger(talkative).setLevel(logging.WARNING)
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.
     warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-    outputs = Run()
+    outputs, status = Run(), None
     try:
         hints = hints_of(stage)
-        of_command_line = [each for each in inspect.signature(stage).parameters.values() if each.name not in hints]
-        options = argparse.ArgumentParser(
+        options = _Options(
             prog=f"python -m stages.{stage.__name__}",
             description=inspect.getdoc(stage),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,  # what is not given has the default of the signature
         )
-        for each in of_command_line:
+        kinds = {each.name: each for each in inspect.signature(stage).parameters.values() if each.name not in hints}
+        for name, each in kinds.items():
             required = each.default is each.empty
-            about = {"required": True} if required else {"default": each.default, "help": f"default: {each.default}"}
-            options.add_argument(f"--{each.name.replace('_', '-')}", type=each.annotation, **about)
+            about = {"required": True} if required else {"help": f"default: {each.default}"}
+            number = {"type": int} if each.annotation is Number else {}
+            options.add_argument(f"--{name.replace('_', '-')}", **number, **about)
         arguments = vars(options.parse_args())
+        arguments = {name: OPTIONS[kinds[name].annotation](value) for name, value in arguments.items()}
         _refuse_other_encodings()
-        parameters = read_parameters(hints)
+        alone = elsewhere in arguments
+        parameters = {} if alone else read_parameters(hints)
         sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
         with outputs:
-            stage(**parameters, **arguments)
-            _check_unchanged(parameters, read_parameters(hints))
+            status = stage(**parameters, **arguments)
+            if not alone:
+                _check_unchanged(parameters, read_parameters(hints))
             imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
             check_unchanged({path: state for path, state in sources.items() if str(path) in imported})
     except KeyboardInterrupt:
-        sys.exit(f"{stage.__name__}: interrupted. {outputs.account()}")
+        _end(f"{stage.__name__}: interrupted. {outputs.account()}")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if os.environ.get("STAGE_TRACEBACK") == "1":
             raise
@@ -79,7 +97,23 @@ def run(stage: Callable[..., None]) -> None:
                 f"{said.rstrip('.')} ({type(error).__name__} of {library}, which nothing here was known to raise); run "
                 f"`STAGE_TRACEBACK=1 python -m stages.{stage.__name__}` and report what it shows."
             )
-        sys.exit(f"{stage.__name__}: {cut_middle(said, LINE_LENGTH)} {outputs.account()}")
+        _end(f"{stage.__name__}: {cut_middle(said, LINE_LENGTH)} {outputs.account()}")
+    if status:
+        sys.exit(status)
+
+
+class _Options(argparse.ArgumentParser):
+    """Options that are refused as all else is: in one line, with exit status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
+
+
+def _end(said: str) -> NoReturn:
+    """End the program with a refusal: a line on standard error, and exit status 1."""
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{time.strftime(TIME)}  ")
+    sys.exit(said)
 
 
 def _library_that_raised(error: Exception) -> str | None:

@@ -7,19 +7,26 @@
         settle()                         # or here already, where hours of work lie behind it
 
 Outside of a run a file that is written takes its place as soon as it is complete, and nothing is remembered.
+
+What has an address instead of a path is written on this machine's disk, and put where it belongs at the end. Nothing
+there keeps another run away.
 """
 
 import errno
 import io
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from stages.runtime.cutting import cut_middle
+from stages.runtime.remote import Address, ObjectState, Place, StoreError
 
 # What no stage can make again. A file of these, or in these, is no output.
 SOURCES = [
@@ -43,7 +50,9 @@ class FileState(NamedTuple):
     device: int
 
 
-State = FileState | tuple[str, ...] | None  # of a file; of a folder, the names in it; of what is not there
+State = (
+    FileState | ObjectState | tuple[str, ...] | None
+)  # of a file; of a folder, the names in it; of what is not there
 
 
 class Run:
@@ -54,10 +63,10 @@ class Run:
     """
 
     def __init__(self) -> None:
-        self.read: dict[Path, State] = {}
+        self.read: dict[Place, State] = {}
         self.held: dict[Path, Path] = {}  # outputs by where they lie, links among their folders followed
-        self.pending: dict[Path, Path | None] = {}  # target to the complete file that takes its place; None removes it
-        self.done: list[Path] = []  # targets that are replaced or removed, in the order in which they were
+        self.pending: dict[Place, Path | None] = {}  # target to the complete file that takes its place; None removes it
+        self.done: list[Place] = []  # targets that are replaced or removed, in the order in which they were
         self.locks: list[FileLock] = []
 
     def __enter__(self) -> "Run":
@@ -85,7 +94,7 @@ class Run:
             for target, complete in self.pending.items():
                 _move(complete, target)
         finally:  # what lies where, whatever has stopped the moves
-            moved = [to for to, complete in self.pending.items() if not os.path.lexists(complete or to)]
+            moved = [to for to, complete in self.pending.items() if not lexists(complete or to)]
             self.done += [to for to in moved if to not in self.done]
             self.pending = {to: complete for to, complete in self.pending.items() if to not in moved}
 
@@ -114,10 +123,11 @@ def settle() -> None:
         _run.settle()
 
 
-def read(path: Path) -> Path:
+def read(path: Place, state: State = None) -> Place:
     """Remember a file or a folder as it is now, before it is read; the path, for convenience.
 
-    Of a folder, the names in it are remembered. What is half written is not, as the run itself goes on with it.
+    The state is looked up where it is not given. Of a folder, the names in it are remembered. What is half written is
+    not, as the run itself goes on with it.
 
     Raises
     ------
@@ -126,13 +136,15 @@ def read(path: Path) -> Path:
     """
     if _run is not None and path not in _run.read and not path.name.startswith(PARTIAL):
         _refuse_held(path, _run.held)
-        _run.read[path] = state_of(path)
+        _run.read[path] = state or state_of(path)
     return path
 
 
-def _refuse_held(path: Path, held: dict[Path, Path]) -> None:
+def _refuse_held(path: Place, held: dict[Path, Path]) -> None:
     """Refuse an input that is an output of the same run, or the folder of one."""
-    places = {_place(path), Path(os.path.realpath(path))} if held else set()
+    if isinstance(path, Address) or not held:
+        return
+    places = {_place(path), Path(os.path.realpath(path))}
     for place, output in held.items():
         if not places.isdisjoint((place, place.parent)):
             where = "is" if place in places else "lies in"
@@ -144,11 +156,18 @@ def _place(path: Path) -> Path:
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def state_of(path: Path) -> State:
+def lexists(path: Place) -> bool:
+    """Whether anything has this name, be it a link to nothing."""
+    return path.exists() if isinstance(path, Address) else os.path.lexists(path)
+
+
+def state_of(path: Place) -> State:
     """The state of a file, or the names in a folder; None where there is neither."""
+    if isinstance(path, Address):
+        return path.state() or _state_of_folder(path.entries()) or None
     try:
         if path.is_dir():
-            return tuple(sorted(name for name in os.listdir(path) if not name.startswith(PARTIAL)))
+            return _state_of_folder(os.listdir(path))
         return state_of_status(path.stat())
     except FileNotFoundError:
         return None
@@ -159,18 +178,27 @@ def state_of_status(status: os.stat_result) -> FileState:
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
-def check_unchanged(states: dict[Path, State]) -> None:
-    """Refuse what is no longer as it was."""
+def _state_of_folder(names: Iterable[str]) -> tuple[str, ...]:
+    """The state of a folder of these names; half-written files do not count."""
+    return tuple(sorted(name for name in names if not name.startswith(PARTIAL)))
+
+
+def check_unchanged(states: dict[Place, State]) -> None:
+    """Refuse what is no longer as it was; objects elsewhere are looked at by one listing of their folder."""
+    listed = cache(Address.entries)
     for path, state in states.items():
-        if state_of(path) != state:
+        now = listed(path.parent).get(path.name) if isinstance(state, ObjectState) else state_of(path)
+        if now != state:
             raise ValueError(
                 f"{path}: changed during the run, so that results may mix two states of it; run again when whatever "
                 "writes it is done."
             )
 
 
-def hold(*paths: Path, folder: bool = False) -> None:
+def hold(*paths: Place, folder: bool = False) -> None:
     """Keep other runs from writing files that this run is going to write, or into a folder, until it ends.
+
+    Of a folder elsewhere it is only seen whether this run may write there.
 
     A stage holds every output whose name is an option, and its metrics, which no option moves.
     The lock is the operating system's, so that of a killed run is free. Its file stays, beside the path or in it.
@@ -186,6 +214,9 @@ def hold(*paths: Path, folder: bool = False) -> None:
     if _run is None:
         return
     for path in paths:
+        if isinstance(path, Address):
+            path.try_to_write()
+            continue
         if not folder:
             _refuse_no_file(path)
             place = _place(path)
@@ -218,7 +249,7 @@ def _lock(path: Path, folder: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Place) -> Iterator[BinaryIO]:
     """Give a file to write, beside `path`, that takes its place once it is complete: within a `Run`, at its end.
 
     It is removed if the block fails. What a killed run leaves has the same name every time, so the next run removes it;
@@ -235,7 +266,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         _refuse_no_file(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)  # it may be a named pipe, or a link to another file
             raw = _Output(temporary, path)
         except OSError as error:
@@ -252,18 +283,26 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink(missing_ok=True)
 
 
-def _refuse_no_file(path: Path) -> None:
+def _refuse_no_file(path: Place) -> None:
     """Refuse to replace a folder, a device (`/dev/null`), a pipe."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if not isinstance(path, Address) and os.path.exists(path) and not os.path.isfile(path):
         raise not_written(path, IsADirectoryError(errno.EISDIR, "a folder or a device has this name"))
 
 
-def partial_of(path: Path) -> Path:
+def partial_of(path: Place) -> Path:
     """Where a file lies while it is written."""
+    if isinstance(path, Address):
+        return Path(_scratch().name, PARTIAL + xxhash.xxh3_128_hexdigest(str(path).encode()))
     return path.with_name(PARTIAL + path.name)
 
 
-def adopt(path: Path) -> None:
+@cache
+def _scratch() -> tempfile.TemporaryDirectory:
+    """A folder that is removed with this process."""
+    return tempfile.TemporaryDirectory(prefix="stages-")
+
+
+def adopt(path: Place) -> None:
     """Let what lies in `partial_of(path)`, and is complete, take its place: within a `Run`, at its end."""
     if _run is None:
         _move(partial_of(path), path)
@@ -271,7 +310,7 @@ def adopt(path: Path) -> None:
         _run.pending[path] = partial_of(path)
 
 
-def removing(path: Path) -> None:
+def removing(path: Place) -> None:
     """Remove a file at the end of the run."""
     if _run is None:
         path.unlink()
@@ -282,7 +321,7 @@ def removing(path: Path) -> None:
 class _Output(io.FileIO):
     """A file that names its target where a write fails."""
 
-    def __init__(self, path: Path, target: Path):
+    def __init__(self, path: Path, target: Place):
         super().__init__(path, "x")
         self.target = target
 
@@ -300,15 +339,23 @@ class _Output(io.FileIO):
             raise not_written(self.target, error) from None
 
 
-def _move(complete: Path | None, target: Path) -> None:
+def _move(complete: Path | None, target: Place) -> None:
     try:
-        target.unlink() if complete is None else complete.replace(target)
+        if complete is None:
+            target.unlink()
+        elif isinstance(target, Address):
+            target.put(complete)
+            complete.unlink()
+        else:
+            complete.replace(target)
     except OSError as error:
         raise not_written(target, error) from None
 
 
-def not_written(path: Path, error: Exception) -> OSError:
+def not_written(path: Place, error: Exception) -> OSError:
     """What to raise where a file cannot be written."""
+    if isinstance(error, StoreError):
+        return error
     reason = getattr(error, "errno", None)
     if reason in IN_THE_WAY:
         remedy = "move away what is in the way"
@@ -319,6 +366,8 @@ def not_written(path: Path, error: Exception) -> OSError:
     return OSError(f"{path}: not written ({error}); {remedy}, and run again.")
 
 
-def not_read(path: Path, error: OSError) -> OSError:
+def not_read(path: Place, error: OSError) -> OSError:
     """The refusal of a file or folder that the system does not let be read."""
+    if isinstance(error, StoreError):
+        return error
     return OSError(f"{path}: not read ({error.strerror or error}); mend its permissions or its disk, and run again.")

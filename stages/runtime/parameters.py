@@ -23,13 +23,16 @@ from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
 from ruamel.yaml import YAML
 
 from stages.runtime.cutting import cut
+from stages.runtime.remote import Place, local_path, place
 
 PARAMETERS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 PIPELINE = Path("dvc.yaml")
 
 Text = NewType("Text", str)  # an option of the command line that is no path
-OPTIONS = (Path, Text)
+Number = NewType("Number", int)  # likewise, a whole number
+# What makes of a text the value of an option, by its annotation.
+OPTIONS = {Path: local_path, Place: place, Text: str, Number: int}
 
 LARGEST = sys.float_info.max
 LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have

@@ -26,6 +26,10 @@ class RunParameters(TypedDict):
     eight_bits: bool
 
 
+# Of a command that reads no params.yaml.
+HERE: RunParameters = {"backend": "local", "workers": 0, "scheduler": None, "device": "cpu", "eight_bits": True}
+
+
 def map_tasks(
     function: Callable[..., Any], tasks: Iterable[tuple], run: RunParameters, constants: tuple = ()
 ) -> Iterator[Any]:

@@ -60,7 +60,6 @@ def ours(folder: Path, workers: int):
         local = {"backend": "local", "workers": workers, "scheduler": None}
         classify(
             sample_rows=None,
-            novelty={"quantile": 0.99},
             run=local,
             embeddings=folder,
             model=MODEL,

@@ -9,6 +9,7 @@ import numpy as np
 import scipy  # whose modules are loaded where they are first used
 
 BINS = 128  # of distances and of residuals: with 8,192 rows held out, 64 in each
+VERDICTS = ("like training", "shifted", "foreign")  # from near to far
 SIGNIFICANCE = 0.01  # of a verdict; each of the five tests takes a fifth (Bonferroni)
 ALL = "all batches"
 FOREIGN = 10  # up to so many times the novel rows expected are a shift; more are foreign

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.classifier import Classifier, classify
+from stages.algorithms.prediction.doubt import Conformity, candidate_limits
 from stages.algorithms.prediction.drift import Edges, Training, bin_edges, compare_predictions, count_rows
 from stages.algorithms.prediction.novelty import Detector, novelty_limits
 from stages.algorithms.prediction.prediction import Folded, Model, fold_model
@@ -14,8 +15,8 @@ from stages.algorithms.principal_components import Reduction, fingerprint
 class Half(NamedTuple):
     """The arrays of classifier.npz, in the order in which they are stored.
 
-    Beside the classifier they hold all that it takes to say how far out is too far, at any quantile, and what has
-    drifted.
+    Beside the classifier they hold all that it takes to say how far out is too far, at any quantile, which clusters are
+    candidates, at any coverage, and what has drifted.
     """
 
     centroids: np.ndarray  # (k, d)
@@ -31,6 +32,8 @@ class Half(NamedTuple):
     detector_negligible: np.ndarray
     held_out_distance: np.ndarray  # (m,), of the rows held out of the detector, to its nearest group
     held_out_residual: np.ndarray  # (m,), of the same rows, to the space of its components
+    conformity_scores: np.ndarray  # these two as in `Conformity`
+    conformity_rows: np.ndarray
 
 
 class Trained(NamedTuple):
@@ -49,6 +52,7 @@ def make_half(
     reduction: Reduction,
     detector: Detector,
     held_out: tuple[np.ndarray, np.ndarray],
+    conformity: Conformity,
 ) -> Half:
     """Put together what train stores.
 
@@ -64,6 +68,7 @@ def make_half(
     detector : Detector
     held_out : tuple of two ndarrays
         Distances and residuals of the rows held out of the detector.
+    conformity : Conformity
     """
     k = len(fitted.centroids)
     tolerance, moved = compare_predictions(seen, unseen, k)
@@ -75,6 +80,7 @@ def make_half(
         moved,
         *detector,
         *held_out,
+        *conformity,
     )
 
 
@@ -90,17 +96,23 @@ def why_not_of_one_model(reduction: Reduction, half: Half) -> str | None:
     return None
 
 
-def join_halves(reduction: Reduction, half: Half, quantile: float) -> Trained:
-    """Make a model of two halves, with the limits of novelty that a share of `quantile` of new rows stays within."""
+def join_halves(reduction: Reduction, half: Half, quantile: float, coverage: float) -> Trained:
+    """Make a model of two halves, at one quantile of novelty and one coverage of candidates.
+
+    A share of `quantile` of new rows stays within the limits of novelty, and one of `coverage` has its cluster among
+    its candidates.
+    """
     detector = Detector(half.detector_mean, half.detector_components, half.detector_centroids, half.detector_negligible)
     distances, residuals = half.held_out_distance, half.held_out_residual
     limits = novelty_limits(distances, residuals, quantile, detector)
+    of_candidates = candidate_limits(Conformity(half.conformity_scores, half.conformity_rows), coverage)
     edges = bin_edges(distances, residuals)
     novel = (distances > limits[0]) | (residuals > limits[1])
     unused = np.zeros(len(novel), dtype=int)  # of training, the clusters are those of all rows
     held_out = count_rows(unused, distances, residuals, novel, len(half.centroids), edges)
+    model = Model(reduction, half.centroids, half.coef, half.intercept, detector, *limits, of_candidates)
     return Trained(
-        fold_model(Model(reduction, half.centroids, half.coef, half.intercept, detector, *limits), *edges),
+        fold_model(model, *edges),
         edges,
         Training(
             profile=held_out._replace(clusters=half.unseen_clusters),

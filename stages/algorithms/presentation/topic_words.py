@@ -4,9 +4,10 @@ import re
 from array import array
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import numpy as np
+from annotated_types import Interval
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -19,6 +20,14 @@ UNSPACED = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u
 FREQUENT = 0.1  # share of all texts; words in more of them are "frequent" stop words
 TEXTS_AT_ONCE = 32_768  # whose words are counted together
 MOST_WORDS = 1_000_000  # that are told apart: some 100 MB
+
+
+class DescribeParameters(TypedDict):
+    """The group `describe` of params.yaml: `name` takes the words, `describe` the rows."""
+
+    words: Annotated[int, Interval(ge=1, le=100)]
+    rows: Annotated[int, Interval(ge=1, le=100)]
+    stop_words: Literal["english", "frequent", "none"]
 
 
 def split_words(text: str) -> list[str]:

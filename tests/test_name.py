@@ -1,0 +1,76 @@
+"""A model is made whole: names of the clustered texts alone, limits, and what it was made from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import name_model
+from test_sample import K, label, write_rows
+
+from stages.algorithms.centroids import number_by_size
+from stages.files.model import read_card
+from stages.name import name
+from stages.runtime.arrays import save_model
+
+SAMPLE = 100
+PARAMETERS = {
+    "describe": {"words": 4, "rows": 2, "stop_words": "english"}, "novelty": {"quantile": 0.95},
+    "doubt": {"coverage": 0.8}, "method": "agglomerative", "criterion": "davies_bouldin", "linkage": "average",
+    "smooth": 0, "consolidate": False,
+}  # fmt: skip
+MODEL = Path("data/model")
+
+
+def write_model(texts: bool = True) -> np.ndarray:
+    """A model of a sample; rows of the sample speak of their cluster, all others of anything else."""
+    rows, blobs = write_rows(cuts=())
+    found = label(blobs, SAMPLE)
+    if texts:
+        said = [{"text": "other words here"}] * len(rows)
+        for row, cluster in zip(np.arange(SAMPLE) * len(rows) // SAMPLE, found.tolist(), strict=True):
+            said[row] = {"text": f"theme{cluster} kind{cluster} <b>"}
+        lines = "".join(json.dumps(text) + "\n" for text in said)
+        Path("data/embeddings_clu/b0.jsonl").write_text(lines, encoding="utf-8")
+    return found
+
+
+def test_names_are_of_the_clustered_texts_alone():
+    write_model()
+    name(sample_rows=SAMPLE, **PARAMETERS)
+    card = read_card(MODEL)
+    assert card.names == [f"kind{cluster}, theme{cluster}" for cluster in range(K)]
+    assert card.words == [[f"kind{cluster}", f"theme{cluster}"] for cluster in range(K)]
+    assert (card.quantile, card.coverage) == (0.95, 0.8)
+    assert card.made_from["rows"] == 700
+    assert card.made_from["clustered_rows"] == SAMPLE
+    assert card.made_from["embedding"] is None
+
+
+def test_without_texts_clusters_have_no_name():
+    write_model(texts=False)
+    name(sample_rows=SAMPLE, **PARAMETERS)
+    assert read_card(MODEL)[:2] == ([""] * K, [[]] * K)
+
+
+def test_labels_of_another_number_of_clusters_or_rows_are_refused():
+    found = write_model()
+    np.save("data/labels.npy", number_by_size(np.minimum(found, K - 2)))
+    with pytest.raises(ValueError, match=rf"^data/model: {K} clusters, but data/labels.npy has {K - 1}; .* train`"):
+        name(sample_rows=SAMPLE, **PARAMETERS)
+    with pytest.raises(ValueError, match=r"^data/labels.npy: 100 labels, but data/embeddings_clu has 700 rows"):
+        name(sample_rows=None, **PARAMETERS)
+
+
+def test_the_file_of_another_model_is_refused_whichever_half_was_replaced():
+    write_model()
+    name(sample_rows=SAMPLE, **PARAMETERS)
+    shutil.copytree(MODEL, "other")
+    with np.load("other/classifier.npz") as arrays:
+        arrays = dict(arrays)
+    save_model(MODEL / "classifier.npz", **arrays | {"intercept": arrays["intercept"] + 1})
+    with pytest.raises(ValueError, match=r"^data/model/model.json: made with another classifier.npz .* run `dvc repro"):
+        read_card(MODEL)
+    name_model(MODEL)
+    assert read_card(MODEL).names == [""] * K
