@@ -1,10 +1,10 @@
 """Groups of new rows that lie together where hardly any known row does: a scan of the tree of both.
 
 This is the tree-based scan statistic (Kulldorff, Fang & Walsh 2003): in a tree of all rows, known and new alike, every
-branch is asked whether it holds more new rows than its share. The branch of the highest likelihood ratio is compared
-with the highest ones after the labels, known or new, have been dealt out anew. New rows of the population of the known
-ones are exchangeable with them, so that, whatever the rows, their number and the tree, any group at all is found in no
-more than `LEVEL` of such batches. That covers all branches together.
+branch is asked whether it holds many times its share of new rows. The branch of the highest likelihood ratio is
+compared with the highest ones after the labels, known or new, have been dealt out anew. New rows of the population of
+the known ones are exchangeable with them, so that, whatever the rows, their number and the tree, any group at all is
+found in no more than `LEVEL` of such batches. That covers all branches together.
 
 Rows that are novel each by itself are not enough to go by: of an unseen topic of WordNet 0 to 14 % of the rows are,
 where 1 % of known rows are, so that of 60 rows hardly 5 would be looked at.
@@ -21,7 +21,7 @@ from stages.algorithms.tree.smoothing import smoothed_tree
 
 LEVEL = 0.05  # share of batches without anything new in which any group is found
 DRAWS = 999  # of labels, to which the groups are compared
-TIMES = 5  # as large a share of the new rows as of the known ones: less is a shift between clusters that are known
+TIMES = 5  # as many of all new rows as of all known ones: less is a shift between clusters that are known
 VARIANCE, COMPONENTS = 0.8, 96  # share of the variance in the components that rows are compared by, and their number
 SMOOTH = 15  # neighbours that rows are smoothed with before their tree is built
 BLOCK_ROWS = 4096
@@ -122,7 +122,10 @@ def _components(known: np.ndarray, new: np.ndarray) -> np.ndarray | None:
 
 
 def _likelihood_ratios(is_new: np.ndarray, starts: np.ndarray, ends: np.ndarray, least: int) -> np.ndarray:
-    """The logarithm of the likelihood ratio of each branch (Kulldorff 1997, Bernoulli's model); 0 where it is no group.
+    """The logarithm of the likelihood ratio of each branch: its share of new rows against the largest of no group.
+
+    That is the share where the branch has `TIMES` as many of all new rows as of all known ones. It is 0 for a branch
+    that has no more than that, or fewer than `least` new rows.
 
     Parameters
     ----------
@@ -133,17 +136,14 @@ def _likelihood_ratios(is_new: np.ndarray, starts: np.ndarray, ends: np.ndarray,
     least : int
     """
     counts = np.concatenate([[0], np.cumsum(is_new)])
-    new, size = counts[ends] - counts[starts], ends - starts
-    known, total, all_new = size - new, len(is_new), counts[-1]
-    numbers = np.arange(total + 1)
-    logs = numbers * np.log(np.maximum(numbers, 1))
-
-    def binomial(first: np.ndarray | int, second: np.ndarray | int) -> np.ndarray:
-        return logs[first] + logs[second] - logs[first + second]
-
-    ratios = binomial(new, known) + binomial(all_new - new, total - all_new - known)
-    ratios = on_grid(ratios - binomial(all_new, total - all_new), RATIO)
-    return np.where((new >= least) & (new * (total - all_new) >= TIMES * known * all_new), ratios, 0.0)
+    new, size, all_new = counts[ends] - counts[starts], ends - starts, counts[-1]
+    share = TIMES * all_new / (TIMES * all_new + len(is_new) - all_new)
+    group = np.flatnonzero((new >= least) & (new > share * size))
+    new, known = new[group], (size - new)[group]
+    ratios = np.zeros(len(size))
+    of_new, of_known = (count * np.log(np.maximum(count, 1) / (new + known)) for count in (new, known))
+    ratios[group] = on_grid(of_new + of_known - new * np.log(share) - known * np.log(1 - share), RATIO)
+    return ratios
 
 
 def _from_the_middle(rows: np.ndarray, members: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from stages.files.model import Card
 from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
+from stages.pictures.markdown import escaped, table_line
 from stages.runtime import record
 from stages.runtime.cutting import NAME_LENGTH, cut_apart
 
@@ -178,15 +179,6 @@ def _sampling(rows: int, sample: int) -> list[str]:
     ]
 
 
-def table_line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _topics_line(cluster: dict, count: int) -> str:
     most = list(cluster["topics"].items())[:count]
     return ", ".join(f"{escaped(topic)} {rows / cluster['rows']:.0%}" for topic, rows in most)
-
-
-def escaped(text: str) -> str:
-    """Text in which Markdown finds nothing to format."""
-    return "".join(f"\\{character}" if character in r"\`*_[]<>|#~$&" else character for character in text)

@@ -8,11 +8,12 @@ import numpy as np
 from stages.files.model import Card
 from stages.files.predictions import Predictions
 from stages.files.rows import Row
-from stages.pictures.clusters_page import TEXT_LENGTH, escaped, table_line
+from stages.pictures.markdown import escaped, table_line
 from stages.runtime import record
 
 SHOWN_ROWS = 5
 SHOWN_WORDS = 5
+TEXT_LENGTH = 200
 
 
 class Emerging(NamedTuple):
