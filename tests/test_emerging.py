@@ -197,9 +197,8 @@ def test_another_folder_has_reports_of_its_own(emerged, tmp_path):
     project = emerged.copy_to(tmp_path / "copy")
     shutil.move(project.folder / "data/embeddings_classf", project.folder / "week")
     shutil.move(project.folder / "data/predictions", project.folder / "sorted")
-    before = {
-        name: (project.folder / name).read_bytes() for name in ("data/emerging.parquet", "metrics/classify/emerging.md")
-    }
+    names = ("data/emerging.parquet", "metrics/classify/emerging.md")
+    before = [(project.folder / name).read_bytes() for name in names]
     folders = ("--embeddings", "week", "--predictions", "sorted")
     with pytest.raises(SystemExit, match="give --groups and --report other names"):
         project.run_here("emerging", options=folders)
