@@ -13,6 +13,8 @@ emerging   new and clustered embeddings, predictions -> groups of new rows where
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
+model      the model from Python: arrays of embeddings -> the same
+export     the model -> ONNX; a command, which no stage waits for
 
 runtime/     what every stage stands on: a command line, parameters, files written whole, figures, workers
 files/       what lies in data/: batches of embeddings, their texts, predictions

@@ -253,7 +253,7 @@ def _bring_up_to_date(
         of_batch = islice(results, len(parts_of([batch])))
         try:
             good = map(_good, of_batch)
-            counts |= write_predictions(folder, [batch], origin, good, names, clustered=known is not None)
+            counts |= write_predictions(folder, [batch], origin, good, names, known is not None)
         except ValueError as error:
             if left_out is None:
                 raise

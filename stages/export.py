@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.files.batches import open_batches
-from stages.files.blocks import read_stored
+from stages.files.blocks import read_blocks
 from stages.files.reduction import refuse_other_embeddings
 from stages.model import Clusters, Table
 from stages.runtime import command
@@ -68,11 +68,10 @@ def export(
     content = onnx_bytes(clusters.folded.model, metadata_of(clusters), precision)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     differing, rows = 0, sum(batch.rows for batch in batches)
-    for batch in batches:
-        for block in read_stored(batch):
-            block = block.astype(precision)
-            found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: block}), strict=True))
-            differing += rows_that_differ(found, clusters.classify(block))
+    for block in read_blocks(batches):
+        given = block.astype(precision)
+        found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: given}), strict=True))
+        differing += rows_that_differ(found, clusters.classify(given))
     if differing:
         raise RuntimeError(
             f"{output}: not written, because onnxruntime {onnxruntime.__version__} says otherwise of {differing} of "

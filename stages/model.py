@@ -28,11 +28,11 @@ class Table(TypedDict):
     """What is said of n rows, an entry a row: the columns of data/predictions, by the same names."""
 
     cluster: np.ndarray  # int32
-    name: np.ndarray  # str, of that cluster; empty where its texts have no words
+    name: np.ndarray  # str, of that cluster; None where its texts have no words
     probability: np.ndarray  # float32, of that cluster; this and the next are multiples of 2^-10
     margin: np.ndarray  # float32, to the probability of the next
     runner_up: np.ndarray  # int32, the next
-    runner_up_name: np.ndarray  # str
+    runner_up_name: np.ndarray  # str or None
     distance: np.ndarray  # float32, cosine, to the centroid of `cluster`; a multiple of 2^-10
     novel: np.ndarray  # bool, unlike the rows in training
     candidates: np.ndarray  # of int32 arrays: the clusters that a row may belong to, by falling probability
@@ -44,24 +44,23 @@ class Clusters:
 
     Attributes
     ----------
-    names : list of str
-        Of each cluster, by its number; empty where its texts have no words.
+    names : list of str or None
+        Of each cluster, by its number; None where its texts have no words.
     words : list of list of str
         Of each cluster, the most telling first.
     columns : int
         Of the embeddings that it takes.
     embedding : Embedding or None
-        The model that embedded the texts, where `embed` did: `model`, `revision`, `digest`, `columns`, `normalised`.
-        Rows of another one are not told from rows of unrelated texts, which are novel.
+        What embedded the texts, where that is known: `model`, `revision`, `digest`, `columns`, `normalised`. An array
+        does not say what it was embedded by: rows of another model look like rows of unrelated texts.
     digest : str
         Of all that the clusters are made of.
     """
 
     def __init__(self, folded: Folded, card: Card, embedding: Embedding | None):
-        self.names, self.words, self.embedding, self.digest = card.names, card.words, embedding, card.digest
-        self.columns = len(folded.mean)
-        self.folded = folded
-        self._names = np.array([*card.names, ""], dtype=object)[:-1]  # of objects, be it one name
+        self.names = [name or None for name in card.names]
+        self.words, self.digest, self.embedding = card.words, card.digest, embedding
+        self.columns, self.folded = len(folded.mean), folded
 
     @classmethod
     def load(cls, folder: str | os.PathLike | Address) -> "Clusters":
@@ -106,15 +105,16 @@ class Clusters:
         run = {"backend": "local", "workers": workers}
         parts = list(map_tasks(_classify_part, tasks, run, (self.folded,)))
         found = Classified(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        names = np.array(self.names, dtype=object)
         ends = np.cumsum(found.candidate_counts)[:-1]
         candidates = np.fromiter(np.split(found.candidates, ends), dtype=object, count=len(rows)) if len(rows) else []
         return Table(
             cluster=found.cluster,
-            name=self._names[found.cluster],
+            name=names[found.cluster],
             probability=found.probability,
             margin=found.margin,
             runner_up=found.runner_up,
-            runner_up_name=self._names[found.runner_up],
+            runner_up_name=names[found.runner_up],
             distance=found.distance,
             novel=found.novel,
             candidates=np.asarray(candidates, dtype=object),

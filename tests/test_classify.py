@@ -65,6 +65,7 @@ def make_model(folder: Path, seed: int = 0) -> None:
         embeddings=folder / "clu", reduction=reduction, model=folder / "model" / "classifier.npz",
     )  # fmt: skip
     name_model(folder / "model")
+    np.save(folder / "silhouettes.npy", np.zeros(1200, dtype=np.float32))
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +95,8 @@ def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile:
     before = {path: path.lstat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     classify(
         sample_rows=None, run=LOCAL, embeddings=Path(embeddings), model=model,
-        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy", wait=0,
+        predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
+        silhouettes=fitted / "silhouettes.npy", wait=0,
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)
@@ -237,7 +239,7 @@ def replace_after(monkeypatch, function: str, path: Path, content: bytes) -> Non
 
 @pytest.mark.parametrize("after", [b'{"text": "t", "id": "new"}\n' * 900, b'{"text": "t"}\n' * 900])
 @pytest.mark.parametrize("before", [b'{"text": "t", "id": "old"}\n' * 900, b'{"text": "t", "topic": "s"}\n' * 900])
-def test_texts_replaced_once_they_are_read_are_not_taken_for_the_old_ones(fitted, monkeypatch, before, after):
+def test_texts_replaced_while_their_ids_are_read_are_refused(fitted, monkeypatch, before, after):
     write_batches(Path("new"), new_rows(), [])
     texts = Path("new/b0.jsonl")
     texts.write_bytes(before)

@@ -21,6 +21,7 @@ from stages.files import model as model_files
 from stages.files import stamped
 
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
+SILHOUETTES = "data/silhouettes.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
 PREDICTED, CLUSTERS = "data/predictions/new.parquet", "metrics/describe/clusters.json"
 LABELLED, MODEL = "data/clusters/a.parquet", "data/model/model.json"
@@ -28,6 +29,7 @@ READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
     LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
+    SILHOUETTES: ["classify"],
     REDUCTION: ["train", "name", "classify", "describe", "visualize"],
     CLASSIFIER: ["name", "classify", "describe", "visualize"],
     MODEL: ["classify", "describe"],
@@ -261,6 +263,15 @@ DAMAGES = {
         Damage("a gap", array(lambda labels: np.where(labels > 2, labels + 1, labels)), "no row has cluster 3"),
         Damage("by rising size", array(lambda labels: labels.max() - labels), "expected numbers by falling size"),
     ],
+    SILHOUETTES: [
+        *ANYTHING,
+        *ANY_ARRAY,
+        Damage("double precision", array(lambda values: values.astype("f8")), "dtype float64, expected float32"),
+        Damage("one less", array(lambda values: values[:-1]), "299 silhouettes, but data/labels.npy has 300 labels"),
+        Damage("a NaN", at(7, np.nan), "row 7 has silhouette nan, expected -1 to 1"),
+        Damage("above 1", at(8, 1.5), "row 8 has silhouette 1.5, expected -1 to 1"),
+        Damage("below -1", at(9, -2), "row 9 has silhouette -2, expected -1 to 1"),
+    ],
     REDUCTION: [
         *ANYTHING,
         *ANY_MODEL,
@@ -317,8 +328,8 @@ DAMAGES = {
         Damage("another's table", lambda content: parquet_of(pyarrow.table({"a": [1]})), "not predictions of"),
         Damage("our columns without a stamp", lambda content: parquet_of(pq.read_table(io.BytesIO(content)))),
         Damage("not sealed again", table(column("cluster", lambda values: values * 0), seals=False), "its bytes are"),
-        Damage("a column less", table(lambda whole: whole.drop_columns(["margin"])), "columns row"),
-        Damage("a column more", table(lambda whole: whole.append_column("x", whole["row"])), "columns row"),
+        Damage("a column less", table(lambda whole: whole.drop_columns(["margin"])), "columns batch string, row int32"),
+        Damage("a column more", table(lambda whole: whole.append_column("x", whole["row"])), "columns batch string"),
         Damage("long integers", table(cast("cluster", pyarrow.int64())), "cluster int64"),
         Damage("a row less", table(lambda whole: whole.slice(0, 99)), "99 rows, but"),
         Damage("a null", table(column("cluster", lambda values: [None, *values[1:].tolist()])), "cluster is null"),
@@ -336,7 +347,7 @@ DAMAGES = {
     LABELLED: [
         *ANYTHING,
         Damage("a bit of its body", flip(0.1), "its bytes are not those that were written"),
-        Damage("predictions", table(lambda whole: whole.drop_columns(["labelled_by"])), "columns row"),
+        Damage("predictions", table(lambda whole: whole.drop_columns(["labelled_by"])), "columns batch string"),
         Damage("a row less", table(lambda whole: whole.slice(0, 149)), "149 rows, but"),
         Damage("a cluster out of range", table(column("cluster", first(6))), "cluster is 6, expected -1 to 5"),
         Damage("another cluster", table(column("cluster", lambda values: values[::-1])), "with the same clusters"),

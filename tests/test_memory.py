@@ -122,8 +122,7 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
     np.save(data / "silhouettes.npy", np.zeros(len(found), dtype=np.float32))
     train(
         classifier={"C": 1.0, "folds": 2}, doubt={"coverage": 0.9}, seed=0, sample_rows=sample_rows, reduced=reduced,
-        labels=labels,
-        embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
+        labels=labels, embeddings=embeddings, reduction=model / "reduction.npz", model=model / "classifier.npz",
     )  # fmt: skip
     name_model(model)
 
@@ -146,6 +145,19 @@ def test_the_peak_of_a_stage_that_streams_does_not_depend_on_the_number_of_rows(
     assert taken < BOUNDS[stage] * 2**20
     if stage == "reduce":
         assert np.load(project.folder / "data/reduced.npy", mmap_mode="r").shape[0] == rows
+
+
+def test_the_peak_of_classify_is_no_higher_where_batches_and_predictions_have_addresses(project, batch, bucket):
+    project.commit()
+    parameters = project.folder / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("  workers: 0", "  workers: 2"))
+    make_model(project.folder / "data")
+    there = bucket.put(batch.parent, "new")
+    for i in range(1, 5):
+        source = {"Bucket": bucket.name, "Key": "new/b.npy"}
+        bucket.client.copy_object(Bucket=bucket.name, Key=f"new/b{i}.npy", CopySource=source)
+    options = ("--embeddings", there, "--predictions", f"{bucket.address}/p")
+    assert peak_beyond(STAGE, "classify", *options, folder=project.folder) < BOUNDS["classify"] * 2**20
 
 
 def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and_to_describe(project):

@@ -1,6 +1,8 @@
 """The model from Python: the columns that the command writes, bit for bit, and refusals in one line."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +17,8 @@ from test_classify import COLUMNS, fitted, new_rows, run, write_batches  # noqa:
 from stages.files.model import read_card, write_card
 from stages.model import PART_ROWS, Clusters, Table
 
-NAMES = ["one", "two", "", "four", "five"]
+DATA = ROOT / "data" / "README.md"
+NAMES = ["one", "two", None, "four", "five"]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,14 @@ def named(fitted, tmp_path_factory) -> Path:  # noqa: F811
     folder.mkdir()
     for path in (fitted / "model").glob("*.*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    card = read_card(folder)
-    write_card(folder, card._replace(names=NAMES, coverage=0.995, words=[[name] if name else [] for name in NAMES]))
+    model = Clusters.load(folder).folded.model
+    changes = {
+        "names": [name or "" for name in NAMES],
+        "words": [[name] * bool(name) for name in NAMES],
+        "coverage": 0.995,
+        "limits": {"distance": model.distance_limit, "residual": model.residual_limit},
+    }
+    write_card(folder, read_card(folder)._replace(**changes))
     return folder
 
 
@@ -46,17 +55,15 @@ def test_the_columns_are_those_that_the_command_writes(named):
     written = pq.read_table("p/b0.parquet")
     table = Clusters.load(named).classify(rows)
     assert list(table) == list(Table.__annotations__)
-    compared = [name for name in table if name in written.column_names and "name" not in name]
-    assert {"cluster", "probability", "margin", "distance", "novel"} <= set(compared)
-    for name in compared:
+    for name, column in table.items():
         expected = written[name].to_numpy()
+        assert column.dtype == expected.dtype
         if name == "candidates":
-            assert [each.tolist() for each in table[name]] == [each.tolist() for each in expected]
+            assert [each.tolist() for each in column] == [each.tolist() for each in expected]
         else:
-            assert table[name].dtype == expected.dtype
-            np.testing.assert_array_equal(table[name], expected)
-    assert table["name"].tolist() == [NAMES[cluster] for cluster in table["cluster"]]
-    assert table["runner_up_name"].tolist() == [NAMES[cluster] for cluster in table["runner_up"]]
+            np.testing.assert_array_equal(column, expected)
+    assert set(table["name"]) == set(NAMES)
+    assert max(map(len, table["candidates"])) > 1
 
 
 @pytest.mark.parametrize("workers", [1, 2, 0])
@@ -112,6 +119,23 @@ def test_what_is_no_model_is_refused(named, tmp_path):
         Clusters.load("nowhere")
     with pytest.raises(ValueError, match=r"reduction.npz: no such file"):
         Clusters.load(tmp_path)
+
+
+def test_the_lines_of_the_readme_are_the_model(named):
+    (lines,) = re.findall(r"<!-- numpy -->\n```python\n(.*?)```", DATA.read_text(encoding="utf-8"), flags=re.S)
+    _, formula = lines.split("\n\n", 2)[1:]
+    assert len(ast.parse(formula).body) == 5
+    rows = np.concatenate([new_rows(3000), np.random.default_rng(0).normal(size=(300, COLUMNS)).astype(np.float16)])
+    Path("data/embeddings_classf").mkdir(parents=True)
+    np.save("data/embeddings_classf/batch_000.npy", rows)
+    Path("data/model").symlink_to(named)
+    found = {}
+    exec(lines, found)
+    table = Clusters.load(named).classify(rows)
+    np.testing.assert_array_equal(found["cluster"], table["cluster"])
+    np.testing.assert_array_equal(found["novel"], table["novel"])
+    assert 0 < table["novel"].mean() < 1
+    np.testing.assert_allclose(found["probability"], table["probability"], rtol=0, atol=2**-11 + 1e-6)
 
 
 def test_memory_does_not_grow_with_the_rows(named):

@@ -23,6 +23,7 @@ from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.batches import open_batches
 from stages.files.blocks import read_blocks
 from stages.files.predictions import COLUMNS
+from stages.runtime.parameters import OPTIONS
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 DEMO = ROOT / "data" / "embeddings_clu"
@@ -71,7 +72,7 @@ def test_packages_hold_a_docstring_only():
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_a_stage_lists_just_the_parameters_it_reads(stage):
     signature = inspect.signature(getattr(import_module(f"stages.{stage}"), stage))
-    read = {p.name for p in signature.parameters.values() if p.annotation is not Path}
+    read = {p.name for p in signature.parameters.values() if p.annotation not in OPTIONS}
     # A stage may read one key of a group: it is given the group, and listed with the key.
     assert read - {"run"} == {name.split(".")[0] for name in PIPELINE[stage].get("params", [])}
     assert all(p.kind is p.KEYWORD_ONLY for p in signature.parameters.values())

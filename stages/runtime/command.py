@@ -52,7 +52,8 @@ def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO, format=f"{times}{stage.__name__:>9}  %(message)s", datefmt=TIME, stream=sys.stderr
     )
-    for talkative in ("dvc", "dvclive", "openTSNE", "aiobotocore"):  # of what they do by default; not their warnings
+    # They tell what they do by default; their warnings are shown.
+    for talkative in ("dvc", "dvclive", "openTSNE", "botocore", "aiobotocore"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     warnings.showwarning = _log_each_once()
     # scikit-learn's doubt whether so many labels are classes; here labels are nothing else.

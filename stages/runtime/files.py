@@ -158,7 +158,7 @@ def _place(path: Path) -> Path:
 
 def lexists(path: Place) -> bool:
     """Whether anything has this name, be it a link to nothing."""
-    return path.exists() if isinstance(path, Address) else os.path.lexists(path)
+    return path.is_file() if isinstance(path, Address) else os.path.lexists(path)
 
 
 def state_of(path: Place) -> State:
