@@ -66,18 +66,29 @@ def find_groups(known: np.ndarray, new: np.ndarray, least: int, seed: int) -> li
     ratios = _likelihood_ratios(is_new[order], starts, ends, least)
     rng = np.random.default_rng(seed)
     draws = np.array([_likelihood_ratios(rng.permutation(is_new), starts, ends, least).max() for _ in range(DRAWS)])
-    taken, groups = np.zeros(len(rows), dtype=bool), []
-    for branch in np.argsort(-ratios, kind="stable"):
-        p = (1 + np.count_nonzero(draws >= ratios[branch])) / (DRAWS + 1)
-        if p > LEVEL:
-            break
-        part = slice(starts[branch], ends[branch])
-        if not taken[part].any():
-            taken[part] = True
-            members = np.sort(order[part])
-            own = members[is_new[members]]
-            groups.append(Group(_from_the_middle(rows, own) - len(known), len(members) - len(own), p))
+    p = (1 + np.count_nonzero(draws >= ratios[:, None], axis=1)) / (DRAWS + 1)
+    groups = []
+    for branch in _disjoint(np.flatnonzero(p <= LEVEL), starts, ends, ratios):
+        members = np.sort(order[starts[branch] : ends[branch]])
+        own = members[is_new[members]]
+        groups.append(Group(_from_the_middle(rows, own) - len(known), len(members) - len(own), float(p[branch])))
     return groups
+
+
+def _disjoint(found: np.ndarray, starts: np.ndarray, ends: np.ndarray, ratios: np.ndarray) -> list[int]:
+    """Of the branches found those of the highest ratio that share no row, most remarkable first.
+
+    Those that a larger branch of those found unites are one: the parts of a topic are each remarkable, and it is too.
+    """
+    chosen: list[int] = []
+    for branch in found[np.argsort(-ratios[found], kind="stable")].tolist():
+        if all(ends[branch] <= starts[each] or ends[each] <= starts[branch] for each in chosen):
+            chosen.append(branch)
+    for branch in found[np.argsort(ends[found] - starts[found], kind="stable")].tolist():
+        inside = [each for each in chosen if starts[branch] <= starts[each] and ends[each] <= ends[branch]]
+        if len(inside) > 1:
+            chosen = [each for each in chosen if each not in inside] + [branch]
+    return sorted(chosen, key=lambda branch: -ratios[branch])
 
 
 def branches(merges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
