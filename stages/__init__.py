@@ -9,6 +9,7 @@ train      reduced embeddings, labels -> centroids and a regression on the dista
 name       texts that were clustered, labels, model -> names of the clusters, and what makes a whole of the model
 classify   embeddings to be classified, model -> cluster, probability and novelty of each row, and drift;
            embeddings to be clustered, labels, model -> the same of each, and who has labelled it
+emerging   new and clustered embeddings, predictions -> groups of new rows where hardly any clustered row lies
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words

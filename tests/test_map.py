@@ -1,14 +1,18 @@
 """The map repeats itself, keeps neighbours and takes new rows in; its labels do not cover each other."""
 
+import subprocess
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
-from conftest import make_blobs
+from conftest import ROOT, make_blobs
 from matplotlib.image import imread
 from scipy.spatial.distance import cdist
 
 from stages.algorithms.centroids import directions
 from stages.algorithms.presentation import tsne
-from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, nearest_rows, sample_evenly
+from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, nearest_rows, own_neighbours, sample_evenly
 from stages.pictures.map import draw_map, push_apart
 from stages.pictures.style import save_picture
 
@@ -35,26 +39,57 @@ def test_the_map_keeps_clusters_together_and_is_the_same_with_any_threads(monkey
 
 
 def test_last_digits_of_a_gradient_and_of_an_affinity_do_not_show(monkeypatch):
-    from openTSNE import affinity
-    from openTSNE import tsne as peer
-
     rows, _ = make_blobs(150, 20, 4, spread=1.5)
     expected = fit_map(rows, rows[:20], 30, seed=0)
-    rng, gradient, probabilities = np.random.default_rng(0), peer.kl_divergence_bh, affinity.joint_probabilities_nn
+    rng = np.random.default_rng(0)
 
-    def other_gradient(*arguments, **options):
-        error, found = gradient(*arguments, **options)
-        return error, found * (1 + 1e-15 * rng.normal(size=found.shape))
+    def with_noise(function):
+        def call(*arguments):
+            found = function(*arguments)
+            return found * (1 + 1e-15 * rng.normal(size=found.shape))
 
-    def other_probabilities(*arguments, **options):
-        found = probabilities(*arguments, **options)
-        found.data *= 1 + 1e-15 * rng.normal(size=found.data.shape)
-        return found
+        return call
 
-    monkeypatch.setattr(peer, "kl_divergence_bh", other_gradient)
-    monkeypatch.setattr(affinity, "joint_probabilities_nn", other_probabilities)
+    for name in ("_gradient", "_shares"):
+        monkeypatch.setattr(tsne, name, with_noise(getattr(tsne, name)))
     for found, before in zip(fit_map(rows, rows[:20], 30, seed=0), expected, strict=True):
         np.testing.assert_allclose(found, before, atol=1e-12, rtol=1e-12)
+
+
+def test_the_gradient_is_that_of_opentsne_in_any_order_of_the_rows():
+    from openTSNE.tsne import kl_divergence_bh
+
+    rows, _ = make_blobs(150, 20, 4, spread=1.5)
+    affinities = tsne._affinities(*own_neighbours(rows, 60), 20)
+    positions = np.random.default_rng(0).normal(size=(150, 2))
+    _, expected = kl_divergence_bh(positions, affinities, 1, {"theta": 0.0})
+    order = tsne._along_the_map(positions)
+    found = tsne._Descent(positions)
+    found.reorder(order)
+    tree = tsne._compiled()[1].QuadTree(found.positions)
+    with mock.patch.object(tsne, "THETA", 0.0):
+        gradient = tsne._gradient(found.positions, tree, found.positions, affinities[order][:, order], True, 1)
+    np.testing.assert_allclose(gradient, expected[order], atol=1e-14)
+    steps = np.linalg.norm(np.diff(positions[order], axis=0), axis=1)
+    assert np.median(steps) < 0.3 * np.median(np.linalg.norm(np.diff(positions, axis=0), axis=1))
+
+
+def test_affinities_are_those_of_opentsne():
+    from openTSNE.affinity import joint_probabilities_nn
+
+    rows, _ = make_blobs(150, 20, 4, spread=1.5)
+    near = own_neighbours(rows, 60)
+    np.testing.assert_allclose(
+        tsne._affinities(*near, 20).toarray(), joint_probabilities_nn(*near, [20]).toarray(), rtol=1e-5, atol=1e-12
+    )
+
+
+def test_a_map_needs_no_scikit_learn():
+    code = "import sys, numpy as np; from stages.algorithms.presentation.tsne import fit_map\n"
+    code += "rows = np.random.default_rng(0).normal(size=(50, 5)); fit_map(rows, rows[:3], 5, 0)\n"
+    code += "assert not {'sklearn', 'openTSNE'} & set(sys.modules)\n"
+    code += "from openTSNE import TSNE; TSNE(n_iter=5).fit(rows)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_the_map_keeps_as_many_neighbours_as_one_of_five_times_the_iterations():
@@ -73,11 +108,8 @@ def test_the_map_keeps_as_many_neighbours_as_one_of_five_times_the_iterations():
 
 
 def test_the_start_has_two_axes_on_which_neighbours_are_near():
-    from openTSNE.affinity import joint_probabilities_nn
-
     rows, blobs = make_blobs(200, 20, 2)  # one mode is far slower than all others
-    units = directions(rows)
-    start = tsne._smoothed(rows[:, :2], joint_probabilities_nn(*nearest_rows(units, units, 60, others=True), [20]), 0)
+    start = tsne._smoothed(rows[:, :2], tsne._affinities(*own_neighbours(rows, 60), 20), 0)
     assert abs(np.corrcoef(start.T)[0, 1]) < 0.1
     low, high = (start[blobs == blob, 0] for blob in np.argsort([start[blobs == blob, 0].mean() for blob in (0, 1)]))
     assert low.max() < high.min()
@@ -96,6 +128,26 @@ def test_neighbours_are_the_nearest_and_of_equally_near_ones_the_first(copies):
     assert not (own == np.arange(len(units))[:, None]).any()
     if copies > 1:
         np.testing.assert_array_equal(own[:300, :2], np.arange(300)[:, None] + [300, 600])
+
+
+@pytest.mark.parametrize("copies", [[1], [1, 2, 5], [40]])
+def test_neighbours_among_many_rows_are_those_among_few(monkeypatch, copies):
+    rows = make_blobs(300, 10, 4)[0]
+    rows = rows.repeat(np.resize(copies, 300), axis=0)[
+        np.random.default_rng(0).permutation(sum(np.resize(copies, 300)))
+    ]
+    expected = np.sort(1 - directions(rows) @ directions(rows).T, axis=1)[:, 1:31]
+    monkeypatch.setattr(tsne, "MANY_ROWS", 0)
+    found, at = own_neighbours(rows, 30)
+    np.testing.assert_allclose(at, expected, atol=1e-6)
+    np.testing.assert_allclose(cosine_distances_of(rows, found), at, atol=1e-6)
+    assert not (found == np.arange(len(rows))[:, None]).any()
+    assert all(len(set(each)) == 30 for each in found.tolist())
+
+
+def cosine_distances_of(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    units = directions(rows)
+    return 1 - (units[:, None] * units[others]).sum(axis=2)
 
 
 def test_rows_that_are_all_the_same_make_a_map():

@@ -48,7 +48,7 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    stages = ["reduce", "link", "cluster", "train", "name", "classify", "describe", "visualize", "compare"]
+    stages = ["reduce", "link", "cluster", "train", "name", "classify", "emerging", "describe", "visualize", "compare"]
     assert list(PIPELINE) == stages
 
 

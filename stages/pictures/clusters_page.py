@@ -11,6 +11,7 @@ from stages.files.model import Card
 from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
+from stages.pictures.markdown import escaped, table_line
 from stages.runtime import record
 from stages.runtime.cutting import NAME_LENGTH, cut_apart
 
@@ -132,37 +133,37 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
         "_About_: words that are frequent in the cluster and rare in the others (class-based TF-IDF). _New rows_ were "
         "classified into the cluster; _novel_ ones among them lie farther out than nearly all rows like training.",
         "",
-        _table_line(columns),
-        _table_line(["---", "---", "--:", "--:", "--:", "--:", "---"][: len(columns)]),
+        table_line(columns),
+        table_line(["---", "---", "--:", "--:", "--:", "--:", "---"][: len(columns)]),
     ]
     for cluster in clusters:
         cells = [
             f"[{cluster['cluster']}](#cluster-{cluster['cluster']})",
-            _escaped(", ".join(cluster["words"][:5])) or "(no words)",
+            escaped(", ".join(cluster["words"][:5])) or "(no words)",
             f"{cluster['rows']:,}",
             f"{cluster['share']:.1%}",
             f"{cluster['new_rows']:,}",
             f"{cluster['novel_rows']:,}",
             _topics_line(cluster, 1),
         ]
-        lines.append(_table_line(cells[: len(columns)]))
+        lines.append(table_line(cells[: len(columns)]))
     for cluster in clusters:
         lines += ["", f"## Cluster {cluster['cluster']}", ""]
         if cluster["words"]:
-            lines += [f"**{_escaped(', '.join(cluster['words']))}**", ""]
+            lines += [f"**{escaped(', '.join(cluster['words']))}**", ""]
         if with_topics:
             lines += [f"Topics: {_topics_line(cluster, 3)}.", ""]
         lines += ["Nearest to the centroid:", ""]
-        lines += [f"- {_escaped(entry['text'])}" for entry in cluster["nearest"]]
+        lines += [f"- {escaped(entry['text'])}" for entry in cluster["nearest"]]
         lines += ["", "On the border, with the probabilities of this cluster and of the other:", ""]
         lines += [
-            f"- {_escaped(entry['text'])} ({entry['probability']:.2f}; "
+            f"- {escaped(entry['text'])} ({entry['probability']:.2f}; "
             f"[{entry['rival']}](#cluster-{entry['rival']}) {entry['rival_probability']:.2f})"
             for entry in cluster["border"]
         ]
         if cluster["novel"]:
             lines += ["", f"New and novel ({cluster['novel_rows']:,}):", ""]
-            lines += [f"- {_escaped(entry['text'])}" for entry in cluster["novel"]]
+            lines += [f"- {escaped(entry['text'])}" for entry in cluster["novel"]]
     return "\n".join(lines) + "\n"
 
 
@@ -178,15 +179,6 @@ def _sampling(rows: int, sample: int) -> list[str]:
     ]
 
 
-def _table_line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _topics_line(cluster: dict, count: int) -> str:
     most = list(cluster["topics"].items())[:count]
-    return ", ".join(f"{_escaped(topic)} {rows / cluster['rows']:.0%}" for topic, rows in most)
-
-
-def _escaped(text: str) -> str:
-    """Text in which Markdown finds nothing to format."""
-    return "".join(f"\\{character}" if character in r"\`*_[]<>|#~$&" else character for character in text)
+    return ", ".join(f"{escaped(topic)} {rows / cluster['rows']:.0%}" for topic, rows in most)

@@ -1,28 +1,40 @@
 """A map in two dimensions on which near rows stay near, by t-SNE."""
 
 import os
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.algorithms.centroids import cosine_distances, directions
 from stages.algorithms.grids import keep_bits, on_grid, power_above
+from stages.algorithms.tree.linkage import mapping_threads
+from stages.algorithms.tree.neighbours import nearest_rows as search_neighbours
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 SMOOTHINGS = 50  # of the start, each by the mean of a row's neighbours
 SCHEDULE = ((25, 0.5), (75, 0.8), (50, 0.9))  # iterations of the map, and the momentum in them
+LONGEST_MOVE = 5  # of a row in one iteration
 PLACING = 50  # iterations that place new rows
+PLACING_PERPLEXITY = 5
+PLACING_PULL, PLACING_RATE, PLACING_MOMENTUM, PLACING_LENGTH = 1.5, 0.1, 0.8, 0.25  # the last of a gradient, at most
 ITERATIONS = sum(iterations for iterations, _ in SCHEDULE) + PLACING
 REPORTED = 25  # iterations between two reports of progress
 THETA = 0.8  # size of a cell over its distance, below which the gradient takes its rows for one
 # Fewer rows are mapped on one thread: a second costs more than it saves, and on a busy machine one waits for the other.
 THREADED_ROWS = 2_000
-BLOCK_NUMBERS = 2_000_000  # distances that a search for neighbours holds at a time: 16 MB
+MANY_ROWS, LONGEST_LIST = 2_000, 512  # from which and up to which the tree's search is the faster one, or the smaller
+BLOCK_NUMBERS = 1_000_000  # distances that a search for neighbours holds at a time on each thread: 8 MB
 # Binary digits that are kept: of an affinity, and of the largest position.
 AFFINITY_BITS, POSITION_BITS = 20, 20
+MORTON_BITS = 16  # of a coordinate that orders rows along the map
 
 
 def fit_map(
@@ -70,9 +82,10 @@ def fit_map(
     of the map before every step, so that the noise of a step is gone at the next.
 
     Exact neighbours and the Barnes-Hut gradient give the same bytes with any number of threads; openTSNE's approximate
-    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration; memory 24 d + 8,000 bytes a row.
+    neighbours do not. Time O(n^2 d) for the neighbours and O(n log n) an iteration; memory 24 d + 14,000 bytes a row.
     openTSNE's other gradient, by FFT, is linear in the area of the map: where that grows with n, it took three times as
-    long at 6,000 to 100,000 rows.
+    long at 6,000 to 100,000 rows. Of openTSNE only the gradients and the tree are used, which are compiled: the rest
+    is these few lines, and brings scikit-learn with it, whose import takes as long as half the map of 6,000 rows.
 
     Of the 10 nearest rows of the demonstration data, 150 iterations keep 0.405 on the map, and openTSNE's defaults
     (250 of early exaggeration and 500, theta 0.5) keep 0.401 in six times as long; of the rows before they are
@@ -87,52 +100,206 @@ def fit_map(
     if rows.shape[1] == 1:
         scale = 100.0 / np.abs(rows).max()  # about as wide as a map by t-SNE: two decimals of it are kept
         return tuple(np.column_stack([scale * part, np.zeros(len(part))]) for part in (rows, new_rows))
-    # Threads of openTSNE that wait shall sleep: on a machine busy with other work they took as long as they worked.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from openTSNE.affinity import PrecomputedAffinities, joint_probabilities_nn
-    from openTSNE.tsne import PartialTSNEEmbedding, TSNEEmbedding
-
     n = len(rows)
     if n < 4 or not np.ptp(rows, axis=0).any():  # no neighbourhoods to keep
         positions = np.column_stack([np.arange(n, dtype=np.float64), np.zeros(n)])
         return positions, positions[cosine_distances(new_rows, rows).argmin(axis=1)]
     perplexity = min(perplexity, (n - 1) / 3)
-    threads = 1 if n < THREADED_ROWS else -1
-    units = directions(rows)
-    nearest = nearest_rows(units, units, min(n - 1, int(3 * perplexity)), others=True)
-    affinities = joint_probabilities_nn(*nearest, [perplexity], n_jobs=threads)
-    affinities.data = keep_bits(affinities.data, AFFINITY_BITS)
-    embedding = TSNEEmbedding(
-        _smoothed(rows[:, :2] if start is None else start, affinities, seed),
-        PrecomputedAffinities(affinities, normalize=False),
-        negative_gradient_method=_gradient,
-        theta=THETA,
-        n_jobs=threads,
-        callbacks=lambda iteration, error, positions: progress(REPORTED),
-        callbacks_every_iters=REPORTED,
-    )
-    for iterations, momentum in SCHEDULE:
-        embedding.optimize(iterations, learning_rate=2 * n, momentum=momentum, inplace=True)
-    positions = np.array(embedding)
+    threads = 1 if n < THREADED_ROWS else _cores()
+    start = rows[:, :2] if start is None else start
+    positions = _optimised(rows, start, perplexity, seed, threads, progress)
     if len(new_rows) == 0:
         return positions, np.empty((0, 2))
-    # As `embedding.transform` does with its defaults, but for the start. It cannot be called itself: it centres the
-    # map, as the gradient by FFT needs it, and so moves it under the positions that were just taken.
-    perplexity = min(5, perplexity)
-    nearest, distances = nearest_rows(directions(new_rows), units, min(n, int(3 * perplexity)))
-    of_new = joint_probabilities_nn(
-        nearest,
-        distances,
-        [perplexity],
-        symmetrize=False,
-        normalization="point-wise",
-        n_reference_samples=n,
-        n_jobs=threads,
+    perplexity = min(PLACING_PERPLEXITY, perplexity)
+    nearest, distances = nearest_rows(directions(new_rows), directions(rows), min(n, int(3 * perplexity)))
+    shares = keep_bits(_shares(distances, perplexity), AFFINITY_BITS)
+    placed = _placed(positions, nearest, shares, threads)
+    progress(PLACING)
+    return positions, placed
+
+
+def _shares(distances: np.ndarray, perplexity: float) -> np.ndarray:
+    """Of each row the shares (n, count) of neighbours at these distances: of a Gaussian as wide as perplexity says."""
+    return np.asarray(_compiled()[0].compute_gaussian_perplexity(distances, np.array([perplexity], dtype=np.float64)))
+
+
+def _affinities(neighbours: np.ndarray, distances: np.ndarray, perplexity: float) -> "csr_matrix":
+    """The affinities (n, n) of all pairs of rows: means of the shares that two rows have in each other, of sum 1."""
+    from scipy.sparse import csr_matrix
+
+    n, count = neighbours.shape
+    starts = np.arange(0, n * count + 1, count)
+    shares = csr_matrix((_shares(distances, perplexity).ravel(), neighbours.ravel(), starts), shape=(n, n))
+    affinities = shares + shares.T
+    affinities.data /= 2 * n
+    for part in np.array_split(affinities.data, max(1, n // 1000)):
+        part[:] = keep_bits(part, AFFINITY_BITS)
+    return affinities
+
+
+def _optimised(
+    rows: np.ndarray, start: np.ndarray, perplexity: float, seed: int, threads: int, progress: Callable[[int], None]
+) -> np.ndarray:
+    """The map (n, 2) of rows, from two axes."""
+    n, done = len(rows), 0
+    affinities = _affinities(*own_neighbours(rows, min(n - 1, int(3 * perplexity))), perplexity)
+    descent, row = _Descent(_smoothed(start, affinities, seed)), np.arange(n)
+    for iterations, momentum in SCHEDULE:
+        order = _along_the_map(descent.positions)
+        descent.reorder(order)
+        row, affinities = row[order], affinities[order]
+        affinities.indices = np.argsort(order).astype(affinities.indices.dtype)[affinities.indices]
+        for _ in range(iterations):
+            descent.positions = _rounded(descent.positions)
+            tree = _compiled()[1].QuadTree(descent.positions)
+            gradient = _gradient(descent.positions, tree, descent.positions, affinities, True, threads)
+            descent.step(gradient, 2 * n, momentum)
+            descent.positions -= descent.positions.mean(axis=0)
+            done += 1
+            if done % REPORTED == 0:
+                progress(REPORTED)
+    return descent.positions[np.argsort(row)]
+
+
+def _placed(positions: np.ndarray, nearest: np.ndarray, shares: np.ndarray, threads: int) -> np.ndarray:
+    """New rows (m, 2) on a map that stays as it is, from their nearest rows (m, count) and the shares of these.
+
+    As openTSNE's `transform` does with its defaults, but for where rows start.
+    """
+    from scipy.sparse import csr_matrix
+
+    order = _along_the_map(positions)
+    place = np.argsort(order)
+    turn = np.argsort(place[nearest[:, 0]], kind="stable")
+    positions, nearest = positions[order], place[nearest[turn]]
+    m, count = nearest.shape
+    starts = np.arange(0, m * count + 1, count)
+    drawn = csr_matrix((PLACING_PULL * shares[turn].ravel(), nearest.ravel(), starts), shape=(m, len(positions)))
+    descent, tree = _Descent(positions[nearest[:, 0]]), _compiled()[1].QuadTree(positions)
+    for _ in range(PLACING):
+        descent.positions = _rounded(descent.positions)
+        gradient = _gradient(descent.positions, tree, positions, drawn, False, threads)
+        lengths = np.sqrt(np.square(gradient).sum(axis=1, keepdims=True))
+        gradient *= np.minimum(1, PLACING_LENGTH / np.maximum(lengths, PLACING_LENGTH))
+        descent.step(gradient, PLACING_RATE, PLACING_MOMENTUM)
+    return descent.positions[np.argsort(turn)]
+
+
+class _Descent:
+    """Positions that move against a gradient, with momentum, each number by a gain of its own (Jacobs 1988)."""
+
+    def __init__(self, positions: np.ndarray):
+        self.positions = np.array(positions)
+        self.moves, self.gains = np.zeros_like(positions), np.ones_like(positions)
+
+    def step(self, gradient: np.ndarray, rate: float, momentum: float) -> None:
+        turned = np.sign(self.moves) != np.sign(gradient)
+        self.gains = np.where(turned, self.gains + 0.2, self.gains * 0.8 + 0.01)
+        self.moves = momentum * self.moves - rate * self.gains * gradient
+        lengths = np.sqrt(np.square(self.moves).sum(axis=1, keepdims=True))
+        self.moves *= LONGEST_MOVE / np.maximum(lengths, LONGEST_MOVE)
+        self.positions += self.moves
+
+    def reorder(self, order: np.ndarray) -> None:
+        self.positions, self.moves, self.gains = self.positions[order], self.moves[order], self.gains[order]
+
+
+def _gradient(
+    positions: np.ndarray, tree: Any, among: np.ndarray, affinities: "csr_matrix", each_other: bool, threads: int
+) -> np.ndarray:
+    """The gradient of t-SNE: rows are drawn by those that they have affinities to, and driven apart by all in the tree.
+
+    Where they do not drive `each_other`, what drives each has a sum of its own.
+    """
+    gradient = np.zeros_like(positions)
+    _compiled()[0].estimate_negative_gradient_bh(
+        tree, positions, gradient, theta=THETA, num_threads=threads, pairwise_normalization=each_other
     )
-    of_new.data = keep_bits(of_new.data, AFFINITY_BITS)
-    placed = PartialTSNEEmbedding(positions[nearest[:, 0]], embedding, P=of_new, **embedding.gradient_descent_params)
-    placed.optimize(PLACING, learning_rate=0.1, exaggeration=1.5, momentum=0.8, max_grad_norm=0.25, inplace=True)
-    return positions, np.array(placed)
+    _compiled()[0].estimate_positive_gradient_nn(
+        affinities.indices, affinities.indptr, affinities.data, positions, among, gradient, num_threads=threads
+    )
+    return gradient
+
+
+def _along_the_map(positions: np.ndarray) -> np.ndarray:
+    """The rows in an order in which each is near the next: by the bits of both coordinates in turn (Morton 1966).
+
+    What the gradient of a row reads was then read by that of the row before: it takes a third less time at 6,000 rows,
+    and two thirds at 100,000.
+    """
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    cells = ((positions - low) / power_above((high - low).max()) * 2.0**MORTON_BITS).astype(np.int64)
+    code = np.zeros(len(positions), dtype=np.int64)
+    for bit in range(MORTON_BITS):
+        for axis in range(2):
+            code |= (cells[:, axis] >> bit & 1) << (2 * bit + axis)
+    return np.argsort(code, kind="stable")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _compiled() -> tuple[ModuleType, ModuleType]:
+    """openTSNE's compiled modules: that of gradients, and that of the tree.
+
+    They are imported without the package around them, which would import scikit-learn.
+    """
+    # Threads that wait shall sleep: on a machine busy with other work they took as long as they worked.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    imported = "openTSNE" in sys.modules
+    if not imported:
+        sys.modules["openTSNE"] = module_from_spec(find_spec("openTSNE"))  # a package that knows its folder, not run
+    try:
+        return import_module("openTSNE._tsne"), import_module("openTSNE.quad_tree")
+    finally:
+        if not imported:
+            del sys.modules["openTSNE"]  # whoever imports it gets it whole
+
+
+def own_neighbours(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows nearest to each row, itself left out, by cosine distance, nearest first; the same on every processor.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        None of them zero.
+    count : int
+        Below n.
+
+    Returns
+    -------
+    neighbours : ndarray of shape (n, count), int64
+    distances : ndarray of shape (n, count), float64
+
+    Notes
+    -----
+    By the search of the tree, which multiplies each pair once and in single precision, where there are many rows. Its
+    lists are of distinct rows; all copies of a row are put in its place.
+    """
+    n = len(rows)
+    found = search_neighbours(rows, count) if n >= MANY_ROWS and count <= LONGEST_LIST else None
+    if found is None or found.rows.shape[1] < count:
+        units = directions(rows)
+        return nearest_rows(units, units, count, others=True)
+    if (found.owners == np.arange(n)).all():
+        return found.rows, found.distances
+    first, sizes = np.unique(found.owners, return_counts=True)
+    copies = np.argsort(found.owners, kind="stable")  # of the first row, of the next one, and so on
+    starts = np.cumsum(sizes) - sizes
+    groups = np.searchsorted(first, np.column_stack([first, found.rows[first]]))
+    distances = np.column_stack([np.zeros(len(first)), found.distances[first]])
+    ends = np.minimum(np.cumsum(sizes[groups], axis=1), count + 1)
+    taken = np.diff(ends, axis=1, prepend=0).ravel()
+    within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
+    neighbours = copies[np.repeat(starts[groups].ravel(), taken) + within].reshape(-1, count + 1)
+    distances = np.repeat(distances.ravel(), taken).reshape(-1, count + 1)
+    own = np.searchsorted(first, found.owners)
+    neighbours, distances = neighbours[own], distances[own]
+    itself = neighbours == np.arange(n)[:, None]
+    itself[~itself.any(axis=1), -1] = True  # so many copies that the row is not among those taken
+    return neighbours[~itself].reshape(n, count), distances[~itself].reshape(n, count)
 
 
 def nearest_rows(
@@ -151,15 +318,13 @@ def nearest_rows(
 
     Returns
     -------
-    neighbors : ndarray of shape (m, count), int64
+    neighbours : ndarray of shape (m, count), int64
     distances : ndarray of shape (m, count), float64
     """
-    m, n = len(units), len(among)
-    neighbors, distances = np.empty((m, count), dtype=np.int64), np.empty((m, count))
-    size = max(1, BLOCK_NUMBERS // n)
-    for first in range(0, m, size):
-        part = slice(first, first + size)
-        block = np.clip(1 - units[part] @ among.T, 0, 2)  # (block, d) @ (d, n), exact
+    size = max(1, BLOCK_NUMBERS // len(among))
+
+    def search(first: int) -> tuple[np.ndarray, np.ndarray]:
+        block = np.clip(1 - units[first : first + size] @ among.T, 0, 2)  # (block, d) @ (d, n), exact
         if others:
             np.fill_diagonal(block[:, first:], 3)  # farther than any
         # Of groups of columns the nearest one each: the farthest of the `count` nearest of these is a limit that at
@@ -173,16 +338,11 @@ def nearest_rows(
         near = block[row, column]
         order = np.lexsort((near, row))  # stable, so that of equally near ones the first stays the first
         chosen = order[np.searchsorted(row, np.arange(len(block)))[:, None] + np.arange(count)]
-        neighbors[part], distances[part] = column[chosen], near[chosen]
-    return neighbors, distances
+        return column[chosen], near[chosen]
 
-
-def _gradient(positions: np.ndarray, *arguments, **options):
-    """openTSNE's objective and its gradient, at positions that it finds on a grid."""
-    from openTSNE.tsne import kl_divergence_bh
-
-    positions[:] = _rounded(positions)
-    return kl_divergence_bh(positions, *arguments, **options)
+    with mapping_threads() as run:
+        found = list(run(search, range(0, len(units), size)))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
 
 def _smoothed(start: np.ndarray, affinities: "csr_matrix", seed: int) -> np.ndarray:
