@@ -446,7 +446,7 @@ def test_a_line_that_is_too_much_for_the_machine_is_named(tmp_path, monkeypatch,
     def give_up(*_, **__):
         raise raised
 
-    monkeypatch.setattr(texts.json, "loads", give_up)
+    monkeypatch.setattr(texts, "_decode", give_up)
     with pytest.raises(ValueError, match=r"b.jsonl: row 0 (takes more memory than there is|is nested too deeply)"):
         list(iterate_texts(open_batches(folder)[0]))
 
