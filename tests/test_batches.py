@@ -4,14 +4,13 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.files import batches, texts
-from stages.files.batches import LONGEST_NAME, Batch, open_batches, open_input, split_rows
+from stages.files.batches import LONGEST_NAME, open_batches, open_input, split_rows
 from stages.files.blocks import blocks_of, read_blocks, read_centred, read_chosen, read_stored
 from stages.files.rows import read_rows
 from stages.files.texts import iterate_texts
@@ -27,10 +26,6 @@ def write(folder: Path, **arrays: np.ndarray) -> Path:
 
 def random_rows(n: int, columns: int = 5, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, columns))
-
-
-def read_whole(batch: Batch) -> Iterator[np.ndarray]:
-    return read_stored(batch, blocks_of(batch, 4096))
 
 
 def read_all(folder: Path, **options) -> np.ndarray:
@@ -70,7 +65,7 @@ def test_parts_of_a_file_are_read_whatever_its_order(tmp_path, order):
 
 
 READERS = [
-    lambda folder: read_whole(open_batches(folder)[0]),
+    lambda folder: read_stored(open_batches(folder)[0]),
     lambda folder: read_blocks(open_batches(folder)),
     lambda folder: read_centred(open_batches(folder)[0], np.zeros(5, np.float32)),
 ]
@@ -115,13 +110,13 @@ def test_a_file_that_is_replaced_by_another_after_it_was_opened_is_refused(tmp_p
     for other in (random_rows(8), random_rows(9, 6), random_rows(9)[0]):
         np.save(batch.path, other)
         with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it has \d+ bytes, expected 488"):
-            list(read_whole(batch))
+            list(read_stored(batch))
     batch.path.unlink()
     with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it is gone"):
-        list(read_whole(batch))
+        list(read_stored(batch))
     os.mkfifo(batch.path)  # nobody writes to it, so an open that waits would wait for ever
     with pytest.raises(ValueError, match=r"b.npy: changed while it was read: it is no longer a file"):
-        list(read_whole(batch))
+        list(read_stored(batch))
 
 
 def test_another_process_holds_only_the_size_against_a_copy_of_the_file(tmp_path):
@@ -129,10 +124,10 @@ def test_another_process_holds_only_the_size_against_a_copy_of_the_file(tmp_path
     (batch,) = open_batches(write(tmp_path / "e", b=random_rows(9)))
     elsewhere = batch._replace(stored=batch.stored._replace(process=-1))
     np.save(batch.path, random_rows(9, seed=1))
-    assert len(list(read_whole(elsewhere))) == 1
+    assert len(list(read_stored(elsewhere))) == 1
     np.save(batch.path, random_rows(10))
     with pytest.raises(ValueError, match="bytes, expected"):
-        list(read_whole(elsewhere))
+        list(read_stored(elsewhere))
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -451,7 +446,7 @@ def test_a_line_that_is_too_much_for_the_machine_is_named(tmp_path, monkeypatch,
     def give_up(*_, **__):
         raise raised
 
-    monkeypatch.setattr(texts.json, "loads", give_up)
+    monkeypatch.setattr(texts, "_decode", give_up)
     with pytest.raises(ValueError, match=r"b.jsonl: row 0 (takes more memory than there is|is nested too deeply)"):
         list(iterate_texts(open_batches(folder)[0]))
 

@@ -21,6 +21,7 @@ from stages.classify import classify as classify_stage
 from stages.files.batches import Batch, open_batches, split_rows
 from stages.files.blocks import digest_batch, read_blocks, read_centred, read_chosen
 from stages.files.rows import read_rows
+from stages.model import Clusters
 from stages.reduce import reduce
 from stages.runtime import remote
 from stages.runtime.remote import Address, StoreError, local_path, place
@@ -198,6 +199,7 @@ def test_predictions_and_components_are_the_same_bytes_at_an_address_and_on_a_di
     classify(modelled, str(here), str(tmp_path / "p"))
     model = bucket.put(modelled.folder / "data/model", "model")
     classify(modelled, there, f"{bucket.address}/p", "--model", model)
+    assert Clusters.load(place(model)).digest == Clusters.load(modelled.folder / "data/model").digest
     expected = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir() if not path.name.startswith(".")}
     assert bucket.get("p/") == expected
     assert {"a.parquet", "b.parquet", "drift.json"} == set(expected)
@@ -271,13 +273,62 @@ def test_workers_read_addresses_themselves_and_see_no_disk_of_this_machine(model
     assert found["dask"][1] < 1.5 * size
 
 
-def test_a_run_that_is_refused_has_written_no_object(modelled, bucket, tmp_path, capsys):
+def test_a_batch_that_is_refused_leaves_no_object_and_the_others_are_whole(modelled, bucket, tmp_path):
     rows = random_rows(300, 100)
     rows[299] = 0
-    there = bucket.put(write(tmp_path / "new", b=rows), "new")
-    with pytest.raises(SystemExit, match=r"s3://.*/new/b.npy: row 299 is all zeros.*No output was replaced"):
+    there = bucket.put(write(tmp_path / "new", a=random_rows(9, 100), b=rows), "new")
+    with pytest.raises(SystemExit, match="1"):
         classify(modelled, there, f"{bucket.address}/p")
-    assert bucket.get("p/") == {}
+    assert set(bucket.get("p/")) == {"a.parquet", "drift.json"}
+    assert bucket.get("p/")["a.parquet"].endswith(b"PAR1")
+
+
+def test_a_store_that_fails_is_not_asked_batch_after_batch(modelled, bucket, tmp_path):
+    there = bucket.put(write(tmp_path / "new", **{f"b{i}": random_rows(9, 100) for i in range(20)}), "new")
+    call, asked = s3fs.S3FileSystem._call_s3, []
+
+    async def get_nothing(self, method, *arguments, **options):
+        if method == "get_object":
+            asked.append(options["Key"])
+            raise PermissionError("Access Denied")
+        return await call(self, method, *arguments, **options)
+
+    with (
+        mock.patch.object(s3fs.S3FileSystem, "_call_s3", get_nothing),
+        pytest.raises(SystemExit, match=r"/new/b\d+.npy: not read \(Access Denied\).*No output was replaced"),
+    ):
+        classify(modelled, there, f"{bucket.address}/p")
+    assert len(asked) <= 20
+
+
+def test_a_store_that_fails_at_the_end_is_told_with_what_is_written(modelled, bucket, tmp_path):
+    there = bucket.put(write(tmp_path / "new", a=random_rows(9, 100), b=random_rows(9, 100)), "new")
+    call = s3fs.S3FileSystem._call_s3
+
+    async def put_all_but_b(self, method, *arguments, **options):
+        if method == "put_object" and options["Key"].endswith("b.parquet"):
+            raise PermissionError("Access Denied")
+        return await call(self, method, *arguments, **options)
+
+    with (
+        mock.patch.object(s3fs.S3FileSystem, "_call_s3", put_all_but_b),
+        pytest.raises(SystemExit) as refusal,
+    ):
+        classify(modelled, there, f"{bucket.address}/p")
+    said, p = str(refusal.value), f"{bucket.address}/p"
+    assert f"{p}/b.parquet: not written (Access Denied); give credentials that allow it" in said
+    assert f"Replaced: {p}/a.parquet; as they were: {p}/b.parquet, {p}/drift.json." in said
+    assert set(bucket.get("p/")) == {"a.parquet"}
+
+
+def test_texts_are_fetched_a_few_megabytes_at_a_time(bucket, tmp_path):
+    folder = write(tmp_path / "new", a=random_rows(1000))
+    line = json.dumps({"text": "x" * 9000}) + "\n"
+    (folder / "a.jsonl").write_text(line * 1000)
+    there = place(bucket.put(folder, "new"))
+    with Requests() as texts:
+        assert len(list(read_rows(there))) == 1000
+    assert texts.calls.count("get_object") == 1 + 3  # the header of the array, and 9 MB
 
 
 def test_an_object_that_changes_after_it_was_read_lets_nothing_be_written(modelled, bucket, tmp_path):

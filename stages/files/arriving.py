@@ -5,7 +5,7 @@ import time
 
 from stages.files.batches import EMBEDDING, Batch, open_batches
 from stages.runtime.files import not_read
-from stages.runtime.remote import Address, Place
+from stages.runtime.remote import Address, Place, StoreError
 
 AGAIN = 0.25  # seconds between two looks at a folder
 
@@ -64,6 +64,8 @@ def _find_refused(folder: Place, files: list[set[str]], columns: int) -> dict[st
     """Open batches together; where one is refused, each half of them, so that few that are bad cost few looks more."""
     try:
         batches = open_batches(folder, set().union(*files))
+    except StoreError:
+        raise  # of all of them, and after minutes
     except (ValueError, OSError) as error:
         if len(files) == 1:
             return {max(files[0]): str(error)}  # the .npy file where there is one

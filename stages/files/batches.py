@@ -248,8 +248,8 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def state_of_opened(path: Place, file: BinaryIO) -> FileState | ObjectState:
-    """The state of an open file; of an object, which cannot be held open, that of its address now."""
+def state_of_opened(path: Place, file: BinaryIO | None) -> FileState | ObjectState:
+    """The state of an open file; of an object, which is never held open, that of its address now."""
     if not isinstance(path, Address):
         return state_of_status(os.fstat(file.fileno()))
     if (state := path.state()) is None:

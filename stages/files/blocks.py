@@ -15,7 +15,7 @@ GAP_BYTES = 1 << 17  # that nobody wants, and that are read all the same where s
 ALIKE = 1e-4  # relative difference up to which two squared lengths in single precision may be equal
 
 
-def read_stored(batch: Batch, spans: list[range]) -> Iterator[np.ndarray]:
+def read_stored(batch: Batch, spans: list[range] | None = None) -> Iterator[np.ndarray]:
     """Read the rows of one batch as they are stored, in blocks. Memory: one block; two of a file in Fortran order.
 
     No memory map: where a file is cut short meanwhile, touching a page beyond its end kills the process (SIGBUS).
@@ -23,8 +23,8 @@ def read_stored(batch: Batch, spans: list[range]) -> Iterator[np.ndarray]:
     Parameters
     ----------
     batch : Batch
-    spans : list of range
-        The rows of each block, as `blocks_of` gives them.
+    spans : list of range, optional
+        The rows of each block, as `blocks_of` gives them; all rows in blocks of `BLOCK_ROWS` by default.
 
     Yields
     ------
@@ -38,6 +38,7 @@ def read_stored(batch: Batch, spans: list[range]) -> Iterator[np.ndarray]:
     OSError
         If it cannot be read.
     """
+    spans = spans or blocks_of(batch, BLOCK_ROWS)
     if isinstance(batch.path, Address):
         yield from _fetch_stored(batch, spans)
         return
@@ -96,6 +97,7 @@ def _fetch_stored(batch: Batch, spans: list[range]) -> Iterator[np.ndarray]:
     try:
         for rows, content in zip(spans, fetch(path, ranges), strict=True):
             if len(content) < len(rows) * row_bytes:
+                refuse_other()
                 raise changed(path, f"rows {rows.start} to {rows.stop - 1} are no longer all there")
             yield np.frombuffer(content, stored.dtype).reshape(len(rows), batch.columns)
     except FileNotFoundError:
@@ -120,7 +122,7 @@ def digested(chunks: Iterable[tuple[np.ndarray, ...]], digest: xxhash.xxh3_128) 
 def digest_batch(batch: Batch) -> bytes:
     """Digest of a run of rows, whatever their layout in the file: XXH3 costs less than reading them."""
     digest = xxhash.xxh3_128()
-    for _ in digested(zip(read_stored(batch, blocks_of(batch, BLOCK_ROWS))), digest):
+    for _ in digested(zip(read_stored(batch)), digest):
         pass
     return digest.digest()
 

@@ -60,9 +60,8 @@ def iterate_texts(batch: Batch, digest: xxhash.xxh3_128 | None = None) -> Iterat
                 yield text
             _refuse_lines(batch, row)
         except (ValueError, MemoryError) as error:
-            refuse_changed(
-                path, state_of_opened(path, file), state
-            )  # what is wrong may be what another hand has half written
+            # What is wrong may be what another hand has half written.
+            refuse_changed(path, state_of_opened(path, file), state)
             if isinstance(error, MemoryError):
                 raise ValueError(
                     f"{path}: row {row} takes more memory than there is; expected one text a line: shorten it."

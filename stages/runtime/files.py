@@ -50,9 +50,8 @@ class FileState(NamedTuple):
     device: int
 
 
-State = (
-    FileState | ObjectState | tuple[str, ...] | None
-)  # of a file; of a folder, the names in it; of what is not there
+# Of a file; of an object; of a folder, the names in it; of what is not there.
+State = FileState | ObjectState | tuple[str, ...] | None
 
 
 class Run:

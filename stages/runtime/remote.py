@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 BUFFER = 1 << 22  # bytes of a request where a file is read from its start to its end
 AT_ONCE, AHEAD = 8, 1 << 24  # requests under way for one reader, and the bytes that they may fetch
-# Of the S3 protocol: five tries of each request are s3fs's own, three at connecting botocore's.
-TIMES = {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 3}}
+# Of the S3 protocol. s3fs tries five times what these say, so that a store which is silent is given up in two minutes.
+TIMES = {"connect_timeout": 5, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
 OPTIONS = {protocol: {"config_kwargs": TIMES} for protocol in ("s3", "s3a")}
 # What tells one content of an object from the next, by the names that stores have for it; the surest first.
 TAGS = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "modified", "created")
