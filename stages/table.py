@@ -33,8 +33,8 @@ SCHEMA = pyarrow.schema(
     [("set", pyarrow.string()), *COLUMNS.items(), ("x", pyarrow.float32()), ("y", pyarrow.float32())]
 )
 WRITTEN_BY_PEOPLE = ("batch", "id", "text", "topic", "name", "runner_up_name")
-# What makes a formula of a cell, in full width too; a spreadsheet drops the white space before it.
-FORMULA = r"^([\t\r\n]|\s*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])"
+# How a formula begins, in full width too; a spreadsheet may drop blanks and what is not seen before it.
+FORMULA = r"^([\t\r\n]|[\s\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])"
 BYTE_ORDER_MARK = "\ufeff".encode()  # without one, Excel takes UTF-8 for another encoding
 
 

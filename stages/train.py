@@ -6,14 +6,15 @@ data/reduced.npy, data/labels.npy, data/embeddings_clu/*.npy, data/model/reducti
 
 import logging
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from annotated_types import Interval
 
-from stages.algorithms.classifier import Validated, classify, fit_and_validate
+from stages.algorithms.classifier import Validated, fit_and_validate
+from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import make_half
-from stages.algorithms.prediction.novelty import draw_halves, fit_detector, measure_rows
+from stages.algorithms.prediction.novelty import draw_halves, measure_rows
 from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 class ClassifierParameters(TypedDict):
     """The group `classifier` of params.yaml."""
 
-    C: Annotated[float, Interval(ge=1e-6, le=1_000_000)]
+    C: Annotated[float, Interval(ge=1e-6, le=1_000_000)] | Literal["auto"]
     folds: Annotated[int, Interval(ge=2, le=100)]
 
 
@@ -64,12 +65,12 @@ def train(
     with own_threads() as each:  # and one of BLAS: sums split over threads round otherwise
         validated = fit_and_validate(rows, found, **classifier, **doubt, seed=seed, each=each)
         _log_scores(validated, len(rows), classifier["folds"], doubt["coverage"])
-        seen = classify(validated.fitted, rows, each)
         detector = fit_detector(read_chosen(batches, sample[fitted_half]), seed)
         held_out = measure_rows(read_chosen(batches, sample[held_out_half]), detector)
         half = make_half(
-            validated.fitted, seen, validated.predicted, noise, reduced_by, detector, held_out, validated.conformity
-        )
+            validated.fitted, validated.seen, validated.predicted, noise, reduced_by, detector, held_out,
+            validated.conformity,
+        )  # fmt: skip
     save_model(model, **half._asdict())
     write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))
     record.log_metrics("train", **validated.scores)
@@ -92,6 +93,16 @@ def _log_scores(validated: Validated, rows: int, folds: int, coverage: float) ->
         scores["accuracy"],
         scores["accuracy_nearest_centroid"],
     )
+    if len(validated.log_losses) > 1:
+        tried = ", ".join(f"{loss:.4f} at {C:g}" for C, loss in sorted(validated.log_losses.items()))
+        log.info("C = %g has the lowest log loss: %s", scores["C"], tried)
+    if scores["accuracy"] < scores["accuracy_nearest_centroid"]:
+        log.warning(
+            "the regression puts fewer rows right than the nearest centroid alone would; %s",
+            f"classifier.C: auto may find a better one than {scores['C']:g}"
+            if len(validated.log_losses) == 1
+            else "no C makes up for that, more rows in each cluster would: lower k_max",
+        )
     if validated.sharpness != 1:
         log.info(
             "calibrated: scores x %.3f lower the log loss from %.4f to %.4f",

@@ -5,24 +5,31 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import make_blobs
+from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
+from sklearn.model_selection import StratifiedKFold
 
 from stages.algorithms import classifier, regression
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
 from stages.algorithms.classifier import (
     Fit,
     OutOfFold,
+    Tried,
+    classify,
     cross_validate,
+    deal_folds,
     expected_calibration_error,
     fit_and_validate,
     fit_classifier,
     fit_sharpness,
+    macro_f1,
     predict_probabilities,
     sharpen,
     sharpen_out_of_fold,
     sharpness_out_of_fold,
 )
+from stages.train import _log_scores
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
@@ -244,3 +251,121 @@ def test_a_fit_that_does_not_converge_says_which_way_to_turn(monkeypatch, C, rem
     rows, blobs = make_blobs(60, 10, 3)
     with pytest.raises(RuntimeError, match=rf"did not converge at classifier\.C = .*; {remedy}\.$"):
         fit_classifier(rows, blobs, C)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("folds", [2, 5, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_and_scores_are_scikit_learns(folds, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(6), [1, 2, 9, 40, 100, 300]))
+    for number, (_, held_out) in enumerate(
+        StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    ):
+        np.testing.assert_array_equal(np.flatnonzero(deal_folds(labels, folds, seed) == number), held_out)
+    probabilities = rng.dirichlet(np.full(6, 0.1), size=len(labels))
+    probabilities[:3] = np.eye(6)[:3]  # certain, and wrong
+    assert classifier.log_loss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
+    predicted = np.minimum(probabilities.argmax(axis=1), 4)  # one cluster never
+    expected = f1_score(labels, predicted, average="macro", zero_division=0)
+    assert macro_f1(predicted, labels) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.005, 0.3, 1.0, 7.0, 500.0])
+@pytest.mark.parametrize("start", [0.01, 1.0, 100.0])
+def test_the_sharpness_is_where_the_log_loss_is_least_wherever_its_search_begins(power, start):
+    probabilities, labels = timid_probabilities(9000, power)
+    own, logs = np.arange(9000), np.log(np.maximum(probabilities, 1e-300))
+
+    def slope(tried):
+        sharpened = sharpen(probabilities, tried)
+        return ((sharpened * logs).sum(axis=1) - logs[own, labels]).mean()
+
+    if slope(0.01) >= 0 or slope(100.0) <= 0:
+        assert fit_sharpness(probabilities, labels, start) == (0.01 if slope(0.01) >= 0 else 100)
+    else:
+        expected = brentq(slope, 0.01, 100.0)
+        assert fit_sharpness(probabilities, labels, start) == pytest.approx(expected, rel=2**-11)
+
+
+def test_how_many_folds_share_the_directions_of_rows_shows_in_nothing():
+    # Columns of zeros turn no row; 12 columns let one fold at a time share them, and 200 all.
+    rows, blobs = make_blobs(400, 12, 7, spread=2.0)
+    wide = np.hstack([rows, np.zeros((400, 188), rows.dtype)])
+    for one, all_folds in zip(
+        cross_validate(rows, blobs, 10.0, 5, 0), cross_validate(wide, blobs, 10.0, 5, 0), strict=True
+    ):
+        np.testing.assert_array_equal(one, all_folds)
+
+
+def test_rows_are_told_apart_as_a_new_row_would_be():
+    rows, blobs = make_blobs(400, 12, 7, spread=2.0)
+    validated = fit_and_validate(rows, blobs, 10.0, 5, 0, 0.9)
+    np.testing.assert_array_equal(validated.seen, classify(validated.fitted, rows))
+
+
+def rows_far_from_the_origin(n: int, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters of different width, all in nearly one direction: small distances, which need large coefficients."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(5, size=n)
+    centers = np.random.default_rng(1).normal(size=(5, 10))
+    noise = np.array([0.3, 0.5, 0.7, 1, 1.6])[labels][:, None] * rng.normal(size=(n, 10))
+    return centers[labels] + noise + offset, labels
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_auto_takes_the_strength_of_the_lowest_log_loss(offset):
+    rows, labels = rows_far_from_the_origin(600, offset)
+    found = fit_and_validate(rows, labels, "auto", 5, 0, 0.9)
+    given = {float(C): fit_and_validate(rows, labels, float(C), 5, 0, 0.9) for C in classifier.STRENGTHS}
+    chosen = min(given, key=lambda C: given[C].scores["log_loss"])
+    assert found.scores["C"] == chosen
+    for one, other in zip(found.fitted, given[chosen].fitted, strict=True):  # wherever the path has come from
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(found.conformity, given[chosen].conformity, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert 3 <= len(found.log_losses) < 7
+    for C, loss in found.log_losses.items():
+        assert loss == pytest.approx(given[C].scores["log_loss"], rel=1e-9)
+    # What is measured is not by the C that looks best on these very rows, but by what the others ask for.
+    assert found.scores["log_loss"] >= given[chosen].scores["log_loss"] * (1 - 1e-9)
+
+
+def test_auto_beats_the_nearest_centroid_where_the_default_loses_to_it():
+    rows, labels = rows_far_from_the_origin(800, 5.0)
+    fixed, auto = (fit_and_validate(rows, labels, C, 5, 0, 0.9) for C in (10.0, "auto"))
+    assert fixed.scores["accuracy"] < fixed.scores["accuracy_nearest_centroid"]
+    assert auto.scores["accuracy"] > auto.scores["accuracy_nearest_centroid"]
+    assert auto.scores["log_loss"] < fixed.scores["log_loss"] / 2
+
+
+def test_a_fold_is_measured_with_the_strength_that_the_others_ask_for():
+    fold = np.arange(6) % 2
+    said = [np.tile([share, 1 - share], (6, 1)) for share in (0.9, 0.6)]
+    tried = [
+        Tried(None, OutOfFold(each, each, fold), 1.0, np.array(powers), None)
+        for each, powers in zip(said, ([1.0, 2.0], [3.0, 4.0]), strict=True)
+    ]
+    found, powers = classifier._as_asked_for(tried, np.array([1, 0]))
+    np.testing.assert_array_equal(found.probabilities[:, 0], np.where(fold == 0, 0.6, 0.9))
+    assert powers.tolist() == [3.0, 2.0]
+    assert classifier._lowest(np.array([[0.5, 0.4], [0.5 + 1e-13, 0.3]])).tolist() == [0, 1]
+
+
+def test_a_strength_that_leads_nowhere_is_passed_over(monkeypatch):
+    rows, labels = rows_far_from_the_origin(400, 5.0)
+    fit = regression.Regression.fit
+    monkeypatch.setattr(
+        regression.Regression, "fit", lambda self, start=None: fit(self, start) if self.C < 900 else None
+    )
+    assert fit_and_validate(rows, labels, "auto", 5, 0, 0.9).scores["C"] == 100
+
+
+@pytest.mark.parametrize(("C", "remedy"), [(10.0, "classifier.C: auto may find a better one than 10"), ("auto", None)])
+def test_a_regression_that_the_nearest_centroid_beats_is_warned_of(caplog, C, remedy):
+    rows, labels = rows_far_from_the_origin(800, 5.0)
+    with caplog.at_level("INFO"):
+        _log_scores(fit_and_validate(rows, labels, C, 5, 0, 0.9), 800, 5, 0.9)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [remedy in said for said in warned] == ([True] if remedy else [])
+    assert ("C = 10000 has the lowest log loss" in caplog.text) == (C == "auto")

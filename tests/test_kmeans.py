@@ -7,7 +7,7 @@ from sklearn.cluster import BisectingKMeans, KMeans, kmeans_plusplus
 
 from stages.algorithms import centroids
 from stages.algorithms.centroids import NearestCentroids, consolidate, consolidate_each, number_by_size
-from stages.algorithms.partitions.kmeans import _start, bisect, kmeans
+from stages.algorithms.partitions.kmeans import _start, bisect, kmeans, kmeans_centroids
 
 
 def some_rows(seed: int, kind: str) -> np.ndarray:
@@ -32,6 +32,15 @@ def test_k_means_is_scikit_learns(kind, init):
         for k in (2, 9, 40):
             peer = KMeans(k, init=init, n_init=3, random_state=seed).fit_predict(rows.astype(np.float64))
             np.testing.assert_array_equal(kmeans(rows, k, seed, init, 3), number_by_size(peer))
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+@pytest.mark.parametrize("kind", ["blobs", "cloud", "far", "outliers"])
+def test_centroids_of_one_start_are_scikit_learns(kind, k):
+    for seed in range(3):
+        rows = some_rows(seed, kind).astype(np.float64)
+        peer = KMeans(k, n_init=1, random_state=seed).fit(rows).cluster_centers_
+        np.testing.assert_allclose(kmeans_centroids(rows, k, seed), peer, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.novelty import (
     CLOSE,
     HALF,
     draw_halves,
-    fit_detector,
     measure_rows,
     novelty_limits,
     upper_limit,

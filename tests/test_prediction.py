@@ -10,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from stages.algorithms.centroids import cosine_distances as cosine
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.classifier import fit_classifier, predict_probabilities
+from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.drift import bin_edges
-from stages.algorithms.prediction.novelty import fit_detector, measure_rows
+from stages.algorithms.prediction.novelty import measure_rows
 from stages.algorithms.prediction.prediction import (
     OPEN,
     STORED,

@@ -234,7 +234,7 @@ def in_words(schema: Schema) -> str:
     if "anyOf" in schema:
         return " or ".join(in_words(choice) for choice in schema["anyOf"])
     if "enum" in schema:
-        return "one of " + ", ".join(map(str, schema["enum"]))
+        return ("one of " if len(schema["enum"]) > 1 else "") + ", ".join(map(str, schema["enum"]))
     if schema["type"] == "object":
         return "a group of " + ", ".join(schema["properties"])
     if {"minimum", "maximum"} <= schema.keys():

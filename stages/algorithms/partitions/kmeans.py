@@ -56,6 +56,14 @@ def kmeans(rows: np.ndarray, k: int, seed: int, init: str = "k-means++", n_init:
     return labels
 
 
+def kmeans_centroids(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The centroids, from one start of k-means++, of what `kmeans` gives the labels of: (k, d) float64."""
+    mean = rows.mean(axis=0)
+    rows, scale = _about_their_mean(rows)
+    (run,) = _run_all(rows, k, np.random.RandomState(seed), "k-means++", 1, TOLERANCE * rows.var(axis=0).mean())
+    return run.centroids * scale + mean
+
+
 def bisect(
     rows: np.ndarray,
     k_values: list[int],

@@ -22,16 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import cosine_distances, directions
-from stages.algorithms.grids import on_grid
-from stages.algorithms.principal_components import accumulate_moments, principal_axes, project
+from stages.algorithms.centroids import cosine_distances
+from stages.algorithms.principal_components import project
 
 HALF = 8192  # rows of either half at most: more would make the limits little finer
-VARIANCE, COMPONENTS = 0.5, 64  # share of the variance in the detector's components, and how many they may be
 TAIL = 5  # if fewer rows than these are expected beyond a limit, it is drawn from the shape of the tail
 CLOSE = 1e-5  # a cosine distance that single precision cannot tell from 0
-CENTROID = 2.0**-20  # unit of the entries of the groups' centroids
-THIN = 1e-2  # of the rows' distance from their mean: a residual that single precision cannot tell from 0
 
 
 class Detector(NamedTuple):
@@ -48,37 +44,6 @@ def draw_halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(seed).permutation(n)
     size = min(HALF, -(-n // 2))
     return np.sort(order[:size]), np.sort(order[size : 2 * size])
-
-
-def fit_detector(rows: np.ndarray, seed: int) -> Detector:
-    """Fit the detector.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, columns), float64
-        At least one.
-    seed : int
-        Of the starts of K-Means.
-
-    Notes
-    -----
-    The principal components that hold half of the variance, at most 64, and sqrt(n / 2) groups (Mardia, Kent & Bibby
-    1979, p. 365) by K-Means on the directions of the reduced rows. On WordNet senses with one topic left out of
-    training, this finds as many of its rows (3.5 % at a limit that 1 % of known rows exceed) as distances to the
-    centroids of clusters of all components do (3.1 %), with a sixth of the components. Time O(n columns^2).
-    """
-    from sklearn.cluster import KMeans
-
-    n, columns = rows.shape
-    mean, components, centroids = rows.mean(axis=0), np.empty((0, columns)), np.empty((1, 0))
-    if n > 1:
-        mean, _, components = principal_axes(accumulate_moments([rows.copy()], rows[0]), VARIANCE, COMPONENTS)
-        if len(components):
-            units = directions(project(rows - mean, components))
-            groups = min(max(1, round(np.sqrt(n / 2))), len(np.unique(units.round(6), axis=0)))
-            centroids = on_grid(KMeans(groups, n_init=1, random_state=seed).fit(units).cluster_centers_, CENTROID)
-    spread, length = np.sqrt(np.square(rows - mean).sum(axis=1).mean()), np.sqrt(np.square(mean).sum())
-    return Detector(mean, components, centroids, float(max(THIN * spread, CLOSE * length)))
 
 
 def measure_rows(rows: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
