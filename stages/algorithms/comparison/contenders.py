@@ -15,7 +15,7 @@ from stages.algorithms.partitions.criteria import lowest
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.density import EpsSearch, refuse_long_lists
 from stages.algorithms.partitions.methods import LINKAGES, METHODS
-from stages.algorithms.partitions.processes import Refusal, attempt, log_seconds, run_timed
+from stages.algorithms.partitions.processes import Refusal, attempt, log_seconds, run_timed, silent
 from stages.algorithms.tree.linkage import matrix_bytes, refuse_large_matrix
 from stages.algorithms.tree.smoothing import smoothed_tree
 
@@ -65,10 +65,8 @@ def fit_methods(case: Case, parts: list[np.ndarray], refused: dict[str, Refusal]
     ValueError
         If DBSCAN is in use and does not find the labels in use in the same rows.
     """
-    eps_table, eps, search = ([], None, None) if "dbscan" in refused else _search(case)
-    refused = refused | _leave_out(case, {"dbscan": search})
-    trees = _trees(case, refused)
-    refused |= _leave_out(case, trees)
+    trees, (eps_table, eps, search) = _trees_and_search(case, refused)
+    refused = refused | _leave_out(case, {"dbscan": search}) | _leave_out(case, trees)
 
     case = case._replace(merges=trees[case.parameters["linkage"]])
     of_parts = _trees_of_parts(case, parts)
@@ -134,18 +132,24 @@ def _say_what_is_left_out(case: Case, outcomes: dict[str, Any]) -> None:
         log.warning("left out: %s: %s", name, each.reason)
 
 
-def _trees(case: Case, refused: dict[str, Refusal]) -> dict[str, np.ndarray | Refusal]:
-    """The tree by each linkage that no variant was refused for."""
+def _trees_and_search(
+    case: Case, refused: dict[str, Refusal]
+) -> tuple[dict[str, np.ndarray | Refusal], tuple[list[TableRow], float | None, EpsSearch | Refusal | None]]:
+    """The tree by each linkage that no variant was refused for, and what DBSCAN finds at each eps."""
     linkage = case.parameters["linkage"]
     built = {} if case.merges is None else {linkage: case.merges}
     wanted = [each for each in LINKAGES if each not in built and f"agglomerative {each}" not in refused]
+    wanted.sort(key=lambda each: each != "complete")  # which takes longest
     needs = [matrix_bytes(each, len(case.rows)) for each in wanted]
     build = partial(smoothed_tree, smooth=case.parameters["smooth"], lists=case.lists)
     tasks = [(attempt, build, case.rows, each) for each in wanted]
-    trees = run_timed("trees", tasks, needs, case.progress)
-    return built | {
-        name: each if isinstance(each, Refusal) else each.merges for name, each in zip(wanted, trees, strict=True)
-    }
+    if "dbscan" not in refused:
+        tasks.insert(0, (_search, case._replace(progress=silent)))
+        needs.insert(0, METHODS["dbscan"].bytes_needed(case.rows, case.parameters["dbscan"]))
+    found = run_timed("trees", tasks, needs, case.progress)
+    search = ([], None, None) if "dbscan" in refused else found.pop(0)
+    trees = {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(wanted, found, strict=True)}
+    return built | trees, search
 
 
 def _trees_of_parts(case: Case, parts: list[np.ndarray]) -> list[PartStability]:
