@@ -241,9 +241,9 @@ def _bring_up_to_date(
     results = map_tasks(_classify_part, tasks, run, constants)
     if run["backend"] == "dask":
         results = _of_the_same_rows(results, parts)
-    if left_out is not None:
-        results = _of_no_batch(results)
-    results = iter(tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None))
+    results = tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None)
+    stopped: list[Exception] = []
+    results = _noting(results, stopped)
     if known is not None:
         results = (
             _good(result)._replace(columns=_good(result).columns | {"silhouette": of_part.silhouette})
@@ -255,7 +255,7 @@ def _bring_up_to_date(
             good = map(_good, of_batch)
             counts |= write_predictions(folder, [batch], origin, good, names, known is not None)
         except ValueError as error:
-            if left_out is None:
+            if left_out is None or stopped:
                 raise
             left_out[batch.path.name] = str(error)
             deque(of_batch, maxlen=0)  # of its other parts nothing is wanted
@@ -310,16 +310,17 @@ def _of_the_same_rows(results: Iterator[Result | ValueError], parts: list[Batch]
     """Pass on results of workers that read the rows that this machine reads; of an object, they have seen its state."""
     for part, result in zip(parts, results, strict=True):
         if isinstance(result, Result) and not isinstance(part.path, Address) and result.digest != digest_batch(part):
-            result = seen_otherwise(part.path)
+            raise seen_otherwise(part.path)
         yield result
 
 
-def _of_no_batch(results: Iterator[Result | ValueError]) -> Iterator[Result | ValueError]:
-    """Pass on results; what stops all of them is no fault of the batch whose results were asked for."""
+def _noting(results: Iterator[Result | ValueError], stopped: list[Exception]) -> Iterator[Result | ValueError]:
+    """Pass on results, and note what stops all of them: it is no fault of the batch whose results were asked for."""
     try:
         yield from results
-    except ValueError as error:
-        raise RuntimeError(str(error)) from error
+    except Exception as error:
+        stopped.append(error)
+        raise
 
 
 def _good(result: Result | ValueError) -> Result:

@@ -274,7 +274,7 @@ def test_workers_read_addresses_themselves_and_see_no_disk_of_this_machine(model
 def test_a_run_that_is_refused_has_written_no_object(modelled, bucket, tmp_path, capsys):
     rows = random_rows(300, 100)
     rows[299] = 0
-    there = bucket.put(write(tmp_path / "new", a=random_rows(9, 100), b=rows), "new")
+    there = bucket.put(write(tmp_path / "new", b=rows), "new")
     with pytest.raises(SystemExit, match=r"s3://.*/new/b.npy: row 299 is all zeros.*No output was replaced"):
         classify(modelled, there, f"{bucket.address}/p")
     assert bucket.get("p/") == {}

@@ -27,6 +27,7 @@ CLASSIFY = {"run": LOCAL}
 
 def write_rows(n: int = 700, new: int = 50, cuts: tuple[int, ...] = (1, 300)) -> tuple[np.ndarray, np.ndarray]:
     """Overlapping blobs, to cluster in some batches and to classify in one; rows and blobs of the former."""
+    Path("dvc.yaml").touch()
     rows, blobs = make_blobs(n + new, 12, K, spread=1.3)
     for name, parts in (("clu", np.split(rows[:n], cuts)), ("classf", [rows[n:]])):
         folder = Path(f"data/embeddings_{name}")

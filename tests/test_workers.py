@@ -187,6 +187,7 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
             embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
         )  # fmt: skip
         name_model(model)
+        (folder.parent / "dvc.yaml").touch()  # a pipeline's own folders
         with chdir(folder.parent):
             classify(
                 sample_rows=1000, run=run, embeddings=folder / "embeddings_classf", model=model,
@@ -216,6 +217,20 @@ def test_the_commands_run_on_a_cluster(cluster, data):
     found = read_bytes(two)
     assert len(found) == 2 + 1 + 40 + 1
     assert found.items() <= (read_bytes(one) | {"tree.npy": Path("tree.npy").read_bytes()}).items()
+
+
+def test_a_batch_that_a_worker_refuses_is_left_out_and_the_others_are_classified(cluster, data, caplog):
+    new = shutil.copytree(data / "new", Path("new").resolve())
+    rows = np.load(new / "7.npy")
+    rows[-1] = 0
+    np.save(new / "7.npy", rows)
+    assert classify(run=cluster.run, embeddings=new, model=data / "one/model", predictions=Path("p")) == 1
+    expected = read_bytes(data / "one/p")
+    found = read_bytes(Path("p"))
+    assert found.keys() == expected.keys() - {"7.parquet"}
+    assert all(found[name] == expected[name] for name in found if name != "drift.json")
+    (said,) = [record.message for record in caplog.records if "left out" in record.message]
+    assert re.match(rf"left out: .+/new/7.npy: row {len(rows) - 1} is all zeros, .+ Found by worker tcp://", said)
 
 
 def test_a_worker_killed_on_the_way_changes_nothing(cluster, data, tmp_path):
@@ -577,7 +592,7 @@ command.run(stage)
             said = process.communicate(timeout=60)[1]
         assert process.returncode == 1
         gone = "the Dask scheduler went away during the run (the connection broke)"
-        assert re.fullmatch(rf"stage: tcp://127.0.0.1:{port}: {re.escape(gone)}; .*\n", said)
+        assert re.fullmatch(rf"\S+  stage: tcp://127.0.0.1:{port}: {re.escape(gone)}; .*\n", said)
         start_again()
         hire_again()
         assert gone in outcome(cluster.run, start_again)

@@ -132,7 +132,7 @@ def _list_folder(folder: Place, names: Collection[str] | None) -> dict[Place, Ob
         del files[EMBEDDING]
         remember(folder / EMBEDDING, states.get(EMBEDDING))
     chosen = files if names is None else files.keys() & names
-    paths = sorted(map(folder.joinpath, chosen), key=_natural_order)
+    paths = sorted(map(folder.joinpath, chosen), key=natural_order)
     for path in paths:
         if CONTROL.search(path.name) or not is_utf8(path.name):
             raise ValueError(f"{str(path)!a}: this name holds a control character or is not UTF-8; rename the file.")
@@ -285,7 +285,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def _natural_order(path: Place) -> tuple:
+def natural_order(path: Place) -> tuple:
     parts = re.split(r"(\d+)", path.name)
     # Odd places hold the digits. The name itself settles batch_1 against batch_01.
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -1,5 +1,7 @@
 """What classify says of rows: the columns of its files, one a batch, and their readers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -8,9 +10,10 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from stages.files.batches import Batch, open_batches
+from stages.files.batches import Batch, natural_order, open_batches
 from stages.files.stamped import Stamp, check_digest, read_footer, read_metadata, read_stamp
 from stages.runtime.arrays import damaged, opened, shortened
+from stages.runtime.files import read
 from stages.runtime.remote import Place
 
 LABELLERS = ("model", "method")  # the trained classifier, or the method of `cluster`
@@ -35,6 +38,7 @@ COLUMNS = {
 }
 OF_TEXTS = ("id", "text", "topic")  # columns of batches that have texts
 OF_CLUSTERED = ("silhouette", "labelled_by")  # columns of the clustered folder
+READ_ROWS = 4096  # at a time, with their texts
 
 
 def schema_of(has_texts: bool, clustered: bool) -> pyarrow.Schema:
@@ -134,19 +138,11 @@ def _read_file(
 
     A few bytes can stand for any number of rows, so that these are counted before they are read.
     """
-    footer = read_footer(file)
-    try:
-        metadata = read_metadata(footer)
-        stamp = read_stamp(metadata)
-        if stamp is None:
-            raise ValueError("no stamp")
-        check_digest(file, footer)
-        rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-        if rows != batch.rows or metadata.num_rows != rows:
+    with _refused(path):
+        stamp, metadata, rows = _read_whole(file)
+        if rows != batch.rows:
             raise ValueError(f"{rows} rows, but {batch.path} has {batch.rows}")
-        found = metadata.schema.to_arrow_schema()
-        if not found.equals(expected):
-            raise ValueError(f"columns {', '.join(f'{field.name} {field.type}' for field in found)}")
+        _check_columns(metadata, [expected])
         table = pyarrow.parquet.ParquetFile(file, metadata=metadata, pre_buffer=False).read(
             ["row", *names], use_threads=False
         )
@@ -158,8 +154,65 @@ def _read_file(
                 raise ValueError(f"labelled_by is none of {', '.join(LABELLERS)} in {by.null_count} rows")
             table = table.set_column(table.column_names.index("labelled_by"), "labelled_by", by)
         return stamp, {name: table[name].to_numpy() for name in table.column_names}
+
+
+def list_tables(folder: Place, clustered: bool) -> list[Place]:
+    """The files of classify in a folder, in natural order of name, after a look at all of their bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is not as classify wrote it, or not all are of one model.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; run `dvc repro classify`, or give one that classify wrote into.")
+    paths, models = sorted(read(folder).glob("[!.]*.parquet"), key=natural_order), set()
+    for path in paths:
+        with opened(path, "classify") as file, _refused(path):
+            stamp, metadata, _ = _read_whole(file)
+            _check_columns(metadata, [schema_of(has_texts, clustered) for has_texts in (True, False)])
+        models.add(stamp.model)
+        if len(models) > 1:
+            raise damaged(path, f"of another model than {paths[0].name}, expected one for all", "classify")
+    if not paths:
+        raise ValueError(f"{folder}: no table in it; run `dvc repro classify`, or give a folder that it wrote into.")
+    return paths
+
+
+def iterate_table(path: Place, columns: list[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a file that `list_tables` has found, a part at a time."""
+    with opened(path, "classify") as file, _refused(path):
+        yield from pyarrow.parquet.ParquetFile(file, pre_buffer=False).iter_batches(
+            READ_ROWS, columns=columns, use_threads=False
+        )
+
+
+def _read_whole(file: BinaryIO) -> tuple[Stamp, pyarrow.parquet.FileMetaData, int]:
+    """The stamp of a file, its metadata and the number of its rows, after a look at all of its bytes."""
+    footer = read_footer(file)
+    metadata = read_metadata(footer)
+    stamp = read_stamp(metadata)
+    if stamp is None:
+        raise ValueError("no stamp")
+    check_digest(file, footer)
+    rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if metadata.num_rows != rows:
+        raise ValueError(f"{rows} rows, but it says that there are {metadata.num_rows}")
+    return stamp, metadata, rows
+
+
+def _check_columns(metadata: pyarrow.parquet.FileMetaData, expected: list[pyarrow.Schema]) -> None:
+    found = metadata.schema.to_arrow_schema()
+    if not any(found.equals(schema) for schema in expected):
+        raise ValueError(f"columns {', '.join(f'{field.name} {field.type}' for field in found)}")
+
+
+@contextmanager
+def _refused(path: Place) -> Iterator[None]:
+    """Refuse a file that is not as classify wrote it; what is wrong may be said by Parquet's own words."""
+    try:
+        yield
     except MemoryError:  # Arrow's own too
         raise
     except (ValueError, OSError, pyarrow.ArrowException) as error:
-        # Not as classify wrote it: what is wrong may be said by Parquet's own words.
         raise damaged(path, f"not predictions of this pipeline, or damaged ({shortened(error)})", "classify") from None

@@ -74,6 +74,8 @@ def map_points(
             "y": round(y, 2),
             "cluster": cluster,
             "kind": kind,
+            "batch": row.batch,
+            "row": row.row,
             "probability": None if np.isnan(share) else round(share, 3),
             "text": row.shown(TEXT_LENGTH),
         }

@@ -255,13 +255,20 @@ def _call(here: dict[str, str], call: bytes, constants: np.ndarray) -> tuple[Any
     try:
         if fault := why_not_alike(here, environment()):
             return None, ValueError(f"worker {get_worker().address}: {fault}.")
-        return pickle.loads(call)(*pickle.loads(constants)), None
+        result = pickle.loads(call)(*pickle.loads(constants))
+        return _found_here(result) if isinstance(result, Exception) else result, None
     except Exception as error:
-        for kind in (ValueError, OSError):  # a refusal, perhaps of a file that only this worker sees so
-            if isinstance(error, kind):
-                error = kind(f"{error} Found by worker {get_worker().address}; are its files those of this machine?")
-        error.add_note(traceback.format_exc())
-        return None, error
+        found = _found_here(error)
+        found.add_note(traceback.format_exc())
+        return None, found
+
+
+def _found_here(error: Exception) -> Exception:
+    """A refusal with the address of the worker, as it may be of a file that only this one sees so."""
+    for kind in (ValueError, OSError):
+        if isinstance(error, kind):
+            return kind(f"{error} Found by worker {get_worker().address}; are its files those of this machine?")
+    return error
 
 
 @cache

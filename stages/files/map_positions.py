@@ -1,0 +1,75 @@
+"""Where rows lie on the map, from the points of its plot."""
+
+import json
+import logging
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.files.predictions import iterate_table
+from stages.runtime.arrays import damaged, opened, shortened
+from stages.runtime.remote import Place
+
+log = logging.getLogger(__name__)
+
+KINDS = {"clustered": "clustered", "new": "new", "novel": "new"}  # of points, and the set that their rows are of
+
+
+class Positions(NamedTuple):
+    """The rows of one batch that are on the map, by rising number; an entry each."""
+
+    row: np.ndarray  # int64
+    x: np.ndarray  # float32
+    y: np.ndarray  # float32
+    cluster: np.ndarray  # int64
+
+
+def read_positions(path: Path) -> dict[tuple[str, str], Positions]:
+    """The positions of each set and batch, from what `visualize` wrote; none where there is no such file.
+
+    Raises
+    ------
+    ValueError
+        If it holds no such points.
+    """
+    if not path.exists():
+        return {}
+    with opened(path, "visualize") as file:
+        content = file.read()
+    of_batches = defaultdict(list)
+    try:
+        for point in json.loads(content):
+            batch = point["batch"].replace("<\u2060", "<")  # as the plot has it
+            of_batches[KINDS[point["kind"]], batch].append([point[name] for name in Positions._fields])
+        return {key: _as_arrays(points) for key, points in of_batches.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        what = f"not the points of the map, each with batch and row ({type(error).__name__}: {shortened(error)})"
+        raise damaged(path, what, "visualize") from None
+
+
+def _as_arrays(points: list[list[float]]) -> Positions:
+    row, x, y, cluster = np.array(sorted(points), dtype=np.float64).T
+    return Positions(row.astype(np.int64), x.astype(np.float32), y.astype(np.float32), cluster.astype(np.int64))
+
+
+def are_of(positions: dict[tuple[str, str], Positions], tables: dict[tuple[str, str], Place]) -> bool:
+    """Whether positions are of the rows in these tables: each row is there, and in the cluster that the map shows."""
+    for key, of_batch in positions.items():
+        if key not in tables:
+            return False
+        parts = [part["cluster"].to_numpy() for part in iterate_table(tables[key], ["cluster"])]
+        clusters = np.concatenate(parts)
+        if of_batch.row[-1] >= len(clusters) or (clusters[of_batch.row] != of_batch.cluster).any():
+            return False
+    return True
+
+
+def positions_of(positions: Positions | None, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of consecutive rows of a batch, NaN where one is not on the map: two of shape (count,), float32."""
+    found = np.full((2, count), np.nan, dtype=np.float32)
+    if positions is not None:
+        own = slice(*positions.row.searchsorted((first, first + count)))
+        found[:, positions.row[own] - first] = positions.x[own], positions.y[own]
+    return found[0], found[1]
