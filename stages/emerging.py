@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 OWN_PREDICTIONS = Path("data/predictions")
 OWN_GROUPS, OWN_REPORT = Path("data/emerging.parquet"), Path("metrics/classify/emerging.md")
-MOST_CLUSTERED, MOST_NEW = 20_000, 40_000  # rows that are looked at: all together take some ten seconds and 0.5 GB
+MOST_CLUSTERED, MOST_NEW = 20_000, 40_000  # rows that are looked at: so many take 40 s and 0.5 GB
 WORDS: DescribeParameters = {"words": 10, "rows": 5, "stop_words": "english"}
 
 

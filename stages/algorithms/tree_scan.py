@@ -54,6 +54,9 @@ def find_groups(known: np.ndarray, new: np.ndarray, least: int, seed: int) -> li
     and 2,340 known ones, the ratio was highest most often for average linkage of smoothed rows; Ward's, rows as they
     are, and a quarter, half or all of the components came after it.
 
+    Where a known cluster has twice the share among the new rows, there was a group in 13 % of 60 trials; of half as
+    much again, in 5 %.
+
     Time that of the tree, O((n + m)^2), and O(DRAWS (n + m)); memory that of the tree.
     """
     rows = _components(known, new)
