@@ -257,7 +257,10 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
 
 
 if __name__ == "__main__":
+    # The module that stages import: the types of this one, which runs as a program, are others by the same names.
+    from stages.runtime import parameters
+
     try:
-        SCHEMA.write_text(json.dumps(schema_of_all(), indent=2) + "\n", encoding="utf-8")
+        SCHEMA.write_text(json.dumps(parameters.schema_of_all(), indent=2) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
