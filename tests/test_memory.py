@@ -42,6 +42,34 @@ command.run(stage)
 print(peak() - before)
 """
 
+TABLES = """
+import numpy as np
+from stages.files.batches import open_batches
+from stages.files.classified import Result, write_predictions
+
+n = int(sys.argv[1])
+Path("new").mkdir()
+np.save("new/b.npy", np.ones((n, 1), dtype=np.float16))
+line = '{"text": "' + 500 * "word " + '", "id": "i", "topic": "t"}\\n'
+with open("new/b.jsonl", "w") as file:
+    file.writelines(line for _ in range(n))
+numbers = {name: np.zeros(n, dtype=np.int32) for name in ("cluster", "runner_up", "candidates")}
+numbers |= {name: np.zeros(n, dtype=np.float32) for name in ("probability", "margin", "distance")}
+numbers |= {name: np.zeros(n, dtype=bool) for name in ("novel", "sure")}
+numbers["candidate_counts"] = np.ones(n, dtype=np.int32)
+parts = [slice(start, start + 16384) for start in range(0, n, 16384)]
+results = (Result({name: values[part] for name, values in numbers.items()}, (1,), b"") for part in parts)
+write_predictions(Path("p"), open_batches(Path("new")), "model", results, ["name"])
+print(peak())
+"""
+
+TABLE = """
+from stages.table import table
+
+table(predictions="p", output=sys.argv[1])
+print(peak())
+"""
+
 TREE = """
 import numpy as np
 from stages.algorithms.tree.linkage import linkage_tree
@@ -180,6 +208,19 @@ def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and
         peaks.append([peak_beyond(STAGE, stage, folder=project.folder) for stage in ("classify", "describe")])
     for less, more in zip(*peaks, strict=True):
         assert (more - less) / (3 * few * FILE_ROWS) < 100
+
+
+def test_tables_are_written_and_joined_in_memory_that_does_not_grow_with_their_rows(tmp_path):
+    # 2.5 kB of text a row: all of them would take 100 MB more.
+    peaks = []
+    for rows in (40_000, 80_000):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        written = peak_beyond(TABLES, str(rows), folder=folder, PYTHONPATH=str(ROOT))
+        joined = [peak_beyond(TABLE, name, folder=folder, PYTHONPATH=str(ROOT)) for name in ("t.csv", "t.parquet")]
+        peaks.append([written, *joined])
+    for less, more in zip(*peaks, strict=True):
+        assert more - less < 40 * 2**20
 
 
 @pytest.mark.parametrize(("linkage", "few"), [("average", 8000), ("ward", 8000), ("single", 4000)])

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS = ["reduce", "link + cluster", "train", "classify", "describe", "visualize"]
+STEPS = ["reduce", "link + cluster", "train", "name", "classify", "describe", "visualize"]
 
 
 def run_peer(k_max: int) -> None:
