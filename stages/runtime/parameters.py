@@ -257,8 +257,7 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
 
 
 if __name__ == "__main__":
-    # The module that stages import: the types of this one, which runs as a program, are others by the same names.
-    from stages.runtime import parameters
+    from stages.runtime import parameters  # the module that stages have the types of their options from
 
     try:
         SCHEMA.write_text(json.dumps(parameters.schema_of_all(), indent=2) + "\n", encoding="utf-8")
