@@ -7,7 +7,8 @@ from sklearn.cluster import BisectingKMeans, KMeans, kmeans_plusplus
 
 from stages.algorithms import centroids
 from stages.algorithms.centroids import NearestCentroids, consolidate, consolidate_each, number_by_size
-from stages.algorithms.partitions.kmeans import _start, bisect, kmeans, kmeans_centroids
+from stages.algorithms.partitions.estimators import fit_partitions
+from stages.algorithms.partitions.kmeans import _start, bisect, kmeans, kmeans_centroids, kmeans_from
 
 
 def some_rows(seed: int, kind: str) -> np.ndarray:
@@ -41,6 +42,29 @@ def test_centroids_of_one_start_are_scikit_learns(kind, k):
         rows = some_rows(seed, kind).astype(np.float64)
         peer = KMeans(k, n_init=1, random_state=seed).fit(rows).cluster_centers_
         np.testing.assert_allclose(kmeans_centroids(rows, k, seed), peer, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["blobs", "cloud"])
+def test_k_means_from_given_rows_is_scikit_learns(kind):
+    rows = some_rows(0, kind)
+    for k in (2, 9):
+        start = np.random.default_rng(k).choice(len(rows), k, replace=False)
+        exact = rows.astype(np.float64)
+        peer = KMeans(k, init=exact[start], n_init=1).fit_predict(exact)
+        np.testing.assert_array_equal(kmeans_from(rows, start), number_by_size(peer))
+
+
+def test_a_mixture_that_starts_from_the_k_means_beside_it_is_the_same():
+    rows, options, starts = some_rows(0, "blobs"), {"covariance_type": "diag", "max_iter": 100}, {}
+    fit_partitions(rows, "KMeans", [2, 7], 3, {"init": "random", "n_init": 2}, starts)
+    assert not starts
+    fit_partitions(rows, "KMeans", [2, 7], 3, {"init": "k-means++", "n_init": 4}, starts)
+    beside = fit_partitions(rows, "GaussianMixture", [2, 7], 3, options, starts)
+    alone = fit_partitions(rows, "GaussianMixture", [2, 7], 3, options)
+    assert sorted(starts) == [2, 7]
+    for found, expected in zip(beside, alone, strict=True):
+        np.testing.assert_array_equal(found.memberships, expected.memberships)
+        assert found.bic == expected.bic
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])

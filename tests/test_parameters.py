@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -251,16 +250,3 @@ def test_the_command_that_writes_the_schema_is_refused_in_one_line():
     assert done.returncode == 1
     assert re.fullmatch(r"dvc\.yaml: not valid YAML .+ `git restore dvc\.yaml`\.\n", done.stderr)
     assert not Path("params.schema.json").exists()
-
-
-def test_the_program_writes_the_schema_of_all_stages(tmp_path):
-    for name in ("params.schema.json", "params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "params.schema.json").write_text("{}")
-    subprocess.run(
-        [sys.executable, "-m", "stages.runtime.parameters"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=True,
-    )
-    assert (tmp_path / "params.schema.json").read_bytes() == (ROOT / "params.schema.json").read_bytes()
