@@ -15,8 +15,11 @@ share of processor seconds is the one to trust.
 More rows than the file has are sums of two of them, the second by half. With --check, merges of
 our tree, evenly spaced over all and the last ones, are held against brute force: when the two
 clusters merge, their distance is the height, and none of all other clusters is nearer to either.
---million does so with 100 of a million merges; 321 columns take 5 GB beside the rows' 1.3, and
-again 5 for the check.
+--million does so with 100 of a million merges, on the GPU alone with --gpu; 321 columns take 5 GB
+beside the rows' 1.3, and again 5 for the check.
+
+Every tree of ours on the same rows has to be the same bytes, whatever proposes: 8 bits, single precision (--single), or
+a GPU (--gpu, by PyTorch).
 
 Peers get float64 unit rows and compute distances themselves, as their users let them. The
 contender "fastcluster, matrix by BLAS" is what a user can do better by hand: one matrix product.
@@ -41,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 OURS = "this repo"
 SINGLE = "this repo, single precision"
+GPU = "this repo, GPU"
 EVERY = 10  # seconds between lines of progress
 
 
@@ -81,11 +85,12 @@ def metric(linkage: str) -> str:
     return "euclidean" if linkage == "ward" else "cosine"
 
 
-def ours(linkage: str, eight_bits: bool = True) -> Callable:
+def ours(linkage: str, eight_bits: bool = True, device: str = "cpu") -> Callable:
     """The repo's dendrogram."""
     from stages.algorithms.tree.arithmetics import arithmetic
     from stages.algorithms.tree.linkage import linkage_tree
 
+    make = arithmetic(device, eight_bits)
     start = last = time.perf_counter()
 
     def show(left: int, share: float) -> None:
@@ -95,12 +100,23 @@ def ours(linkage: str, eight_bits: bool = True) -> Callable:
             last = now
             print(f"  {now - start:6.0f} s {share:6.1%} {left:,} clusters left", file=sys.stderr, flush=True)
 
-    return lambda rows: linkage_tree(rows, linkage, show, make=arithmetic(integers=eight_bits))
+    return lambda rows: linkage_tree(rows, linkage, show, make=make)
 
 
 def ours_single(linkage: str) -> Callable:
     """The repo's dendrogram without products of 8-bit integers."""
     return ours(linkage, eight_bits=False)
+
+
+def ours_on_gpu(linkage: str) -> Callable:
+    """The repo's dendrogram with products on the GPU that is there, which has multiplied once."""
+    import torch
+
+    found = ours(linkage, device="auto")
+    device = torch.device("cuda" if torch.cuda.is_available() else "mps")
+    square = torch.ones((512, 512), device=device)
+    (square @ square).sum().item()
+    return found
 
 
 def scipy(linkage: str) -> Callable:
@@ -152,7 +168,7 @@ PEERS = {
     "scikit-learn": scikit_learn,
     "fastcluster, matrix by BLAS": fastcluster_matrix,
 }
-OWN = {OURS: ours, SINGLE: ours_single}
+OWN = {OURS: ours, SINGLE: ours_single, GPU: ours_on_gpu}
 CONTENDERS = OWN | PEERS
 
 
@@ -189,7 +205,7 @@ def measure(contender: str, linkage: str, path: str) -> dict:
     """Run one contender in this process, and save its tree if it is ours."""
     rows = np.load(path)
     peak = None
-    if contender in OWN:
+    if contender in (OURS, SINGLE):
         from stages.algorithms.tree.eight_bits import can_multiply
 
         integers = contender == OURS and can_multiply(rows.shape[1])
@@ -206,14 +222,15 @@ def measure(contender: str, linkage: str, path: str) -> dict:
     high = int(status.split("VmHWM:")[1].split()[0]) * 1024
     found = {"rows": len(rows), "contender": contender, "seconds": seconds}
     found |= {"processor": processor, "bytes": high - before}
+    if contender in OWN:
+        found["products"] = made.products / len(rows) ** 2
+        np.save(Path(path).with_name("tree.npy"), made.merges)
     if peak is not None:
         operations = np.maximum(operations, peak())
-        found["products"] = made.products / len(rows) ** 2
         found["peak"] = operations[0]
         done = made.products * 2 * rows.shape[1]
         found["share"] = done / operations[0] / seconds
         found["processor share"] = done / operations[1] / processor
-        np.save(Path(path).with_name("tree.npy"), made.merges)
     return found
 
 
@@ -274,7 +291,7 @@ def report(results: list[dict]) -> None:
     print("| rows | contender | seconds | processor seconds | MB beyond input", end=" | ")
     print("time to ours | memory to ours | products / n² | share of peak | by processor |")
     print("|--:|:--|--:|--:|--:|--:|--:|--:|--:|--:|")
-    mine = {result["rows"]: result for result in results if result["contender"] == OURS}
+    mine = {result["rows"]: result for result in reversed(results) if result["contender"] in OWN}  # the first of each
     for result in results:
         own = mine[result["rows"]]
         cells = [
@@ -292,7 +309,7 @@ def report(results: list[dict]) -> None:
         print("| " + " | ".join(cells) + " |")
     print(f"\n{os.cpu_count()} cores; peak of the products, in 10^9 operations a second:", end=" ")
     for contender in OWN:
-        peaks = [result["peak"] / 1e9 for result in results if result["contender"] == contender]
+        peaks = [result["peak"] / 1e9 for result in results if result["contender"] == contender and "peak" in result]
         if peaks:
             print(f"{contender} {min(peaks):.0f} to {max(peaks):.0f}", end="; ")
     print()
@@ -314,6 +331,7 @@ def main() -> None:
     parser.add_argument("--linkage", default="average", choices=["average", "ward"])
     parser.add_argument("--peers", action="store_true", help="also others, at the fewest rows")
     parser.add_argument("--single", action="store_true", help="also without products of 8-bit integers")
+    parser.add_argument("--gpu", action="store_true", help="also with products on the GPU, by PyTorch")
     parser.add_argument("--check", type=int, default=0, help="so many merges against brute force")
     parser.add_argument("--million", action="store_true", help="1,000,000 rows of 321 columns, 100 merges checked")
     parser.add_argument("--repeats", type=int, default=1, help="report the fastest of so many")
@@ -335,11 +353,19 @@ def main() -> None:
             np.save(path, rows)
             del rows
             peers = PEERS if options.peers and n == min(options.rows) else {}
-            for contender in [OURS, *([SINGLE] if options.single else []), *peers]:
+            first = None
+            own = [GPU] if options.million and options.gpu else [OURS, *[SINGLE] * options.single, *[GPU] * options.gpu]
+            for contender in [*own, *peers]:
                 print(f"{n} rows: {contender}", file=sys.stderr)
                 results.append(measure_apart(contender, options.linkage, path, options.repeats))
-                if contender in OWN and options.check:
-                    check(np.load(path), np.load(Path(folder) / "tree.npy"), options.linkage, options.check)
+                if contender not in OWN:
+                    continue
+                tree = np.load(Path(folder) / "tree.npy")
+                if first is not None and tree.tobytes() != first.tobytes():
+                    raise ValueError(f"{n} rows: the tree of {contender} is not that of {own[0]}.")
+                if first is None and options.check:
+                    check(np.load(path), tree, options.linkage, options.check)
+                first = tree
     report(results)
 
 

@@ -179,7 +179,7 @@ class SinglePrecision:
     """Products of matrices in single precision, by BLAS."""
 
     tile = 768  # 512 to 1,024 take the same time
-    width = 2048
+    width = 4096
     spare = 0.0
 
     def __init__(self, n: int, d: int, weighted: bool):

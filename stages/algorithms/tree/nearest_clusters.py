@@ -23,8 +23,8 @@ from stages.algorithms.tree.lower_bounds import PRESENT
 SEARCH_ROWS = 256
 # Neighbours kept per cluster. 12 need 6 % more products; 20 need 4 % fewer, but more selecting.
 KEPT = 16
-# Slots that are worth a task of their own; for fewer, starting it costs more than it saves.
-PART = 200
+# Slots that are worth a task of their own: for fewer, threads wait for each other longer than they work.
+PART = 1000
 # The slots of merged clusters are dropped as soon as fewer than this share of all slots is alive: dropping copies every
 # vector, and not dropping multiplies by slots of no use.
 ALIVE_SHARE = 0.85
