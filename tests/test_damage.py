@@ -299,6 +299,7 @@ DAMAGES = {
         Damage("a negative count", model(unseen_clusters=first(-1)), "unseen_clusters: -1 at [0]"),
         Damage("a huge count", model(moved=first(2**62)), "moved: 4.6"),
         Damage("no counts", model(unseen_clusters=np.zeros_like), "unseen_clusters counts no row"),
+        Damage("scores of other rows", model(conformity_rows=first(10**6)), "of conformity_scores"),
         Damage("no rows held out", model(held_out_distance=lambda values: values[:0]), "held_out_distance: shape (0,)"),
         Damage("a distance above 2", model(held_out_distance=first(3)), "held_out_distance: 3 at [0]"),
         Damage("a short fingerprint", model(reduction_fingerprint=lambda values: values[:2]), "shape (2,)"),

@@ -20,6 +20,7 @@ from stages.algorithms.regression import Each, Optimum, Regression
 COEFFICIENT_BITS = 20  # binary digits of the largest coefficient or intercept; the others end where it does
 SHARPNESS_BITS = 12
 STRENGTHS, FIRST = 10.0 ** np.arange(-2, 5), 3  # values of C for `auto`, and the place of the one to begin with
+GAIN = 1e-3  # share of the log loss that has to be gained for the next value to be tried
 LOSS = 2.0**-30  # unit of the log losses that values of C are compared by
 LIMITS, MOST_STEPS = (0.01, 100.0), 100  # of the sharpness, and of the search for it
 
@@ -143,19 +144,22 @@ def _calibrate(fit: Fit, out_of_fold: OutOfFold, labels: np.ndarray, each: Each)
 
 
 def _climb(attempt: Callable[..., Tried]) -> dict[float, Tried]:
-    """Try values of C, each from the fit of the last, as long as they lower the log loss: larger ones first."""
-    tried = {float(STRENGTHS[FIRST]): attempt(float(STRENGTHS[FIRST]))}
+    """Try values of C, each from the fit of the last, while they lower the log loss by `GAIN`: larger ones first."""
+    first = float(STRENGTHS[FIRST])
+    tried = {first: attempt(first)}
     for path in (STRENGTHS[FIRST + 1 :], STRENGTHS[:FIRST][::-1]):
-        before = tried[float(STRENGTHS[FIRST])]
+        before = tried[first]
         for C in path.tolist():
             try:
                 tried[C] = attempt(C, before.fit)
             except RuntimeError:  # it does not converge, and has nothing to be measured by
                 break
-            if _lowest(np.array([before.losses.sum(), tried[C].losses.sum()])) == 0:
+            last, loss = on_grid(before.losses.sum(), LOSS), on_grid(tried[C].losses.sum(), LOSS)
+            if loss < last:
+                before = tried[C]
+            if loss >= (1 - GAIN) * last:
                 break
-            before = tried[C]
-        if before is not tried[float(STRENGTHS[FIRST])]:  # what is lower on one side is higher on the other
+        if before is not tried[first]:  # what lowers it on one side raises it on the other
             break
     return tried
 

@@ -286,7 +286,7 @@ def classify_chunk(centred: np.ndarray, squared_lengths: np.ndarray, folded: Fol
     found : Classified
     unclear : ndarray of int
         Numbers of the rows that rounding may have put on another side of a border: of a cluster, of the grid of
-        `STORED`, of a limit of novelty, or of those that rows are counted by.
+        `STORED`, of a limit of novelty or of candidates, or of those that rows are counted by; or in another order.
 
     Notes
     -----
