@@ -439,7 +439,7 @@ def clustered(project, ten_rows):
         run("new.csv", to="data/embeddings_classf")
     project.set(k_max=5)
     project.commit()
-    project.run_here("reduce", "link", "cluster", "train")
+    project.run_here("reduce", "link", "cluster", "train", "name")
     return project
 
 
@@ -462,7 +462,7 @@ def test_rows_of_another_model_are_refused_by_name_though_they_have_as_many_colu
         run("new.csv", "model", to="data/embeddings_classf")
         run("old.csv", "other", to="data/embeddings_clu")
     assert "data/embeddings_clu/embedding.json: embedded by other" in refusal_of(clustered, "classify")
-    clustered.run_here("reduce", "link", "cluster", "train")
+    clustered.run_here("reduce", "link", "cluster", "train", "name")
     assert "data/embeddings_classf/embedding.json: embedded by model" in refusal_of(clustered, "classify")
 
 
@@ -475,7 +475,7 @@ def test_where_the_model_of_either_rows_is_not_known_nothing_is_refused_nor_anot
         (clustered.folder / "data" / folder / "embedding.json").unlink()
         clustered.run_here("classify")
     predicted = clustered.digests()["data/predictions/batch_0.parquet"]
-    clustered.run_here("reduce", "link", "cluster", "train", "classify")
+    clustered.run_here("reduce", "link", "cluster", "train", "name", "classify")
     with np.load(known) as arrays:
         assert set(arrays) == set(before)
         assert all(np.array_equal(arrays[name], before[name]) for name in before)
@@ -502,7 +502,7 @@ def test_a_damaged_name_of_the_embedding_model_is_refused_with_the_model(cluster
     with np.load(path) as arrays:
         save_model(path, **dict(arrays) | {"embedding": np.frombuffer(b"{}", np.uint8)})
     said = "reduction.npz: the embedding model in it cannot be read; run `dvc repro reduce` to make it again"
-    assert said in refusal_of(clustered, "classify")
+    assert said in refusal_of(clustered, "name")
 
 
 @pytest.mark.long

@@ -285,11 +285,11 @@ from stages.runtime import command
 stage, batch, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
 opened, open_input = [], batches.open_input
 
-def cut(path):
+def cut(path, *how):
     opened.append(path)
     if len(opened) == times:
         os.truncate(batch, 200)
-    return open_input(path)
+    return open_input(path, *how)
 
 batches.open_input = cut
 sys.argv = [stage]

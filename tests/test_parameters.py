@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -235,6 +236,12 @@ def test_every_number_has_a_least_and_a_most():
     for name, schema in found:
         assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
         assert {"maximum", "exclusiveMaximum"} & schema.keys(), name
+
+
+def test_the_command_writes_the_schema_of_all_stages():
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    subprocess.run([sys.executable, "-m", "stages.runtime.parameters"], env={"PYTHONPATH": str(ROOT)}, check=True)
+    assert Path("params.schema.json").read_bytes() == (ROOT / "params.schema.json").read_bytes()
 
 
 def test_the_command_that_writes_the_schema_is_refused_in_one_line():

@@ -219,6 +219,20 @@ def test_the_commands_run_on_a_cluster(cluster, data):
     assert found.items() <= (read_bytes(one) | {"tree.npy": Path("tree.npy").read_bytes()}).items()
 
 
+def test_a_batch_that_a_worker_refuses_is_left_out_and_the_others_are_classified(cluster, data, caplog):
+    new = shutil.copytree(data / "new", Path("new").resolve())
+    rows = np.load(new / "7.npy")
+    rows[-1] = 0
+    np.save(new / "7.npy", rows)
+    assert classify(run=cluster.run, embeddings=new, model=data / "one/model", predictions=Path("p")) == 1
+    expected = read_bytes(data / "one/p")
+    found = read_bytes(Path("p"))
+    assert found.keys() == expected.keys() - {"7.parquet"}
+    assert all(found[name] == expected[name] for name in found if name != "drift.json")
+    (said,) = [record.message for record in caplog.records if "left out" in record.message]
+    assert re.match(rf"left out: .+/new/7.npy: row {len(rows) - 1} is all zeros, .+ Found by worker tcp://", said)
+
+
 def test_a_worker_killed_on_the_way_changes_nothing(cluster, data, tmp_path):
     expected = read_bytes(data / "one/p")
     victim = cluster.hire()

@@ -17,6 +17,7 @@ from stages.algorithms.principal_components import ROW_BITS
 
 OPSET = 18  # of 2022; nothing here has needed a newer one
 IR_VERSION = 8  # that came with it
+HALF_BITS = 0.7213475204444817  # 1 / (2 ln 2): of the logarithm of a square, the exponent of its root
 INPUT = "embeddings"
 OUTPUTS = {
     "cluster": TensorProto.INT32,
@@ -102,7 +103,7 @@ class _Graph:
     def project(self, rows: str, components: np.ndarray) -> str:
         """As `project`: rows in units of a power of two, so that their product with the components is exact."""
         squares = self.add("Max", self.squared_lengths(rows), np.finfo(float).tiny)
-        exponent = self.add("Floor", self.add("Mul", self.add("Log", squares), 0.5 / np.log(2)))
+        exponent = self.add("Floor", self.add("Mul", self.add("Log", squares), HALF_BITS))
         unit = self.add("Pow", 2.0, self.add("Add", exponent, 1.0 - ROW_BITS))
         integers = self.add("Round", self.add("Div", rows, unit))
         return self.add("Mul", self.add("MatMul", integers, components.T), unit)

@@ -257,7 +257,9 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
 
 
 if __name__ == "__main__":
+    from stages.runtime import parameters  # the module that stages have the types of their options from
+
     try:
-        SCHEMA.write_text(json.dumps(schema_of_all(), indent=2) + "\n", encoding="utf-8")
+        SCHEMA.write_text(json.dumps(parameters.schema_of_all(), indent=2) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         sys.exit(str(error))
