@@ -22,7 +22,7 @@ from stages.files.predictions import COLUMNS, iterate_table, list_tables
 from stages.runtime import command
 from stages.runtime.files import hold, replacing
 from stages.runtime.parameters import Text
-from stages.runtime.remote import Place, place
+from stages.runtime.remote import Place, local_path, place
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ def table(
     CSV is for spreadsheets: UTF-8, in a file with a byte order mark, candidates joined by spaces, and an apostrophe
     before a text that would begin a formula. Memory: some thousand rows.
     """
-    path, kind = Path(output), Path(output).suffix.lower() if output != STANDARD_OUTPUT else CSV
+    path = local_path(output)
+    kind = path.suffix.lower() if output != STANDARD_OUTPUT else CSV
     if kind not in (CSV, PARQUET):
         raise ValueError(f"--output {output}: expected a name that ends in {CSV} or {PARQUET}, or - for CSV.")
     given = {"clustered": clusters, "new": predictions}

@@ -308,10 +308,13 @@ def bucket(store, tmp_path_factory, monkeypatch) -> Bucket:
 
     key = {"aws_access_key_id": "tests", "aws_secret_access_key": "of-tests"}
     client = boto3.client("s3", endpoint_url=store, region_name="us-east-1", **key)
-    name = f"bucket-{tmp_path_factory.mktemp('bucket').name}-{os.getpid()}"
+    folder = tmp_path_factory.mktemp("bucket")
+    nothing = folder / "config"
+    nothing.touch()
+    name = f"bucket-{folder.name}-{os.getpid()}"
     client.create_bucket(Bucket=name)
     environment = {name.upper(): value for name, value in key.items()}
-    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": store, "AWS_CONFIG_FILE": os.devnull}
+    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": store, "AWS_CONFIG_FILE": str(nothing)}
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     return Bucket(name, client, environment)

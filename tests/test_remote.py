@@ -203,6 +203,9 @@ def test_predictions_and_components_are_the_same_bytes_at_an_address_and_on_a_di
     expected = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir() if not path.name.startswith(".")}
     assert bucket.get("p/") == expected
     assert {"a.parquet", "b.parquet", "drift.json"} == set(expected)
+    for name, predictions in (("here", str(tmp_path / "p")), ("there", f"{bucket.address}/p")):
+        modelled.run_here("table", options=("--predictions", predictions, "--output", f"{tmp_path}/{name}.csv"))
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
     modelled.run_here(
         "reduce", options=("--embeddings", there, "--reduced", f"{tmp_path}/r.npy", "--model", f"{tmp_path}/m.npz")
@@ -365,9 +368,10 @@ def test_addresses_that_cannot_be_used_are_refused_and_no_secret_is_shown(text, 
     assert "secret" not in str(refusal.value)
 
 
-def test_an_address_where_a_path_is_needed_is_refused(modelled):
+@pytest.mark.parametrize(("stage", "option"), [("link", "--tree"), ("table", "--output"), ("reduce", "--model")])
+def test_an_address_where_a_path_is_needed_is_refused(modelled, stage, option):
     with pytest.raises(SystemExit, match=r"s3://\.\.\.: an address, where only a path of this machine can be used"):
-        modelled.run_here("link", options=("--tree", "s3://bucket/tree.npy"))
+        modelled.run_here(stage, options=(option, "s3://bucket/any.csv"))
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_requirements(afresh, monkeypatch):
