@@ -55,6 +55,12 @@ def _in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def lists_and_pairs(monkeypatch):
+    """Trees of few rows go through lists of neighbours too, as those of many do, and not only through all pairs."""
+    monkeypatch.setattr("stages.algorithms.tree.nearest_clusters.FEW", 40)
+
+
 def make_blobs(n: int, d: int, k: int, seed: int = 0, spread: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Rows around k well-separated directions, float32, and the blob of each."""
     rng = np.random.default_rng(seed)

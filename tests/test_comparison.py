@@ -127,9 +127,8 @@ def test_fits_that_need_much_memory_are_told_to_share_it(monkeypatch):
     tree = linkage_tree(ROWS, "complete").merges
     fit_variants(ROWS, {"complete": tree}, variants, K, K_VALUES, PARTS, seed=4)
     needs = {}
-    for (_, function, *arguments), need in zip(told["calls"], told["needs"], strict=True):
-        kind = "dbscan" if "dbscan" in map(str, arguments[2:3]) else function.__name__
-        needs.setdefault(kind, set()).add(need)
+    for (steps,), need in zip(told["calls"], told["needs"], strict=True):
+        needs.setdefault(steps[0][1].__name__, set()).add(need)
     assert needs["cut_part"] == {matrix_bytes("complete", 84)} == {16 * 84 * 83 // 2}
-    assert needs["dbscan"] == {search_bytes(120, 3)}
-    assert needs["fit_and_score"] == needs["cluster_part"] == {0}
+    assert needs["search_part"] == {search_bytes(120, 3)}
+    assert needs["fit_and_score"] == needs["fit_part"] == {0}

@@ -17,6 +17,8 @@ from stages.algorithms.tree import linkage as linkage_module
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.lower_bounds import SinglePrecision
 
+pytestmark = pytest.mark.usefixtures("lists_and_pairs")
+
 OURS = ("average", "ward")
 
 
@@ -217,6 +219,18 @@ def test_adversarial_rows_end_exactly(linkage, shape):
     assert_same_cuts(merges, expected)
     if linkage == "average" and shape in (ladder, hub):
         assert sorted(set(rounds)) == list(range(1, 301))
+
+
+@pytest.mark.parametrize("linkage", OURS)
+@pytest.mark.parametrize("few", [0, 100, 1000])
+def test_lists_of_neighbours_and_bounds_of_all_pairs_give_the_same_tree(linkage, few, monkeypatch):
+    rng = np.random.default_rng(0)
+    tied = rng.integers(-2, 3, size=(500, 5)).astype(np.float32)
+    for rows in (clustered(rng, 500, 12), tied[tied.any(axis=1)], hub(200)):
+        expected = linkage_tree(rows, linkage).merges
+        with monkeypatch.context() as patch:
+            patch.setattr(nearest_clusters, "FEW", few)
+            np.testing.assert_array_equal(linkage_tree(rows, linkage).merges, expected)
 
 
 @pytest.mark.parametrize("linkage", ["average", "ward", "complete", "single"])

@@ -17,6 +17,8 @@ from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.lower_bounds import SinglePrecision
 from stages.algorithms.tree.neighbours import nearest_rows
 
+pytestmark = pytest.mark.usefixtures("lists_and_pairs")
+
 EIGHT_BITS, PYTORCH = "8 bits", "PyTorch's CPU device"
 OTHERS = [EIGHT_BITS, PYTORCH]
 

@@ -16,6 +16,8 @@ from stages.algorithms.tree.neighbours import list_rows, nearest_rows
 from stages.algorithms.tree.row_lists import length_for_parts
 from stages.algorithms.tree.smoothing import smoothed_tree
 
+pytestmark = pytest.mark.usefixtures("lists_and_pairs")
+
 KINDS = {
     "blobs": lambda rng: make_blobs(900, 24, 6)[0],
     "noise": lambda rng: rng.normal(size=(700, 60)),

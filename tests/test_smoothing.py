@@ -13,6 +13,8 @@ from stages.algorithms.tree.linkage import LINKAGES, linkage_tree
 from stages.algorithms.tree.neighbours import nearest_rows
 from stages.algorithms.tree.smoothing import smooth_rows, smoothed_tree
 
+pytestmark = pytest.mark.usefixtures("lists_and_pairs")
+
 
 def unit(rows: np.ndarray) -> np.ndarray:
     rows = rows.astype(np.float64)

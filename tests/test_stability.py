@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.comparison.measures import compare_with_topics, measure_partition, minibatch_departure
 from stages.algorithms.comparison.stability import (
+    adjusted_rand_index,
     agreement_between,
     agreement_with_parts,
     best_jaccards,
@@ -59,7 +60,8 @@ def test_a_part_tree_is_compared_on_the_rows_of_the_part():
     np.testing.assert_allclose(stability.curve, expected)
     np.testing.assert_array_equal(stability.labels, cut_tree(again, 6))
     moved = compare_part_tree(rows, part, "average", 0, k_values, cuts, 6, True)
-    np.testing.assert_array_equal(moved.labels, consolidate(rows[part], cut_tree(again, 6))[0])
+    np.testing.assert_array_equal(moved.labels, cut_tree(again, 6))
+    np.testing.assert_array_equal(moved.moved, consolidate(rows[part], cut_tree(again, 6))[0])
 
 
 def test_agreements_are_adjusted_rand_indices():
@@ -114,3 +116,12 @@ def test_topics_count_where_they_are_known():
         adjusted_rand_score(["a", "a", "a", "b", "c"], labels)
     )
     assert compare_with_topics(labels, ["a", None, None, "a", None]) == {"v_measure": None, "ari": None, "nmi": None}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_adjusted_rand_index_is_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    for n, k, others in ((1, 1, 1), (2, 2, 1), (50, 50, 50), (300, 4, 9), (5000, 30, 1)):
+        left, right = rng.integers(-1, k, size=n).astype(np.int32), rng.integers(others, size=n).astype(np.int32)
+        for a, b in ((left, right), (right, left), (left, left), (np.arange(n), left)):
+            assert adjusted_rand_index(a, b) == adjusted_rand_score(a, b)

@@ -11,6 +11,7 @@ BLOCK_ROWS = 4096  # handled at a time: 25 MB at 768 columns of double precision
 # Of cosine, or of the terms that are compared, that moves a row: far above rounding, far below what means something.
 LEAST_GAIN = 1e-12
 COLUMNS = 128  # of centroids multiplied with rows at a time, or a few more: twice as fast as one set after another
+TURNED_ROWS = 64  # turned at a time: so few that both sides stay in the cache
 SINGLE = 2.0**-24  # to which single precision rounds
 # Of a unit vector's entries: no sum of products of two such vectors exceeds 1, so their cosines are exact.
 DIRECTION = 2.0 ** -((BITS - 1) // 2)
@@ -108,11 +109,17 @@ class NearestCentroids:
     def __init__(self, rows: np.ndarray):
         self.rows = rows
         self.single = np.empty(rows.shape[::-1], dtype=np.float32)  # columns first: a product takes two thirds the time
-        self.single[:] = rows.T
+        for start in range(0, len(rows), TURNED_ROWS):
+            part = slice(start, start + TURNED_ROWS)
+            self.single[:, part] = rows[part].T
         self.lengths = np.sqrt(np.square(rows).sum(axis=1)).astype(np.float32)
 
     def assign(
-        self, centroids: list[np.ndarray], offsets: list[np.ndarray], current: list[np.ndarray | None]
+        self,
+        centroids: list[np.ndarray],
+        offsets: list[np.ndarray],
+        current: list[np.ndarray | None],
+        known: list["KnownProducts"] | None = None,
     ) -> list[np.ndarray]:
         """The nearest centroid of each row in each set: (n,) int64 each.
 
@@ -126,41 +133,92 @@ class NearestCentroids:
         offsets : list of ndarray of shape (k,), float64
         current : list of ndarray of shape (n,), int, or None
             Where each row is; None where it is nowhere yet.
+        known : list of KnownProducts, optional
+            Of each set, kept from one call to the next: centroids that are where they were are not multiplied again.
         """
-        borders = np.cumsum([0, *map(len, centroids)])
-        sets = [slice(*each) for each in pairwise(borders)]
-        stacked, subtracted = np.concatenate(centroids), np.concatenate(offsets)
-        single, column = stacked.astype(np.float32), subtracted.astype(np.float32)[:, None]
-        lengths = np.sqrt(np.square(stacked).sum(axis=1))
-        slopes = [SINGLE * (self.rows.shape[1] + 8) * lengths[each].max() for each in sets]
-        bases = [4 * SINGLE * np.abs(subtracted[each]).max() for each in sets]
+        if all(len(each) == 2 for each in centroids):
+            return self._assign_to_two(centroids, offsets, current)
+        known = known or [KnownProducts() for _ in centroids]
+        changed = [each.replace(new, len(self.rows)) for each, new in zip(known, centroids, strict=True)]
+        borders = np.cumsum([0, *map(len, changed)])
+        moved = [each[lines] for each, lines in zip(centroids, changed, strict=True)]
+        single = np.concatenate(moved).astype(np.float32)
+        columns = [each[:, None].astype(np.float32) for each in offsets]
+        slopes = [SINGLE * (self.rows.shape[1] + 8) * np.sqrt(np.square(each).sum(axis=1).max()) for each in centroids]
+        bases = [4 * SINGLE * np.abs(each).max() for each in offsets]
         found = [np.zeros(len(self.rows), dtype=np.int64) if each is None else each.copy() for each in current]
-        buffer = np.empty(len(stacked) * min(BLOCK_ROWS, len(self.rows)), dtype=np.float32)
+        buffer = np.empty(len(single) * min(BLOCK_ROWS, len(self.rows)), dtype=np.float32)
         for start in range(0, len(self.rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            columns = self.single[:, part]
-            products = buffer[: len(stacked) * columns.shape[1]].reshape(len(stacked), -1)
-            np.matmul(single, columns, out=products)  # (all k, d) @ (d, rows) -> (all k, rows)
-            products -= column
-            for i, each in enumerate(sets):
-                errors = (slopes[i] * self.lengths[part] + bases[i]).astype(np.float32)
-                places = _unsettled(products[each], errors, found[i][part])
+            lengths = self.lengths[part]
+            multiplied = buffer[: len(single) * len(lengths)].reshape(len(single), len(lengths))
+            np.matmul(single, self.single[:, part], out=multiplied)  # (changed, d) @ (d, rows) -> (changed, rows)
+            for i, (lines, border) in enumerate(zip(changed, pairwise(borders), strict=True)):
+                products = known[i].products[:, part]
+                products[lines] = multiplied[slice(*border)] - columns[i][lines]
+                errors = (slopes[i] * lengths + bases[i]).astype(np.float32)
+                places = _unsettled(products, errors, found[i][part])
                 found[i][part] = places
                 unsure = start + np.flatnonzero(places < 0)
                 if len(unsure):
                     before = None if current[i] is None else current[i][unsure]
-                    found[i][unsure] = _settle(self.rows[unsure], stacked[each], subtracted[each], before)
+                    found[i][unsure] = _settle(self.rows[unsure], centroids[i], offsets[i], before)
         return found
+
+    def _assign_to_two(
+        self, centroids: list[np.ndarray], offsets: list[np.ndarray], current: list[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """The same for sets of two centroids, of which the difference tells, in half the products."""
+        apart = np.stack([second - first for first, second in centroids])
+        levels = np.array([[second - first] for first, second in offsets])
+        # Single precision must not take for a gain what is less than the least.
+        longest = np.array([np.sqrt(np.square(each).sum(axis=1).max()) for each in centroids])
+        slopes = SINGLE * (self.rows.shape[1] + 8) * np.sqrt(np.square(apart).sum(axis=1)) + 2 * LEAST_GAIN * longest
+        bases = 4 * SINGLE * np.abs(offsets).max(axis=1)
+        single, levels, slopes, bases = (
+            each.astype(np.float32) for each in (apart, levels, slopes[:, None], bases[:, None])
+        )
+        found = np.empty((len(centroids), len(self.rows)), dtype=np.int64)
+        for start in range(0, len(self.rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            gains = single @ self.single[:, part]  # (sets, d) @ (d, rows) -> (sets, rows)
+            gains -= levels
+            found[:, part] = gains > 0
+            unsure = np.abs(gains) <= slopes * self.lengths[part] + bases
+            for i in np.flatnonzero(unsure.any(axis=1)):
+                rows = start + np.flatnonzero(unsure[i])
+                before = None if current[i] is None else current[i][rows]
+                found[i, rows] = _settle(self.rows[rows], centroids[i], offsets[i], before)
+        return list(found)
+
+
+class KnownProducts:
+    """What rows and centroids multiply to, less the offsets, in single precision: 4 k bytes a row."""
+
+    def __init__(self) -> None:
+        self.centroids: np.ndarray | None = None  # (k, d)
+        self.products: np.ndarray | None = None  # (k, n)
+
+    def replace(self, centroids: np.ndarray, n: int) -> np.ndarray:
+        """Take these centroids; the numbers of those that are not where they were."""
+        before, self.centroids = self.centroids, centroids
+        if before is None:
+            self.products = np.empty((len(centroids), n), dtype=np.float32)
+            return np.arange(len(centroids))
+        return np.flatnonzero((before != centroids).any(axis=1))
 
 
 def _unsettled(products: np.ndarray, errors: np.ndarray, current: np.ndarray) -> np.ndarray:
     """The highest of each column where no other is as high but for the errors, and -1 elsewhere."""
-    highest = products.max(axis=0)
-    high = products >= highest - 2 * errors
-    places = current.copy()
-    other = np.flatnonzero(products[current, np.arange(len(current))] < highest)
-    places[other] = high[:, other].argmax(axis=0)
-    places[np.count_nonzero(high, axis=0) > 1] = -1
+    each, places = np.arange(len(current)), current.copy()
+    own = products[current, each]
+    products[current, each] = -np.inf
+    others = products.max(axis=0)
+    products[current, each] = own
+    near = np.flatnonzero(others >= own - 2 * errors)  # few: most rows stay, and are as near to no other
+    products = products[:, near]
+    high = products >= products.max(axis=0) - 2 * errors[near]
+    places[near] = np.where(np.count_nonzero(high, axis=0) > 1, -1, high.argmax(axis=0))
     return places
 
 
@@ -260,7 +318,8 @@ def consolidate_each(
             for _ in range(max_rounds):
                 centers = [unit_vectors(each.sums) for each in going]
                 offsets = [np.zeros(len(each)) for each in centers]
-                to = nearest.assign(centers, offsets, [each.labels for each in going])
+                labels, known = ([getattr(each, name) for each in going] for name in ("labels", "known"))
+                to = nearest.assign(centers, offsets, labels, known)
                 going = [each for each, *move in zip(going, centers, to, strict=True) if each.goes_on(*move)]
                 if not going:
                     break
@@ -277,6 +336,7 @@ class _Consolidation:
     def __init__(self, units: np.ndarray, lengths: np.ndarray, labels: np.ndarray):
         self.units, self.lengths, self.start, self.labels = units, lengths, labels, labels.astype(np.int64)
         self.sums = sum_moves(units, np.arange(len(units)), None, self.labels, int(labels.max()) + 1, lengths)
+        self.known = KnownProducts()
 
     def goes_on(self, centers: np.ndarray, nearest: np.ndarray) -> bool:
         """Move rows to the nearest centroids; whether any moves."""

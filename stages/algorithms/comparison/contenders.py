@@ -9,12 +9,13 @@ import numpy as np
 from stages.algorithms.comparison.case import Case
 from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.measures import measure_partition
-from stages.algorithms.comparison.stability import agreement_between
+from stages.algorithms.comparison.stability import PartStability, agreement_between, compare_part_tree
 from stages.algorithms.comparison.variants import Fits, Variant, fit_variants
 from stages.algorithms.partitions.criteria import lowest
+from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.density import EpsSearch, refuse_long_lists
 from stages.algorithms.partitions.methods import LINKAGES, METHODS
-from stages.algorithms.partitions.processes import Refusal, attempt, log_seconds, run_timed
+from stages.algorithms.partitions.processes import Refusal, attempt, log_seconds, run_timed, silent
 from stages.algorithms.tree.linkage import matrix_bytes, refuse_large_matrix
 from stages.algorithms.tree.smoothing import smoothed_tree
 
@@ -30,6 +31,7 @@ class Contenders(NamedTuple):
     left_out: dict[str, str]  # why, of each that could not be fitted
     eps_table: list[TableRow]  # what DBSCAN finds at each eps
     merges: np.ndarray  # the tree by the linkage in use
+    of_parts: list[PartStability]  # of the tree of each part by that linkage
 
 
 def leave_out_impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refusal]:
@@ -52,7 +54,9 @@ def leave_out_impossible(case: Case, parts: list[np.ndarray]) -> dict[str, Refus
 
 
 def fit_methods(case: Case, parts: list[np.ndarray], refused: dict[str, Refusal]) -> Contenders:
-    """Fit every variant of every method, but for those that are refused, to the rows, and to each of these parts.
+    """Fit every variant of every method, but for those that are refused, to the rows, and to some of these parts.
+
+    All parts are cut by the linkage in use; the other methods are fitted to the first few, as many as there are refits.
 
     Raises
     ------
@@ -61,18 +65,20 @@ def fit_methods(case: Case, parts: list[np.ndarray], refused: dict[str, Refusal]
     ValueError
         If DBSCAN is in use and does not find the labels in use in the same rows.
     """
-    eps_table, eps, search = ([], None, None) if "dbscan" in refused else _search(case)
-    refused = refused | _leave_out(case, {"dbscan": search})
-    trees = _trees(case, refused)
-    refused |= _leave_out(case, trees)
+    trees, (eps_table, eps, search) = _trees_and_search(case, refused)
+    refused = refused | _leave_out(case, {"dbscan": search}) | _leave_out(case, trees)
+
+    case = case._replace(merges=trees[case.parameters["linkage"]])
+    of_parts = _trees_of_parts(case, parts)
 
     variants = _variants(case, eps)
     tried = [v for v in variants if v.name not in refused]
-    seed = case.parameters["seed"]
-    outcomes = fit_variants(case.rows, trees, tried, case.k, case.k_values, parts, seed, case.progress, case.lists)
+    few, seed = parts[: case.compared["refits"]], case.parameters["seed"]
+    known = {case.parameters["linkage"]: [(each.labels, each.moved) for each in of_parts[: len(few)]]}
+    outcomes = fit_variants(case.rows, trees, tried, case.k, case.k_values, few, seed, case.progress, case.lists, known)
     _say_what_is_left_out(case, outcomes)
     in_order = {v.name: (outcomes | refused)[v.name] for v in variants}
-    return Contenders(*_divide(in_order), eps_table, trees[case.parameters["linkage"]])
+    return Contenders(*_divide(in_order), eps_table, case.merges, of_parts)
 
 
 def fit_raw(
@@ -126,18 +132,38 @@ def _say_what_is_left_out(case: Case, outcomes: dict[str, Any]) -> None:
         log.warning("left out: %s: %s", name, each.reason)
 
 
-def _trees(case: Case, refused: dict[str, Refusal]) -> dict[str, np.ndarray | Refusal]:
-    """The tree by each linkage that no variant was refused for."""
+def _trees_and_search(
+    case: Case, refused: dict[str, Refusal]
+) -> tuple[dict[str, np.ndarray | Refusal], tuple[list[TableRow], float | None, EpsSearch | Refusal | None]]:
+    """The tree by each linkage that no variant was refused for, and what DBSCAN finds at each eps."""
     linkage = case.parameters["linkage"]
     built = {} if case.merges is None else {linkage: case.merges}
     wanted = [each for each in LINKAGES if each not in built and f"agglomerative {each}" not in refused]
+    wanted.sort(key=lambda each: each != "complete")  # which takes longest
     needs = [matrix_bytes(each, len(case.rows)) for each in wanted]
     build = partial(smoothed_tree, smooth=case.parameters["smooth"], lists=case.lists)
     tasks = [(attempt, build, case.rows, each) for each in wanted]
-    trees = run_timed("trees", tasks, needs, case.progress)
-    return built | {
-        name: each if isinstance(each, Refusal) else each.merges for name, each in zip(wanted, trees, strict=True)
-    }
+    if "dbscan" not in refused:
+        tasks.insert(0, (_search, case._replace(progress=silent)))
+        needs.insert(0, METHODS["dbscan"].bytes_needed(case.rows, case.parameters["dbscan"]))
+    found = run_timed("trees", tasks, needs, case.progress)
+    search = ([], None, None) if "dbscan" in refused else found.pop(0)
+    trees = {name: each if isinstance(each, Refusal) else each.merges for name, each in zip(wanted, found, strict=True)}
+    return built | trees, search
+
+
+def _trees_of_parts(case: Case, parts: list[np.ndarray]) -> list[PartStability]:
+    """The tree of each part beside the tree by the linkage in use."""
+    linkage, smooth, few = case.parameters["linkage"], case.parameters["smooth"], case.compared["refits"]
+    cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
+    tasks = [
+        (
+            compare_part_tree, case.rows, part, linkage, smooth, case.grid, cuts, case.k,
+            case.parameters["consolidate"] or i < few, case.lists,
+        )
+        for i, part in enumerate(parts)
+    ]  # fmt: skip
+    return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
 
 
 def _search(case: Case) -> tuple[list[TableRow], float | None, EpsSearch | Refusal]:

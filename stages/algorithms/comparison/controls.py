@@ -71,4 +71,4 @@ def _collect(found: dict[tuple, tuple | Refusal], name: str, parts: int) -> Fits
     if refused:
         return refused[0]
     of_parts, seeds = ([own[kind, i][0].labels for i in range(parts)] for kind in ("part", "seed"))
-    return Fits(seeds[0], None, of_parts, seeds, sum(seconds for _, seconds in own.values()))
+    return Fits(seeds[0], None, of_parts, seeds, sum(seconds for _, seconds in own.values()), None)

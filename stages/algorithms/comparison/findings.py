@@ -18,15 +18,12 @@ from stages.algorithms.comparison.near_duplicates import NearDuplicates, find_ne
 from stages.algorithms.comparison.stability import (
     DOUBTFUL,
     STABLE,
-    PartStability,
     agreement_between,
     agreement_with_parts,
     best_jaccards,
-    compare_part_tree,
     subsample_rows,
 )
 from stages.algorithms.comparison.variants import CURVES, Curve, Fits
-from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.methods import (
     METHODS,
     ClusteringParameters,
@@ -35,7 +32,7 @@ from stages.algorithms.partitions.methods import (
     refuse_range,
 )
 from stages.algorithms.partitions.null_band import NullBand, null_band, tree_curve
-from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_timed, silent
+from stages.algorithms.partitions.processes import Progress, Refusal, attempt, silent
 from stages.algorithms.tree.linkage import matrix_bytes
 from stages.algorithms.tree.neighbours import list_rows
 from stages.algorithms.tree.row_lists import length_for_parts
@@ -146,14 +143,16 @@ def compare_methods(
     refused = leave_out_impossible(case, few)
     length = length_for_parts(entries_used(parameters["smooth"]), compared["subsample_share"])
     case = case._replace(lists=list_rows(case.rows, length))
-    fits, left_out, eps_table, merges = fit_methods(case, few, refused)
+    fits, left_out, eps_table, merges, again = fit_methods(case, parts, refused)
     case = case._replace(merges=merges)
     if not sampled:
-        fits[method] = fits[method]._replace(labels=in_use)
+        fits[method] = fits[method]._replace(labels=in_use, scored=None)
     curve = fits[f"agglomerative {parameters['linkage']}"].curve
     band = _band(case, curve)
-    again = _trees_of_parts(case, parts[: compared["subsamples"]])
-    found = [each.labels for each in again] if parameters["method"] == "agglomerative" else fits[method].parts
+    again = again[: compared["subsamples"]]
+    found = fits[method].parts
+    if parameters["method"] == "agglomerative":
+        found = [each.moved if parameters["consolidate"] else each.labels for each in again]
     agreement = agreement_with_parts(fits[method].labels, parts, found)
     batch_size, share = parameters["minibatch_kmeans"]["batch_size"], compared["borderline_share"]
     departure = attempt(minibatch_departure, case.rows, k, parameters["seed"], batch_size, share)
@@ -162,7 +161,7 @@ def compare_methods(
     own = next(row for row in table if row["method"] == method)
     own["stability"] = agreement.mean()
     if sampled:
-        of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0)
+        of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0, None)
         own = _table_row(case, LABELS_IN_USE, of_sample, parts, embedded.topics)
         own |= {"k": k, **measure_sizes(in_use, parameters["min_cluster_size"])}
     advice = attempt(
@@ -236,16 +235,6 @@ def _band(case: Case, curve: Curve) -> NullBand:
     return null_band(case.rows, curve.scores.davies_bouldin, cuts, references, seed, need, case.progress)
 
 
-def _trees_of_parts(case: Case, parts: list[np.ndarray]) -> list[PartStability]:
-    """The tree of each part beside the tree by the linkage in use."""
-    linkage, smooth = case.parameters["linkage"], case.parameters["smooth"]
-    cuts = np.stack([cut_tree(case.merges, each) for each in case.grid])
-    moved = case.parameters["consolidate"]
-    common = linkage, smooth, case.grid, cuts, case.k, moved, case.lists
-    tasks = [(compare_part_tree, case.rows, part, *common) for part in parts]
-    return run_timed("trees of parts", tasks, [matrix_bytes(linkage, len(part)) for part in parts], case.progress)
-
-
 def _found_again(case: Case, parts: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
     """How well each cluster in use is found again: the mean over the parts that hold rows of it.
 
@@ -261,7 +250,7 @@ def _found_again(case: Case, parts: list[np.ndarray], found: list[np.ndarray]) -
 def _table_row(case: Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:
     return {
         "method": name,
-        **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"]),
+        **measure_partition(case.rows, fit.labels, case.parameters["min_cluster_size"], fit.scored),
         "stability": agreement_with_parts(fit.labels, parts, fit.parts).mean(),
         "seed_agreement": agreement_between(fit.seeds).mean() if fit.seeds else None,
         **compare_with_topics(fit.labels, topics),

@@ -7,17 +7,24 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.stability import borderline_rows, matched_numbers
 from stages.algorithms.partitions.criteria import evenness
-from stages.algorithms.partitions.cuts import score_labels
+from stages.algorithms.partitions.cuts import CutScores, score_labels
+from stages.algorithms.partitions.kmeans import kmeans_from
 from stages.algorithms.topic_agreement import agree_with_topics
 
 
-def measure_partition(rows: np.ndarray, labels: np.ndarray, min_cluster_size: int) -> dict[str, float | int | None]:
+def measure_partition(
+    rows: np.ndarray, labels: np.ndarray, min_cluster_size: int, scored: CutScores | None = None
+) -> dict[str, float | int | None]:
     """Scores and guards of one partition; those that need two clusters are None for fewer.
 
     Davies-Bouldin (Euclidean), silhouette (cosine), inertia and evenness leave noise out; shares are of all rows.
+    `scored` is what `score_labels` gives, where the caller has it already.
     """
     sizes = np.bincount(labels[labels >= 0])
-    scored = score_labels(rows, labels) if len(sizes) > 1 else None
+    if len(sizes) < 2:
+        scored = None
+    elif scored is None:
+        scored = score_labels(rows, labels)
     return {
         "k": len(sizes),
         "davies_bouldin": scored and scored.davies_bouldin[0],
@@ -59,15 +66,14 @@ def minibatch_departure(
         Share of the borderline rows of K-Means, and of all rows, that Mini-Batch assigns to another cluster once
         clusters are matched one to one.
     """
-    from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
+    from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
 
     rows = rows.astype(np.float64)  # as in `fit_partition`
-    start, _ = kmeans_plusplus(rows, k, random_state=seed)
+    start, chosen = kmeans_plusplus(rows, k, random_state=seed)
     batches = MiniBatchKMeans(k, init=start, n_init=1, batch_size=batch_size, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of too few distinct rows, which the table shows
-        full = number_by_size(KMeans(k, init=start, n_init=1).fit_predict(rows))
-        batched = batches.fit_predict(rows)
+        full, batched = kmeans_from(rows, chosen), batches.fit_predict(rows)
     moved = matched_numbers(number_by_size(batched), full) != full
     return float(moved[borderline_rows(rows, full, borderline_share)].mean()), float(moved.mean())

@@ -22,6 +22,7 @@ class PartStability(NamedTuple):
 
     curve: np.ndarray  # (k values,) float64, adjusted Rand index of its cuts with those of the tree of all rows
     labels: np.ndarray  # (m,) int32, the clusters of the part at the k in use
+    moved: np.ndarray | None  # (m,) int32, the same after consolidation, where that was asked for
 
 
 def subsample_rows(n: int, share: float, seed: int) -> np.ndarray:
@@ -87,20 +88,32 @@ def compare_part_tree(
     k : int
         Clusters in use.
     consolidated : bool
-        Whether the rows of their cut are moved.
+        Whether to move the rows of the cut at k as well.
     lists : RowLists, optional
         Of all rows, of which the tree of the part takes its own.
     """
-    from sklearn.metrics import adjusted_rand_score
-
     tree = smoothed_tree(rows[part], linkage, smooth, lists=lists and lists.of_part(part)).merges
     curve = [
-        adjusted_rand_score(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
+        adjusted_rand_index(cut[part], cut_tree(tree, min(k, len(part)))) for k, cut in zip(k_values, cuts, strict=True)
     ]
     labels = cut_tree(tree, min(k, len(part)))
-    if consolidated:
-        labels, _ = consolidate(rows[part], labels)
-    return PartStability(np.array(curve), labels)
+    return PartStability(np.array(curve), labels, consolidate(rows[part], labels)[0] if consolidated else None)
+
+
+def adjusted_rand_index(labels: np.ndarray, others: np.ndarray) -> float:
+    """That of Hubert & Arabie (1985) as scikit-learn has it, of two partitions: (n,) int each, -1 a cluster as well."""
+    n, codes = len(labels), labels.astype(np.int64) * (int(others.max()) + 2) + others
+    # Of pairs of rows, each row with itself among them: together in both, in the one, and in the other.
+    pairs = (np.square(np.unique(each, return_counts=True)[1]).sum() for each in (codes, labels, others))
+    both, first, second = map(int, pairs)
+    neither, first, second, both = n**2 - first - second + both, first - both, second - both, both - n
+    if first == second == 0:
+        return 1.0
+    return (
+        2.0
+        * (both * neither - first * second)
+        / ((both + first) * (first + neither) + (both + second) * (second + neither))
+    )
 
 
 def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:
@@ -108,9 +121,7 @@ def agreement_between(partitions: list[np.ndarray]) -> np.ndarray:
 
     Noise counts as a cluster.
     """
-    from sklearn.metrics import adjusted_rand_score
-
-    return np.array([adjusted_rand_score(a, b) for a, b in combinations(partitions, 2)])
+    return np.array([adjusted_rand_index(a, b) for a, b in combinations(partitions, 2)])
 
 
 def agreement_with_parts(labels: np.ndarray, parts: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
@@ -129,9 +140,7 @@ def agreement_with_parts(labels: np.ndarray, parts: list[np.ndarray], found: lis
     ndarray of shape (len(found),), float64
         Noise counts as a cluster.
     """
-    from sklearn.metrics import adjusted_rand_score
-
-    return np.array([adjusted_rand_score(labels[part], again) for part, again in zip(parts, found, strict=False)])
+    return np.array([adjusted_rand_index(labels[part], again) for part, again in zip(parts, found, strict=False)])
 
 
 def matched_numbers(labels: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from stages.algorithms.centroids import consolidate, consolidate_each
 from stages.algorithms.partitions.criteria import choose, elbow_ratios
 from stages.algorithms.partitions.cuts import CutScores, cut_tree, join_scores, score_cuts, score_labels
-from stages.algorithms.partitions.estimators import fit_partitions
+from stages.algorithms.partitions.estimators import MIXTURE_INIT, Starts, fit_partitions
 from stages.algorithms.partitions.methods import METHODS
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
 from stages.algorithms.tree.linkage import matrix_bytes
@@ -51,7 +51,8 @@ class Fits(NamedTuple):
     curve: Curve | None  # None for DBSCAN
     parts: list[np.ndarray]  # of the rows of each part, at the k in use
     seeds: list[np.ndarray]  # of all rows from each seed, at the k in use; empty where nothing is random
-    seconds: float  # of processor time; trees of parts count for the plain and the consolidated variant alike
+    seconds: float  # of processor time; what the plain and the consolidated variant share counts for both
+    scored: CutScores | None  # the scores of `labels`, where they have been measured
 
 
 def fit_variants(
@@ -64,6 +65,7 @@ def fit_variants(
     seed: int,
     progress: Progress = silent,
     lists: RowLists | None = None,
+    known: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None,
 ) -> dict[str, Fits | Refusal]:
     """Fit each variant to all rows at each k, and at the k in use again to each part and from as many seeds.
 
@@ -87,6 +89,8 @@ def fit_variants(
         As in `processes`.
     lists : RowLists, optional
         Of the rows, of which the trees of parts take theirs.
+    known : dict of str to list of two ndarrays, optional
+        What `cut_part` gives of each part, by each linkage of which the caller has it already.
 
     Returns
     -------
@@ -94,41 +98,52 @@ def fit_variants(
         By name, in the order of the variants. A variant is refused as a whole, with the first reason, where any of its
         fits is: what is left of it could not be compared.
     """
-    tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists)
-    calls = [(timed, function, *arguments) for _, function, arguments, _ in tasks]
-    needs = [need for *_, need in tasks]
-    outcomes = run_each(attempt, calls, done=progress("fits", len(tasks)), needs=needs)
-    found = {key: outcome for (key, *_), outcome in zip(tasks, outcomes, strict=True)}
-    return {v.name: _collect(rows, v, trees, found, k, k_values, len(parts), seed) for v in variants}
+    known = known or {}
+    tasks = _plan(rows, trees, variants, k, k_values, parts, seed, lists, known)
+    calls = [([step[2:5] for step in task],) for task in tasks]
+    needs = [max(step.need for step in task) for task in tasks]
+    done = progress("fits", len(tasks))
+    found = {
+        (name, *step.which): outcome
+        for task, of_task in zip(tasks, run_each(take_steps, calls, done=done, needs=needs), strict=True)
+        for step, of_step in zip(task, of_task, strict=True)
+        for name, outcome in zip(step.names, of_step, strict=True)
+    }
+    found |= {(name, "part", i): (cut, 0.0) for name, cuts in known.items() for i, cut in enumerate(cuts)}
+    return {v.name: _collect(v, found, k, k_values, len(parts), seed) for v in variants}
 
 
-def cluster_part(
-    rows: np.ndarray, part: np.ndarray, method: str, k: int, seed: int, options: dict[str, Any]
-) -> np.ndarray:
-    """Cluster some of the rows by a method other than agglomerative.
+class _Step(NamedTuple):
+    names: tuple[str, ...]  # of the variants or the linkage that it is of
+    which: tuple  # k, part or seed
+    ways: list[tuple]  # the last arguments for each of the names
+    function: Callable[..., Any]
+    arguments: tuple  # the first, which all have in common
+    need: int = 0  # bytes of memory, where they can be many
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n, d)
-    part : ndarray of shape (m,), int
-        Row numbers.
-    method, options
-        As in `Variant`.
-    k : int
-        Clusters; no more than there are rows are looked for.
-    seed : int
-        Heeded by methods with a random start.
 
-    Returns
-    -------
-    ndarray of shape (m,), int32
+def take_steps(steps: list[tuple[list[tuple], Callable[..., Any], tuple]]) -> list[list[tuple[Any, float] | Refusal]]:
+    """Of each step, one after another, what its function gives in each way, and its seconds, or why it cannot be had.
+
+    A function is told last what the ways before have left to it.
     """
-    rows = rows[part]
-    return METHODS[method].label(rows, min(k, len(rows)), seed, options).labels
+    outcomes = []
+    for ways, function, arguments in steps:
+        starts: Starts = {}
+        outcomes.append([attempt(timed, function, *arguments, *way, starts) for way in ways])
+    return outcomes
+
+
+def search_part(
+    rows: np.ndarray, part: np.ndarray | None, k: int, seed: int, options: dict[str, Any], starts: Starts
+) -> np.ndarray:
+    """The clusters that DBSCAN finds in all of the rows, or in a part: (m,) int32."""
+    rows = rows if part is None else rows[part]
+    return METHODS["dbscan"].label(rows, k, seed, options).labels
 
 
 def cut_part(
-    rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k: int, lists: RowLists | None
+    rows: np.ndarray, part: np.ndarray, linkage: str, smooth: int, k: int, lists: RowLists | None, starts: Starts
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the tree of some of the rows at k: the labels (m,), and those after consolidation."""
     rows = rows[part]
@@ -137,16 +152,37 @@ def cut_part(
     return labels, consolidate(rows, labels)[0]
 
 
+def fit_part(
+    rows: np.ndarray,
+    part: np.ndarray | None,
+    k: int,
+    seed: int,
+    estimator: str,
+    options: dict[str, Any],
+    starts: Starts,
+) -> np.ndarray:
+    """The labels of all of the rows, or of a part, by an estimator, of no more clusters than rows: (m,) int32."""
+    rows = rows if part is None else rows[part]
+    return fit_partitions(rows, estimator, [min(k, len(rows))], seed, options, starts)[0].labels
+
+
 def fit_and_score(
-    rows: np.ndarray, estimator: str, k_values: list[int], seed: int, options: dict[str, Any]
+    rows: np.ndarray, k_values: list[int], seed: int, estimator: str, options: dict[str, Any], starts: Starts
 ) -> list[tuple[np.ndarray, CutScores]]:
     """The labels of all rows by an estimator at each k, and their scores."""
-    fits = fit_partitions(rows, estimator, k_values, seed, options)
+    fits = fit_partitions(rows, estimator, k_values, seed, options, starts)
     return [(fit.labels, score_labels(rows, fit.labels)) for fit in fits]
 
 
+def cut_and_score(
+    rows: np.ndarray, tree: np.ndarray, k_values: list[int], starts: Starts
+) -> tuple[CutScores, list[np.ndarray]]:
+    """The scores of the cuts from the first k to the last, and the labels of that at each k."""
+    return score_cuts(rows, tree, k_values[0], k_values[-1]), [cut_tree(tree, k) for k in k_values]
+
+
 def consolidate_and_score(
-    rows: np.ndarray, tree: np.ndarray, k_values: list[int]
+    rows: np.ndarray, tree: np.ndarray, k_values: list[int], starts: Starts
 ) -> list[tuple[np.ndarray, CutScores]]:
     """The labels of the consolidated cut at each k, and their scores."""
     moved = consolidate_each(rows, [cut_tree(tree, k) for k in k_values])
@@ -158,48 +194,52 @@ def _linkages(variants: list[Variant]) -> dict[str, int]:
     return {v.options["linkage"]: v.options["smooth"] for v in variants if v.method == "agglomerative"}
 
 
-def _plan(rows, trees, variants, k, k_values, parts, seed, lists) -> list[tuple[tuple, Callable, tuple, int]]:
-    """The tasks: what each gives (a variant or linkage, and k, part or seed), a function, its arguments and its need.
-
-    The need is the memory in bytes, where it can be large.
-
-    The longest come first, so that no worker waits in the end.
-    """
+def _plan(rows, trees, variants, k, k_values, parts, seed, lists, known) -> list[list[_Step]]:
+    """The steps that each task takes: the longest tasks first, so that no worker waits in the end."""
     tasks = [
-        ((linkage, "part", i), cut_part, (rows, part, linkage, smooth, k, lists), matrix_bytes(linkage, len(part)))
+        [_Step((linkage,), ("part", i), [()], cut_part, (rows, part, linkage, smooth, k, lists), need)]
         for linkage, smooth in _linkages(variants).items()
+        if linkage not in known
         for i, part in enumerate(parts)
+        for need in (matrix_bytes(linkage, len(part)),)
     ]
-    for v in sorted(variants, key=lambda v: v.method != "gaussian_mixture"):
+    for group in _starting_alike(variants):
+        v, names = group[0], tuple(v.name for v in group)
         if v.method == "agglomerative":
-            if v.options["consolidate"]:
-                arguments = (rows, trees[v.options["linkage"]], k_values)
-                tasks.append(((v.name, "k", tuple(k_values)), consolidate_and_score, arguments, 0))
+            function = consolidate_and_score if v.options["consolidate"] else cut_and_score
+            arguments = rows, trees[v.options["linkage"]], k_values
+            tasks.append([_Step(names, ("k", tuple(k_values)), [()], function, arguments)])
             continue
-        need = METHODS[v.method].bytes_needed(rows, v.options)
         if v.method == "dbscan":
-            everything = np.arange(len(rows))
-            tasks.append(((v.name, "k", (k,)), cluster_part, (rows, everything, v.method, k, seed, v.options), need))
-        tasks += [
-            ((v.name, "part", i), cluster_part, (rows, part, v.method, k, seed, v.options), need)
-            for i, part in enumerate(parts)
+            need, places = METHODS[v.method].bytes_needed(rows, v.options), [("k", (k,), None)]
+            tasks += [
+                [_Step(names, which, [(v.options,)], search_part, (rows, part, k, seed), need)]
+                for *which, part in [*places, *(("part", i, part) for i, part in enumerate(parts))]
+            ]
+            continue
+        ways = [(METHODS[v.method].estimator, v.options) for v in group]
+        steps = [
+            *(_Step(names, ("part", i), ways, fit_part, (rows, part, k, seed)) for i, part in enumerate(parts)),
+            *(_Step(names, ("seed", i), ways, fit_part, (rows, None, k, seed + i)) for i in range(1, len(parts))),
+            *(
+                _Step(names, ("k", tuple(each)), ways, fit_and_score, (rows, each, seed))
+                for each in METHODS[v.method].groups(k_values)[::-1]
+            ),
         ]
-        if v.random:
-            everything = np.arange(len(rows))
-            tasks += [
-                ((v.name, "seed", i), cluster_part, (rows, everything, v.method, k, seed + i, v.options), 0)
-                for i in range(1, len(parts))
-            ]
-        if v.method != "dbscan":
-            method = METHODS[v.method]
-            tasks += [
-                ((v.name, "k", tuple(group)), fit_and_score, (rows, method.estimator, group, seed, v.options), 0)
-                for group in method.groups(k_values)[::-1]
-            ]
+        # All of these take less than importing scikit-learn does, so that one worker does them all.
+        tasks += [steps] if v.method == "minibatch_kmeans" else [[step] for step in steps]
     return tasks
 
 
-def _collect(rows, v: Variant, trees, found: dict[tuple, Any], k, k_values, parts: int, seed) -> Fits | Refusal:
+def _starting_alike(variants: list[Variant]) -> list[list[Variant]]:
+    """The variants one by one, but a mixture together with the K-Means that finds where it starts, and these first."""
+    mixtures = [v for v in variants if v.method == "gaussian_mixture"]
+    starting = [v for v in variants if v.method == "kmeans" and v.options["init"] == MIXTURE_INIT][: len(mixtures)]
+    others = [[v] for v in variants if v not in (*mixtures, *starting)]
+    return [starting + mixtures, *others] if mixtures else others
+
+
+def _collect(v: Variant, found: dict[tuple, Any], k, k_values, parts: int, seed) -> Fits | Refusal:
     """Gather what the tasks gave for one variant."""
     consolidated = v.method == "agglomerative" and v.options["consolidate"]
     group = v.options["linkage"] if v.method == "agglomerative" else v.name
@@ -212,16 +252,18 @@ def _collect(rows, v: Variant, trees, found: dict[tuple, Any], k, k_values, part
     if v.method == "agglomerative":
         of_parts = [both[consolidated] for both in of_parts]
     if v.method == "dbscan":
-        return Fits(found[v.name, "k", (k,)][0], None, of_parts, [], seconds)
-    ks = np.array(k_values)
+        return Fits(found[v.name, "k", (k,)][0], None, of_parts, [], seconds, None)
+    ks, place = np.array(k_values), k_values.index(k)
     if v.method == "agglomerative" and not consolidated:
-        tree = trees[v.options["linkage"]]
-        ks = np.arange(ks[0], ks[-1] + 1)
-        labels, scores = cut_tree(tree, k), score_cuts(rows, tree, int(ks[0]), int(ks[-1]))
+        scores, labels = found[v.name, "k", tuple(k_values)][0]
+        ks, labels, place = scores.k, labels[place], k - k_values[0]
     else:
         fits = [(key[2], outcome) for key, (outcome, _) in own.items() if key[1] == "k"]
         at = {each: one for group, outcome in fits for each, one in zip(group, outcome, strict=True)}
         labels, scores = at[k][0], join_scores([at[each][1] for each in k_values])
     seeds = [labels, *(found[v.name, "seed", i][0] for i in range(1, parts))] if v.random else []
-    candidates = CutScores(*(column[1:-1] for column in scores))
-    return Fits(labels, Curve(ks[1:-1], candidates, elbow_ratios(ks, scores.inertia)), of_parts, seeds, seconds)
+    candidates, scored = (
+        CutScores(*(column[each] for column in scores)) for each in (slice(1, -1), slice(place, place + 1))
+    )
+    curve = Curve(ks[1:-1], candidates, elbow_ratios(ks, scores.inertia))
+    return Fits(labels, curve, of_parts, seeds, seconds, scored)

@@ -59,7 +59,7 @@ def cut_tree(tree: np.ndarray, k: int) -> np.ndarray:
     ndarray of shape (n,), int32
         Numbered by falling size, ties by first row.
     """
-    return number_by_size(_cluster_of_rows(tree, k))
+    return number_by_size(nodes_of_rows(tree, k))
 
 
 def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int, silhouette: bool = True) -> CutScores:
@@ -144,7 +144,7 @@ def _score_clusters(rows: np.ndarray, clusters: _Clusters, silhouette: bool = Tr
     )
 
 
-def _cluster_of_rows(tree: np.ndarray, k: int) -> np.ndarray:
+def nodes_of_rows(tree: np.ndarray, k: int) -> np.ndarray:
     """Each row's cluster in the cut at k, as the number of its node in the tree: (n,) int64."""
     n = len(tree) + 1
     merges = tree[: n - k, :2].astype(np.int64)
@@ -160,7 +160,7 @@ def _cluster_of_rows(tree: np.ndarray, k: int) -> np.ndarray:
 def _clusters_of_cuts(tree: np.ndarray, k_min: int, k_max: int) -> _Clusters:
     """Sort the rows along the tree, so that the clusters of all cuts in k_min..k_max are ranges of rows."""
     n = len(tree) + 1
-    nodes, of_row, node_sizes = np.unique(_cluster_of_rows(tree, k_max), return_inverse=True, return_counts=True)
+    nodes, of_row, node_sizes = np.unique(nodes_of_rows(tree, k_max), return_inverse=True, return_counts=True)
     number = dict(zip(nodes.tolist(), range(k_max), strict=True))
     members = [[c] for c in range(k_max)]  # of each cluster: those of the cut at k_max that it holds, in tree order
     merges = []

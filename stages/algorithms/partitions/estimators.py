@@ -8,10 +8,12 @@ import numpy as np
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.grids import on_grid
 from stages.algorithms.partitions.cuts import CutScores, join_scores, score_labels
-from stages.algorithms.partitions.kmeans import bisect, kmeans
+from stages.algorithms.partitions.kmeans import best_and_first, bisect, kmeans
 from stages.algorithms.partitions.mixture import Mixture, diagonal_mixture
 
 NESTED = "BisectingKMeans"  # whose fit with more clusters goes on from that with fewer
+MIXTURE_INIT = "k-means++"  # of the K-Means that a mixture starts from
+Starts = dict[int, np.ndarray]  # the labels that one start of such a K-Means leads to, by k
 MEMBERSHIP = 2.0**-16  # unit of the probabilities of a mixture
 
 
@@ -30,7 +32,12 @@ def fit_partition(rows: np.ndarray, estimator: str, k: int, seed: int, options: 
 
 
 def fit_partitions(
-    rows: np.ndarray, estimator: str, k_values: list[int], seed: int, options: dict[str, Any]
+    rows: np.ndarray,
+    estimator: str,
+    k_values: list[int],
+    seed: int,
+    options: dict[str, Any],
+    starts: Starts | None = None,
 ) -> list[Partition]:
     """Partition the rows into k clusters, for each k from the same seed.
 
@@ -45,6 +52,8 @@ def fit_partitions(
         Of the random start.
     options : dict
         Handed to the estimator by these names.
+    starts : dict, optional
+        Where K-Means of these rows from this seed leaves what its first start leads to, and a mixture takes it from.
 
     Raises
     ------
@@ -64,9 +73,14 @@ def fit_partitions(
         labels = bisect(rows, others, seed, **options)
         found |= {k: Partition(each) for k, each in zip(others, labels, strict=True)}
     elif estimator == "KMeans":
-        found |= {k: Partition(kmeans(rows, k, seed, **options)) for k in others}
+        for k in others:
+            labels, first = best_and_first(rows, k, seed, **options)
+            found[k] = Partition(labels)
+            if starts is not None and options["init"] == MIXTURE_INIT:
+                starts[k] = first
     else:
-        found |= {k: _fit(rows.astype(np.float64), estimator, k, seed, options) for k in others}
+        starts = starts or {}
+        found |= {k: _fit(rows.astype(np.float64), estimator, k, seed, options, starts.get(k)) for k in others}
     return [found[k] for k in k_values]
 
 
@@ -118,24 +132,25 @@ def membership_entropy(memberships: np.ndarray) -> float:
     return float(-(memberships * logs).sum(axis=1).mean() / np.log(k))
 
 
-def _fit(rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any]) -> Partition:
+def _fit(
+    rows: np.ndarray, estimator: str, k: int, seed: int, options: dict[str, Any], start: np.ndarray | None
+) -> Partition:
+    if estimator == "GaussianMixture":
+        return _fit_mixture(rows, k, seed, options, start)
+    from sklearn import cluster
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Of too few distinct rows, and of a mixture that went on to its last iteration: both show in the result.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        if estimator == "GaussianMixture":
-            return _fit_mixture(rows, k, seed, options)
-        from sklearn import cluster
-
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of too few distinct rows, which shows in the result
         labels = getattr(cluster, estimator)(n_clusters=k, random_state=seed, **options).fit_predict(rows)
     return Partition(number_by_size(labels))
 
 
-def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Partition:
+def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any], start: np.ndarray | None) -> Partition:
     try:
         if options.get("covariance_type") == "diag":
-            mixture = diagonal_mixture(rows, kmeans(rows, k, seed), k, options["max_iter"])
+            start = kmeans(rows, k, seed, MIXTURE_INIT) if start is None else start
+            mixture = diagonal_mixture(rows, start, k, options["max_iter"])
         else:
             mixture = _other_mixture(rows, k, seed, options)
     except ValueError as error:
@@ -156,7 +171,10 @@ def _fit_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -
 
 
 def _other_mixture(rows: np.ndarray, k: int, seed: int, options: dict[str, Any]) -> Mixture:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
-    found = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of one that went on to its last iteration: it shows
+        found = GaussianMixture(n_components=k, random_state=seed, **options).fit(rows)
     return Mixture(found.predict_proba(rows), float(found.bic(rows)), found.converged_)

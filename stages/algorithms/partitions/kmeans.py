@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.centroids import COLUMNS, NearestCentroids, number_by_size, sum_moves
+from stages.algorithms.centroids import COLUMNS, KnownProducts, NearestCentroids, number_by_size, sum_moves
 from stages.algorithms.grids import power_above
 
 # Scikit-learn's: the squared moves of centroids at which a run ends, and its iterations at most.
@@ -43,17 +43,33 @@ def kmeans(rows: np.ndarray, k: int, seed: int, init: str = "k-means++", n_init:
 
     Notes
     -----
-    Time O(n d k) an iteration. Memory: a copy of the rows in double precision and one in single.
+    Time O(n d k) an iteration. Memory: a copy of the rows in double precision and one in single, and 512 bytes a row.
     """
+    return best_and_first(rows, k, seed, init, n_init)[0]
+
+
+def best_and_first(
+    rows: np.ndarray, k: int, seed: int, init: str = "k-means++", n_init: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The labels that `kmeans` gives, and those that it gives of one start."""
     rows, _ = _about_their_mean(rows)
     tolerance = TOLERANCE * rows.var(axis=0).mean()
-    best, labels = None, None
+    best, labels, first = None, None, None
     for run in _run_all(rows, k, np.random.RandomState(seed), init, n_init, tolerance):
         numbered = number_by_size(run.labels)
+        first = numbered if first is None else first
         # Of equal partitions the inertia differs by rounding alone.
         if best is None or (run.inertia < best.inertia and not np.array_equal(numbered, labels)):
             best, labels = run, numbered
-    return labels
+    return labels, first
+
+
+def kmeans_from(rows: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The labels that `sklearn.cluster.KMeans` gives from these rows, by number, as its first centroids: (n,) int32."""
+    rows, _ = _about_their_mean(rows)
+    run = _Lloyd(rows, rows[start], TOLERANCE * rows.var(axis=0).mean())
+    _run_side_by_side(NearestCentroids(rows), [run])
+    return number_by_size(run.labels)
 
 
 def kmeans_centroids(rows: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -194,13 +210,19 @@ def _run_all(
     at_once = max(1, COLUMNS // k)
     for first in range(0, n_init, at_once):
         starts = _start(rows, k, random, init, min(at_once, n_init - first))
-        runs = going = [_Lloyd(rows, start, tolerance) for start in starts]
-        while going:
-            offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
-            found = nearest.assign([run.centroids for run in going], offsets, [run.labels for run in going])
-            going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
+        runs = [_Lloyd(rows, start, tolerance) for start in starts]
+        _run_side_by_side(nearest, runs)
         results += [run.result(squares) for run in runs]
     return results
+
+
+def _run_side_by_side(nearest: NearestCentroids, runs: list["_Lloyd"]) -> None:
+    going = runs
+    while going:
+        offsets = [np.square(run.centroids).sum(axis=1) / 2 for run in going]
+        centroids, labels, known = ([getattr(run, x) for run in going] for x in ("centroids", "labels", "known"))
+        found = nearest.assign(centroids, offsets, labels, known)
+        going = [run for run, labels in zip(going, found, strict=True) if run.goes_on(labels)]
 
 
 class _Lloyd:
@@ -209,6 +231,7 @@ class _Lloyd:
     def __init__(self, rows: np.ndarray, start: np.ndarray, tolerance: float):
         self.rows, self.centroids, self.tolerance = rows, start, tolerance
         self.labels: np.ndarray | None = None
+        self.known = KnownProducts()
         self.sums, self.counts = np.zeros(start.shape), np.zeros(len(start))
         self.iterations, self.ends = 0, False
 

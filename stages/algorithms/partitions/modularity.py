@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.cuts import nodes_of_rows
 from stages.algorithms.partitions.density import search_eps
 from stages.algorithms.partitions.estimators import fit_partitions, tasks_of
 from stages.algorithms.partitions.null_band import null_curve
@@ -89,8 +89,26 @@ def modularity(neighbours: np.ndarray, labels: np.ndarray) -> float:
 
 
 def cut_modularities(neighbours: np.ndarray, merges: np.ndarray, k_min: int, k_max: int) -> np.ndarray:
-    """Modularity of every cut of a tree: (k_max - k_min + 1,) float64."""
-    return np.array([modularity(neighbours, cut_tree(merges, k)) for k in range(k_min, k_max + 1)])
+    """Modularity of every cut of a tree, from the links between the clusters of the last, by rising k: float64."""
+    n, m = neighbours.shape
+    if not m:
+        return np.zeros(k_max - k_min + 1)
+    nodes, labels = np.unique(nodes_of_rows(merges, k_max), return_inverse=True)
+    place = dict(zip(nodes.tolist(), range(k_max), strict=True))
+    links = np.bincount((labels[:, None] * k_max + labels[neighbours]).ravel(), minlength=k_max**2).reshape(k_max, -1)
+    ends = (links.sum(axis=0) + links.sum(axis=1)).tolist()
+    inside, squares = int(links.trace()), sum(each**2 for each in ends)
+    found = [inside / (n * m) - squares / (2 * n * m) ** 2]
+    for step, (left, right) in enumerate(merges[n - k_max : n - k_min, :2].astype(np.int64).tolist()):
+        a, b = place[left], place[right]
+        place[2 * n - k_max + step] = a  # the tree's number of the union
+        inside += int(links[a, b] + links[b, a])
+        squares += 2 * ends[a] * ends[b]
+        links[a] += links[b]
+        links[:, a] += links[:, b]
+        ends[a] += ends[b]
+        found.append(inside / (n * m) - squares / (2 * n * m) ** 2)
+    return np.array(found[::-1])
 
 
 def support(

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 
 from stages.algorithms.tree.arithmetics import arithmetic
-from stages.algorithms.tree.lower_bounds import Block, Make, limits, lower, upwards
+from stages.algorithms.tree.lower_bounds import Block, Make, SinglePrecision, limits, lower, upwards
 
 # Clusters whose double-precision vectors are copied at a time, so that the copies stay in the cache.
 CHUNK = 128
@@ -51,8 +51,8 @@ class Clusters:
         self.place = np.arange(len(sums))  # the row of ``sums`` of each slot
         self.sizes = sizes
         self.first_row = first_row
-        self.arithmetic = (make or arithmetic())(*sums.shape, self.weighted)
-        list(run(self.refresh, np.array_split(np.arange(len(sums)), -(-len(sums) // CHUNK))))
+        self.run = run
+        self._use(make or arithmetic())
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -69,6 +69,16 @@ class Clusters:
             part = slice(start, start + size)
             found[part] = self._distances(left[part], right[part])
         return found
+
+    def use_single_precision(self) -> None:
+        """Compute lower bounds in single precision from now on."""
+        if not isinstance(self.arithmetic, SinglePrecision):
+            self._use(SinglePrecision)
+
+    def _use(self, make: Make) -> None:
+        n = len(self)
+        self.arithmetic = make(n, self.sums.shape[1], self.weighted)
+        list(self.run(self.refresh, np.array_split(np.arange(n), -(-n // CHUNK))))
 
     def vectors(self, slots: np.ndarray) -> np.ndarray:
         """Sums of the clusters in ``slots``, (p, d) float64."""

@@ -3,6 +3,8 @@
 Every cluster keeps a list of its nearest few and a lower bound of the distance to all others. Both
 stay valid when other clusters merge. So most clusters whose nearest neighbour is merged find their
 next one in the list; a cluster is compared with every other again only if its list cannot decide.
+Once few clusters are left, lower bounds of all pairs take the place of lists: rounds become many and small, in which
+to look at all others takes less than to keep lists.
 
 Two alternatives were tried and dropped. Exact distances instead of lower bounds for all kept
 neighbours take several times as many double-precision products and spare no search. Ties by the
@@ -16,7 +18,7 @@ import numpy as np
 
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Lists, Search, search_all
-from stages.algorithms.tree.lower_bounds import PRESENT
+from stages.algorithms.tree.lower_bounds import PRESENT, upwards
 
 # Clusters that are searched for at a time: so many that what they are compared with is read seldom, and so few that a
 # search of few clusters is still split over threads.
@@ -28,6 +30,10 @@ PART = 1000
 # The slots of merged clusters are dropped as soon as fewer than this share of all slots is alive: dropping copies every
 # vector, and not dropping multiplies by slots of no use.
 ALIVE_SHARE = 0.85
+# Clusters left from which on lower bounds of all pairs are kept: 9 MB. From 1,000 to 2,000 take the same time.
+FEW = 1500
+# Slots that look through their lower bounds at a time, so that these stay in the cache.
+LOOK_ROWS = 256
 # Pairs from which on a search is spread over threads.
 THREADED_PAIRS = 100_000
 
@@ -82,9 +88,14 @@ class NearestClusters:
         self.current = np.arange(n)
         self.nearest = np.arange(n)
         self.distance = np.full(n, np.inf)
-        lists = lists or search_all(clusters, KEPT, run, report, search)
-        self.neighbours, self.keys, self.bounds, self.products = lists
         self.counting = Lock()
+        self.products = 0
+        self.pairs: np.ndarray | None = None  # (n, n) float32, once there are few; lists are not kept up any more
+        if n <= FEW and search is None:
+            self._keep_pairs()
+        else:
+            lists = lists or search_all(clusters, KEPT, run, report, search)
+            self.neighbours, self.keys, self.bounds, self.products = lists
         self._find(np.arange(n))
 
     # ---- merging
@@ -114,8 +125,11 @@ class NearestClusters:
 
     def merge(self, left: np.ndarray, right: np.ndarray) -> None:
         """Merge the slots ``right`` into the slots ``left``, and find the nearest of the clusters that need it next."""
-        self._in_parts(self._unite_lists, left, right)
+        if self.pairs is None:
+            self._in_parts(self._unite_lists, left, right)
         self._in_parts(self.clusters.merge, left, right)
+        if self.pairs is not None:
+            self._merge_pairs(left, right)
         self.alive[right] = False
         self.current[right] = left
         self.current = self.current[self.current]
@@ -126,6 +140,8 @@ class NearestClusters:
         self._find(np.union1d(left, self._wanted()))
         if np.count_nonzero(self.alive) < ALIVE_SHARE * len(self.alive):
             self._compact()
+            if self.pairs is None and len(self.alive) <= FEW:
+                self._keep_pairs()
 
     def _wanted(self) -> np.ndarray:
         """Slots whose own nearest is not known, and that are the nearest of another slot.
@@ -146,7 +162,11 @@ class NearestClusters:
         What is found can point to slots whose own nearest is not known. These are left to the next round, because many
         small searches take longer than one.
         """
-        self._search(slots[~self._in_parts(self._settle_listed, slots)])
+        if self.pairs is None:
+            self._search(slots[~self._in_parts(self._settle_listed, slots)])
+        else:
+            for start in range(0, len(slots), LOOK_ROWS):
+                self._look(slots[start : start + LOOK_ROWS])
         self.updated = slots
 
     def _settle_listed(self, slots: np.ndarray) -> np.ndarray:
@@ -206,10 +226,12 @@ class NearestClusters:
         alive = np.flatnonzero(self.alive)
         slot = np.cumsum(self.alive) - 1
         self.clusters.compact(alive)
-        self.nearest = slot[self.nearest[alive]]
-        self.neighbours = slot[self.current[self.neighbours[alive]]].astype(np.int32)
-        self.distance, self.keys = self.distance[alive], self.keys[alive]
-        self.bounds = self.bounds[alive]
+        self.nearest, self.distance = slot[self.nearest[alive]], self.distance[alive]
+        if self.pairs is None:
+            self.neighbours = slot[self.current[self.neighbours[alive]]].astype(np.int32)
+            self.keys, self.bounds = self.keys[alive], self.bounds[alive]
+        else:
+            self.pairs = self.pairs[np.ix_(alive, alive)]
         self.updated = slot[self.current[self.updated]]
         self.alive, self.current = np.ones(len(alive), bool), np.arange(len(alive))
 
@@ -263,6 +285,38 @@ class NearestClusters:
             tied = tied[np.lexsort((names[left[tied]] ^ names[right[tied]], group[tied]))]
             tied = tied[np.flatnonzero(np.diff(group[tied], prepend=-1))]
         return tied
+
+    # ---- looking at all others, once they are few
+
+    def _keep_pairs(self) -> None:
+        """Keep lower bounds of all pairs in the place of lists."""
+        n = len(self.clusters)
+        self.clusters.use_single_precision()
+        self.pairs = self.clusters.arithmetic.products(np.arange(n), slice(0, n))
+        np.fill_diagonal(self.pairs, np.inf)
+        self.products += n * n
+
+    def _merge_pairs(self, left: np.ndarray, right: np.ndarray) -> None:
+        """Renew the lower bounds of the slots ``left``, which have been merged with ``right``."""
+        self.pairs[left] = self.clusters.arithmetic.products(left, slice(0, len(self.pairs)))
+        self.pairs[left, left] = np.inf
+        self.pairs[:, left] = self.pairs[left].T
+        self.pairs[:, right] = np.inf
+        self.products += len(left) * len(self.pairs)
+
+    def _look(self, slots: np.ndarray) -> None:
+        """Decide the nearest clusters of slots: exact distances of all that may be as near as the one that seems so."""
+        keys = self.pairs[slots]
+        nearest = keys.argmin(axis=1)
+        best = self._measure(slots, nearest)
+        near = keys <= upwards((best + self.clusters.slack(slots)).astype(np.float32))[:, None]
+        several = np.flatnonzero(np.count_nonzero(near, axis=1) > 1)
+        row, others = np.nonzero(near[several])
+        row = several[row]
+        exact = self._measure(slots[row], others)
+        chosen = self._first_of(row, slots[row], others, exact)
+        nearest[several], best[several] = others[chosen], exact[chosen]
+        self.nearest[slots], self.distance[slots] = nearest, best
 
     # ---- searching
 

@@ -21,7 +21,7 @@ from stages.algorithms.tree.row_lists import RowLists
 
 Smooth = Annotated[int, Interval(ge=0, le=1000)]  # neighbours that a row is smoothed with; 0 is none
 ROUNDS = 2
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 256  # so few stay in the cache from one neighbour to the next
 SHORTEST = 1e-6  # of a sum of unit rows, below which it is nothing but rounding
 # Progress of the neighbours as a share of that of neighbours and tree.
 NEIGHBOURS_SHARE = 0.4
