@@ -193,6 +193,15 @@ def test_rows_that_are_gone_are_not_adopted(emerged, tmp_path):
         project.run_here("emerging", options=("--adopt", "data/embeddings_clu"))
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
+def test_groups_that_are_damaged_are_refused(emerged, tmp_path, content):
+    project = emerged.copy_to(tmp_path / "copy")
+    (project.folder / "data/emerging.parquet").write_bytes(content)
+    with pytest.raises(SystemExit, match=r"not as the stage `emerging` writes it .*; run `dvc repro emerging`"):
+        project.run_here("emerging", options=("--adopt", "data/embeddings_clu"))
+    assert not list((project.folder / "data/embeddings_clu").glob("emerging_*"))
+
+
 def test_another_folder_has_reports_of_its_own(emerged, tmp_path):
     project = emerged.copy_to(tmp_path / "copy")
     shutil.move(project.folder / "data/embeddings_classf", project.folder / "week")
