@@ -257,7 +257,8 @@ def schema_of_all(pipeline: Path = PIPELINE) -> Schema:
 
 
 if __name__ == "__main__":
-    from stages.runtime import parameters  # the module that stages have the types of their options from
+    # The module that stages have the types of their options from; this one is another, by the name of the program.
+    parameters = import_module("stages.runtime.parameters")
 
     try:
         SCHEMA.write_text(json.dumps(parameters.schema_of_all(), indent=2) + "\n", encoding="utf-8")
