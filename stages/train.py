@@ -10,11 +10,11 @@ from typing import Annotated, Literal, TypedDict
 
 from annotated_types import Interval
 
-from stages.algorithms.classifier import Validated, fit_and_validate
 from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import make_half
 from stages.algorithms.prediction.novelty import draw_halves, measure_rows
+from stages.algorithms.validation import Validated, fit_and_validate
 from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal

@@ -10,25 +10,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from stages.algorithms import classifier, regression
+from stages.algorithms import calibration, classifier, regression, validation
+from stages.algorithms.calibration import expected_calibration_error, fit_sharpness, macro_f1, sharpen
 from stages.algorithms.centroids import cluster_centroids, cosine_distances, number_by_size
-from stages.algorithms.classifier import (
-    Fit,
+from stages.algorithms.classifier import Fit, classify, fit_classifier, predict_probabilities
+from stages.algorithms.cross_validation import (
     OutOfFold,
-    Tried,
-    classify,
     cross_validate,
     deal_folds,
-    expected_calibration_error,
-    fit_and_validate,
-    fit_classifier,
-    fit_sharpness,
-    macro_f1,
-    predict_probabilities,
-    sharpen,
     sharpen_out_of_fold,
     sharpness_out_of_fold,
 )
+from stages.algorithms.validation import Tried, fit_and_validate
 from stages.train import _log_scores
 
 
@@ -265,7 +258,7 @@ def test_folds_and_scores_are_scikit_learns(folds, seed):
         np.testing.assert_array_equal(np.flatnonzero(deal_folds(labels, folds, seed) == number), held_out)
     probabilities = rng.dirichlet(np.full(6, 0.1), size=len(labels))
     probabilities[:3] = np.eye(6)[:3]  # certain, and wrong
-    assert classifier.log_loss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
+    assert calibration.log_loss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities), rel=1e-12)
     predicted = np.minimum(probabilities.argmax(axis=1), 4)  # one cluster never
     expected = f1_score(labels, predicted, average="macro", zero_division=0)
     assert macro_f1(predicted, labels) == pytest.approx(expected, rel=1e-12)
@@ -317,7 +310,7 @@ def rows_far_from_the_origin(n: int, offset: float, seed: int = 0) -> tuple[np.n
 def test_auto_takes_the_strength_of_the_lowest_log_loss(offset):
     rows, labels = rows_far_from_the_origin(600, offset)
     found = fit_and_validate(rows, labels, "auto", 5, 0, 0.9)
-    given = {float(C): fit_and_validate(rows, labels, float(C), 5, 0, 0.9) for C in classifier.STRENGTHS}
+    given = {float(C): fit_and_validate(rows, labels, float(C), 5, 0, 0.9) for C in validation.STRENGTHS}
     chosen = min(given, key=lambda C: given[C].scores["log_loss"])
     assert found.scores["C"] == chosen
     for one, other in zip(found.fitted, given[chosen].fitted, strict=True):  # wherever the path has come from
@@ -346,10 +339,10 @@ def test_a_fold_is_measured_with_the_strength_that_the_others_ask_for():
         Tried(None, OutOfFold(each, each, fold), 1.0, np.array(powers), None)
         for each, powers in zip(said, ([1.0, 2.0], [3.0, 4.0]), strict=True)
     ]
-    found, powers = classifier._as_asked_for(tried, np.array([1, 0]))
+    found, powers = validation._as_asked_for(tried, np.array([1, 0]))
     np.testing.assert_array_equal(found.probabilities[:, 0], np.where(fold == 0, 0.6, 0.9))
     assert powers.tolist() == [3.0, 2.0]
-    assert classifier._lowest(np.array([[0.5, 0.4], [0.5 + 1e-13, 0.3]])).tolist() == [0, 1]
+    assert validation._lowest(np.array([[0.5, 0.4], [0.5 + 1e-13, 0.3]])).tolist() == [0, 1]
 
 
 def test_a_strength_that_leads_nowhere_is_passed_over(monkeypatch):

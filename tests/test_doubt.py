@@ -6,7 +6,7 @@ from conftest import make_blobs
 from scipy.stats import betabinom
 
 from stages.algorithms.centroids import cosine_distances, number_by_size
-from stages.algorithms.classifier import Validated, fit_and_validate, predict_probabilities
+from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.prediction.doubt import (
     LEAST,
     SCORE,
@@ -16,6 +16,7 @@ from stages.algorithms.prediction.doubt import (
     log_probabilities,
     measure_conformity,
 )
+from stages.algorithms.validation import Validated, fit_and_validate
 
 COVERAGES = (0.6, 0.8, 0.9, 0.95)
 

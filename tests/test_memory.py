@@ -98,7 +98,7 @@ print(peak() - before)
 
 CLASSIFIER = """
 import numpy as np
-from stages.algorithms.classifier import fit_and_validate
+from stages.algorithms.validation import fit_and_validate
 
 n, d, k = map(int, sys.argv[1:])
 rows, labels = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32), np.arange(n) % k
