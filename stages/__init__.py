@@ -11,7 +11,7 @@ classify   embeddings to be classified, model -> cluster, probability and novelt
            embeddings to be clustered, labels, model -> the same of each, and who has labelled it
 emerging   new and clustered embeddings, predictions -> groups of new rows where hardly any clustered row lies
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
-visualize  embeddings, labels, tree, model, predictions, plot data -> the map and the pictures
+visualize  embeddings, labels, silhouettes, tree, model, predictions -> the map and the pictures
 table      tables of clusters and predictions, the map -> one table of all rows; a command, which no stage waits for
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 model      the model from Python: arrays of embeddings -> the same

@@ -1,7 +1,7 @@
 """Show what was found: the map, the sizes, how clusters join, and how well rows lie in theirs.
 
-data/reduced.npy, data/labels.npy, data/tree.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
-data/embeddings_clu/, data/embeddings_classf/, metrics/describe/clusters.json
+data/reduced.npy, data/labels.npy, data/silhouettes.npy, data/tree.npy, data/model/, data/clusters/*.parquet,
+data/predictions/*.parquet, data/embeddings_clu/, data/embeddings_classf/
   -> plots/tsne, plots/cluster_sizes, plots/dendrogram, plots/silhouette, each .json and .png
 """
 
@@ -17,11 +17,10 @@ from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
 from stages.algorithms.principal_components import reduce_rows
-from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
-from stages.files.intermediates import read_labels, read_names, read_reduced, read_tree, refuse_unequal
-from stages.files.model import read_halves
+from stages.files.intermediates import read_labels, read_reduced, read_silhouettes, read_tree, refuse_unequal
+from stages.files.model import read_whole
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_cluster_sizes
@@ -48,13 +47,13 @@ def visualize(
     seed: Annotated[int, Interval(ge=0, le=2**31 - 1)],
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
+    silhouettes: Path = Path("data/silhouettes.npy"),
     tree: Path = Path("data/tree.npy"),
     model: Place = Path("data/model"),
     predictions: Place = Path("data/predictions"),
     clustered: Place = Path("data/embeddings_clu"),
     new: Place = Path("data/embeddings_classf"),
     labelled: Place = Path("data/clusters"),
-    clusters: Path = Path("metrics/describe/clusters.json"),
     plots: Path = Path("plots"),
 ) -> None:
     """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes."""
@@ -63,10 +62,11 @@ def visualize(
     n, d = rows.shape
     found, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
     k = int(found.max()) + 1
-    reduction, half = read_halves(model)
+    of_rows = read_silhouettes(silhouettes, found, labels).astype(np.float64)
+    reduction, half, card = read_whole(model)
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(model, len(reduction.components), "components", reduced, d, "reduce")
-    names = read_names(clusters, k)
+    names = dict(enumerate(card.names))
     predicted = read_predictions(predictions, new, k)
     new_batches = open_batches(new)
     everyone = read_all_labels(labelled, clustered, labels, found)
@@ -94,7 +94,7 @@ def visualize(
 
     write_map(plots, points, names, note)
     write_cluster_sizes(plots, found, classified, predicted.cluster, names)
-    write_silhouette(plots, cosine_silhouettes(rows, found), found, left_out_note(len(classified)))
+    write_silhouette(plots, of_rows, found, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
     write_dendrogram(plots, joined, is_cut, names)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)

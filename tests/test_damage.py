@@ -23,19 +23,18 @@ from stages.files import stamped
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
 SILHOUETTES = "data/silhouettes.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
-PREDICTED, CLUSTERS = "data/predictions/new.parquet", "metrics/describe/clusters.json"
-LABELLED, MODEL = "data/clusters/a.parquet", "data/model/model.json"
+MODEL = "data/model/model.json"
+PREDICTED, LABELLED = "data/predictions/new.parquet", "data/clusters/a.parquet"
 READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
     LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
-    SILHOUETTES: ["classify"],
+    SILHOUETTES: ["classify", "visualize"],
     REDUCTION: ["train", "name", "classify", "describe", "visualize"],
     CLASSIFIER: ["name", "classify", "describe", "visualize"],
-    MODEL: ["classify", "describe"],
+    MODEL: ["classify", "describe", "visualize"],
     PREDICTED: ["describe", "visualize"],
     LABELLED: ["describe", "visualize"],
-    CLUSTERS: ["visualize"],
 }
 Change = Callable[[bytes], bytes]
 
@@ -163,10 +162,6 @@ def card(change: Callable[[dict], object], seals: bool = True) -> Change:
         return json.dumps(said | {"digest": model_files._digest(said) if seals else digest}).encode()
 
     return apply
-
-
-def clusters(change: Callable[[list], object]) -> Change:
-    return lambda content: json.dumps(change(json.loads(content))).encode()
 
 
 def flip(share: float) -> Change:
@@ -355,21 +350,6 @@ DAMAGES = {
         Damage("one less labelled by the method", table(column("labelled_by", first("model"))), "299 rows labelled by"),
         Damage("labelled by nobody", table(column("labelled_by", first("me"))), "labelled_by is none of model, method"),
         Damage("a null", table(column("labelled_by", lambda values: [None, *values[1:]])), "labelled_by is null"),
-    ],
-    CLUSTERS: [
-        *ANYTHING,
-        Damage("an object", clusters(lambda names: {}), "it names 0 clusters, expected 0 to 5"),
-        Damage("a number", clusters(lambda names: 7), "not a list of clusters"),
-        Damage("numbers", clusters(lambda names: [1, 2]), "not a list of clusters"),
-        Damage("a cluster less", clusters(lambda names: names[:-1]), "it names 5 clusters, expected 0 to 5"),
-        Damage("a cluster twice", clusters(lambda names: [*names, names[0]]), "it names 7 clusters"),
-        Damage("another order", clusters(lambda names: names[::-1]), "it names 6 clusters, expected 0 to 5 in order"),
-        Damage("no name", clusters(lambda names: [{"cluster": each["cluster"]} for each in names]), "not a list of"),
-        Damage("a number as name", clusters(lambda names: [each | {"name": 7} for each in names]), "not a list of"),
-        Damage("half a surrogate pair", clusters(lambda names: [each | {"name": "\ud83d"} for each in names]), "not"),
-        Damage("not UTF-8", lambda content: content.replace(b"{", b"\xff"), "not a list of clusters"),
-        Damage("lists in lists", lambda content: b"[" * 100_000, "not a list of clusters"),
-        Damage("a number of 5,000 digits", lambda content: b"[" + b"9" * 5000 + b"]", "not a list of clusters"),
     ],
 }  # fmt: skip
 

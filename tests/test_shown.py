@@ -19,6 +19,7 @@ from stages.algorithms.classifier import predict_probabilities
 from stages.algorithms.partitions.cuts import CutScores, cut_tree
 from stages.algorithms.prediction.model import Half
 from stages.algorithms.principal_components import Reduction, fingerprint
+from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.describe import describe
 from stages.files.batches import open_batches
@@ -81,6 +82,7 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     save_array(Path("data/reduced.npy"), rows[old])
     found = number_by_size(labels[old])
     save_array(Path("data/labels.npy"), found)
+    save_array(Path("data/silhouettes.npy"), cosine_silhouettes(rows[old], found).astype(np.float32))
     d = rows.shape[1]
     reduction = Reduction(np.zeros(d), np.eye(d), np.ones(d), np.float64(d), np.zeros(d), np.ones(d))
     save_model(Path("data/model/reduction.npz"), **reduction._asdict())

@@ -1,15 +1,14 @@
-"""What stages hand on, each with its one reader: reduced rows, tree, labels, silhouettes, and the names of clusters.
+"""What stages hand on, each with its one reader: reduced rows, tree, labels, silhouettes.
 
 A reader refuses a file that the stage which makes it could not have written, in one line that names the file, what it
 holds, what is expected and how to make it again. What several files have to agree in is checked with the second.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from stages.runtime.arrays import damaged, opened, read_array, shortened
+from stages.runtime.arrays import damaged, read_array
 
 
 def read_reduced(path: Path) -> np.ndarray:
@@ -100,24 +99,6 @@ def read_silhouettes(path: Path, labels: np.ndarray, of: Path) -> np.ndarray:
         expected = "none, as it is noise" if labels[row] < 0 else "-1 to 1"
         raise damaged(path, f"row {row} has silhouette {silhouettes[row]:g}, expected {expected}", "cluster")
     return silhouettes
-
-
-def read_names(path: Path, k: int) -> dict[int, str]:
-    """Read the name of each of k clusters from what describe says of them."""
-    with opened(path, "describe") as file:
-        content = file.read()
-    try:
-        clusters = json.loads(content)
-        names = [cluster["name"] for cluster in clusters]
-        found = [cluster["cluster"] for cluster in clusters]
-        "".join(names).encode()  # half of a surrogate pair cannot be written again
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        what = f"not a list of clusters, each with a name ({type(error).__name__}: {shortened(error)})"
-        raise damaged(path, what, "describe") from None
-    if found != list(range(k)) or any(isinstance(number, bool | float) for number in found):
-        what = f"it names {len(found)} clusters, expected 0 to {k - 1} in order, as train found them"
-        raise damaged(path, what, "describe")
-    return dict(enumerate(names))
 
 
 def refuse_unequal(path: Path, found: int, what: str, other: Path, expected: int, stage: str) -> None:

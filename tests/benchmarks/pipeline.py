@@ -2,9 +2,9 @@
 
     python tests/benchmarks/pipeline.py [--k-max 40]
 
-Runs both on the demonstration data: `dvc repro -f visualize`, which is all but the comparison of methods, in a clone of
-this repository, and a script of scikit-learn's estimators in a process of its own. Prints seconds, peak memory (of the
-largest process) and the ratio, step by step.
+Runs both on the demonstration data: `dvc repro -f describe visualize`, in a clone of this repository, and a script of
+scikit-learn's estimators in a process of its own. Prints seconds, peak memory (of the largest process) and the ratio,
+step by step.
 """
 
 import argparse
@@ -77,15 +77,15 @@ def run_peer(k_max: int) -> None:
 
 
 def run_pipeline(k_max: int, folder: Path) -> tuple[int, dict[str, float], float]:
-    """`dvc repro -f visualize` in a clone: the k chosen, the seconds of each step, and of all with DVC's own."""
+    """The pipeline in a clone: the k chosen, the seconds of each step, and of all with DVC's own."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     parameters = folder / "params.yaml"
     parameters.write_text(re.sub(r"^k_max: \d+", f"k_max: {k_max}", parameters.read_text(), flags=re.M))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     start = time.perf_counter()
     process = subprocess.Popen(
-        ["dvc", "repro", "-f", "visualize"], cwd=folder, env={**environment, "PYTHONUNBUFFERED": "1"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["dvc", "repro", "-f", "describe", "visualize"], cwd=folder, env={**environment, "PYTHONUNBUFFERED": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     starts = []
     for line in process.stdout:
@@ -126,7 +126,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     print(f"k of 2..{arguments.k_max}: {k} here, {peer['k']} by the scikit-learn script\n")
-    print("| step | `dvc repro -f visualize`, s | scikit-learn, s | ratio |\n|---|---|---|---|")
+    print("| step | `dvc repro -f describe visualize`, s | scikit-learn, s | ratio |\n|---|---|---|---|")
     for step, seconds in ours.items():
         other = peer["times"].get(step)
         print(f"| {step} | {seconds:.1f} | " + (f"{other:.1f} | {other / seconds:.1f} |" if other else "- | - |"))
