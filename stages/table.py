@@ -1,6 +1,6 @@
 """Write what is known of every row as one table: a spreadsheet as CSV, or Parquet. A command, which no stage waits for.
 
-data/clusters/*.parquet, data/predictions/*.parquet, plots/tsne.json
+data/clusters/*.parquet, data/predictions/*.parquet, data/emerging.parquet, plots/tsne.json
   -> a file, or standard output
 """
 
@@ -17,6 +17,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from stages.files.emerging import Grouped, groups_of, read_grouped
 from stages.files.map_positions import Positions, are_of, positions_of, read_positions
 from stages.files.predictions import COLUMNS, iterate_table, list_tables
 from stages.runtime import command
@@ -27,11 +28,10 @@ from stages.runtime.remote import Place, local_path, place
 log = logging.getLogger(__name__)
 
 OWN = {"clustered": Path("data/clusters"), "new": Path("data/predictions")}
-MAP = Path("plots/tsne.json")
+MAP, EMERGING = Path("plots/tsne.json"), Path("data/emerging.parquet")
 STANDARD_OUTPUT, CSV, PARQUET = "-", ".csv", ".parquet"
-SCHEMA = pyarrow.schema(
-    [("set", pyarrow.string()), *COLUMNS.items(), ("x", pyarrow.float32()), ("y", pyarrow.float32())]
-)
+JOINED = {"emerging": pyarrow.int32(), "x": pyarrow.float32(), "y": pyarrow.float32()}
+SCHEMA = pyarrow.schema([("set", pyarrow.string()), *COLUMNS.items(), *JOINED.items()])
 WRITTEN_BY_PEOPLE = ("batch", "id", "text", "topic", "name", "runner_up_name")
 # How a formula begins, in full width too; a spreadsheet may drop blanks and what is not seen before it.
 FORMULA = r"^([\t\r\n]|[\s\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])"
@@ -47,7 +47,8 @@ def table(
     """Join the tables of clustered and new rows: --output a file, .csv or .parquet, or - for CSV to standard output.
 
     --clusters and --predictions name folders that classify wrote into, of which only those are joined that are given;
-    without either they are the pipeline's own, and rows that are on its map have x and y.
+    without either they are the pipeline's own, rows that are on its map have x and y, and those in an emerging group
+    its number.
 
     CSV is for spreadsheets: UTF-8, in a file with a byte order mark, candidates joined by spaces, and an apostrophe
     before a text that would begin a formula. Memory: some thousand rows.
@@ -67,6 +68,10 @@ def table(
     if positions and not are_of(positions, tables):
         log.warning("%s: of other rows or clusters, and left out; run `dvc repro visualize` to have x and y", MAP)
         positions = {}
+    groups = read_grouped(EMERGING) if folders is OWN and EMERGING.exists() else {}
+    if not all(_has_row(tables.get(("new", batch)), int(grouped.row[-1])) for batch, grouped in groups.items()):
+        log.warning("%s: of other rows, and left out; run `dvc repro emerging` to have the groups", EMERGING)
+        groups = {}
     rows, in_file = 0, output != STANDARD_OUTPUT
     if in_file:
         hold(path)
@@ -75,13 +80,18 @@ def table(
         _writer(file, kind, marked=in_file) as write,
     ):
         for (which, batch), source in tables.items():
-            for part in _parts(which, source, positions.get((which, batch))):
+            grouped = groups.get(batch) if which == "new" else None
+            for part in _parts(which, source, positions.get((which, batch)), grouped):
                 write(part)
                 rows += part.num_rows
     log.info("%d rows of %d batches%s", rows, len(tables), f": {path}" if in_file else "")
 
 
-def _parts(which: str, source: Place, positions: Positions | None) -> Iterator[pyarrow.Table]:
+def _has_row(table: Place | None, row: int) -> bool:
+    return table is not None and row < sum(part.num_rows for part in iterate_table(table, ["row"]))
+
+
+def _parts(which: str, source: Place, positions: Positions | None, grouped: Grouped | None) -> Iterator[pyarrow.Table]:
     """The rows of one file in the columns of all, a part at a time."""
     first = 0
     for part in iterate_table(source):
@@ -89,7 +99,7 @@ def _parts(which: str, source: Place, positions: Positions | None) -> Iterator[p
         x, y = positions_of(positions, first, n)
         columns = dict(zip(part.schema.names, part.columns, strict=True))
         columns |= {name: pyarrow.array(values, from_pandas=True) for name, values in (("x", x), ("y", y))}
-        columns["set"] = pyarrow.repeat(which, n)
+        columns |= {"set": pyarrow.repeat(which, n), "emerging": groups_of(grouped, first, n)}
         arrays = [columns.get(field.name, pyarrow.nulls(n, field.type)) for field in SCHEMA]
         yield pyarrow.table(arrays, schema=SCHEMA)
         first += n

@@ -189,7 +189,7 @@ def test_rows_that_are_gone_are_not_adopted(emerged, tmp_path):
     project = emerged.copy_to(tmp_path / "copy")
     (project.folder / "data/embeddings_classf/y.npy").unlink()
     (project.folder / "data/embeddings_classf/y.jsonl").unlink()
-    with pytest.raises(SystemExit, match="rows that the embeddings have not"):
+    with pytest.raises(SystemExit, match="rows of y that the embeddings have not"):
         project.run_here("emerging", options=("--adopt", "data/embeddings_clu"))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
@@ -14,9 +15,10 @@ from test_classify import new_rows, write_batches
 from test_classify import run as classify_alone
 from test_sample import label, write_rows
 
+from stages.files import emerging
 from stages.files.predictions import COLUMNS
 from stages.runtime.files import Run
-from stages.table import MAP, SCHEMA, table
+from stages.table import EMERGING, MAP, SCHEMA, table
 
 BEGINNINGS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 DANGEROUS = [
@@ -45,7 +47,7 @@ def read_csv(path: str) -> list[dict[str, str]]:
 def test_the_table_has_every_row_of_both_folders_once_in_order_and_all_columns(tables):
     table(output="t.parquet")
     found = pq.read_table("t.parquet")
-    assert found.column_names == ["set", *COLUMNS, "x", "y"] == SCHEMA.names
+    assert found.column_names == ["set", *COLUMNS, "emerging", "x", "y"] == SCHEMA.names
     places = list(zip(*(found[name].to_pylist() for name in ("set", "batch", "row")), strict=True))
     sizes = [("clustered", "b0", 300), ("clustered", "b1", 400), ("new", "b0", 50)]
     assert places == [(which, batch, row) for which, batch, rows in sizes for row in range(rows)]
@@ -56,7 +58,8 @@ def test_the_table_has_every_row_of_both_folders_once_in_order_and_all_columns(t
     assert {row["labelled_by"] for row in rows if row["set"] == "clustered"} == {"method"}
     for row, of_file in zip(rows[700:], pq.read_table("data/predictions/b0.parquet").to_pylist(), strict=True):
         assert {name: row[name] for name in of_file} == of_file
-    assert all(row["x"] is None and row["y"] is None for row in rows)  # there is no map
+    # There is no map, and no file of groups.
+    assert all(row["x"] is None and row["y"] is None and row["emerging"] is None for row in rows)
 
 
 def test_a_spreadsheet_says_the_same_and_no_text_in_it_can_run(tables):
@@ -100,6 +103,41 @@ def test_rows_on_the_map_have_their_place_and_a_map_of_other_rows_is_left_out(ta
     assert caplog.text.count("plots/tsne.json: of other rows or clusters, and left out") == 3
     write_map([{"x": 1, "y": 2, "cluster": 0, "kind": "new"}])
     with pytest.raises(ValueError, match=r"^plots/tsne.json: not the points of the map.*; run `dvc repro visualize`"):
+        table(output="t.parquet")
+
+
+def write_groups(*rows: tuple[str, int, int]) -> None:
+    of_rows = [dict(zip(emerging.SCHEMA.names, row, strict=True)) for row in rows]
+    pq.write_table(pyarrow.Table.from_pylist(of_rows, emerging.SCHEMA), EMERGING)
+
+
+def test_rows_of_emerging_groups_have_its_number_and_groups_of_other_rows_are_left_out(tables, caplog):
+    table(output="without.parquet")
+    write_groups()
+    table(output="t.parquet")
+    assert Path("t.parquet").read_bytes() == Path("without.parquet").read_bytes()
+    of_row = {0: 1, 7: 0, 49: 1}
+    groups = [("b0", row, group) for row, group in of_row.items()]  # clustered rows are in a b0 as well
+    write_groups(*groups)
+    table(output="t.parquet")
+    found = pq.read_table("t.parquet")
+    assert found["emerging"].to_pylist() == [None] * 700 + [of_row.get(row) for row in range(50)]
+    assert found.drop_columns("emerging") == pq.read_table("without.parquet").drop_columns("emerging")
+    table(output="t.csv")
+    assert [cells["emerging"] for cells in read_csv("t.csv")[-50:]] == [str(of_row.get(row, "")) for row in range(50)]
+    table(predictions="data/predictions", output="t.parquet")
+    assert pq.read_table("t.parquet")["emerging"].null_count == 50  # whose groups these are, is not known
+    for stale in (("b0", 50, 0), ("gone", 0, 0), ("b1", 0, 0)):
+        write_groups(*groups, stale)
+        table(output="t.parquet")
+        assert Path("t.parquet").read_bytes() == Path("without.parquet").read_bytes()
+    assert caplog.text.count("data/emerging.parquet: of other rows, and left out; run `dvc repro emerging`") == 3
+    for rows in ([("b0", -1, 0)], [("b0", 3, -1)], [("b0", 3, 0), ("b0", 3, 0)], [("b0", 3, 0), ("b0", 2, 0)]):
+        write_groups(*rows)
+        with pytest.raises(ValueError, match=r"^data/emerging.parquet: rows of b0 in another order, .*repro emerging`"):
+            table(output="t.parquet")
+    EMERGING.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"^data/emerging.parquet: not as the stage `emerging` writes it"):
         table(output="t.parquet")
 
 

@@ -2,8 +2,10 @@
 
 import io
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow
@@ -33,8 +35,15 @@ def write_groups(path: Path, batches: list[Batch], groups: list[np.ndarray]) -> 
         pyarrow.parquet.write_table(pyarrow.table(arrays, schema=SCHEMA), file)
 
 
-def read_groups(path: Path, batches: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the rows that are in a group, numbered over all batches and rising, and the group of each."""
+class Grouped(NamedTuple):
+    """The rows of one batch that are in a group, by rising number; an entry each."""
+
+    row: np.ndarray  # int64
+    group: np.ndarray  # int64
+
+
+def read_grouped(path: Path) -> dict[str, Grouped]:
+    """Read the rows of each batch that are in a group."""
     with opened(path, "emerging") as file:
         try:
             table = pyarrow.parquet.read_table(pyarrow.BufferReader(file.read()), use_threads=False)
@@ -42,15 +51,35 @@ def read_groups(path: Path, batches: list[Batch]) -> tuple[np.ndarray, np.ndarra
                 raise ValueError(f"columns {', '.join(table.column_names)}")
         except (ValueError, OSError, pyarrow.ArrowException) as error:
             raise damaged(path, f"not as the stage `emerging` writes it ({shortened(error)})", "emerging") from None
-    first = np.cumsum([0, *(batch.rows for batch in batches)])
-    numbers = {batch.path.stem: number for number, batch in enumerate(batches)}
-    of_batch = np.array([numbers.get(name, -1) for name in table["batch"].to_pylist()], dtype=np.int64)
-    row = table["row"].to_numpy().astype(np.int64)
-    rows = first[of_batch] + row
-    there = (of_batch >= 0) & (row >= 0) & (rows < first[of_batch + 1])
-    if not there.all() or (np.diff(rows) <= 0).any():
-        raise damaged(path, "rows that the embeddings have not, or not in their order", "emerging")
-    return rows, table["group"].to_numpy()
+    of_batches = defaultdict(list)
+    for name, *row_and_group in zip(*table.to_pydict().values(), strict=True):
+        of_batches[name].append(row_and_group)
+    grouped = {name: Grouped(*np.array(of_batch, dtype=np.int64).T) for name, of_batch in of_batches.items()}
+    for name, of_batch in grouped.items():
+        if (np.diff(of_batch.row, prepend=-1) <= 0).any() or (of_batch.group < 0).any():
+            raise damaged(path, f"rows of {name} in another order, or of no group", "emerging")
+    return grouped
+
+
+def groups_of(grouped: Grouped | None, first: int, count: int) -> pyarrow.Array:
+    """The group of each of consecutive rows of a batch, null where one is in none."""
+    group = np.full(count, -1, dtype=np.int32)
+    if grouped is not None:
+        own = slice(*grouped.row.searchsorted((first, first + count)))
+        group[grouped.row[own] - first] = grouped.group[own]
+    return pyarrow.array(group, mask=group < 0)
+
+
+def _read_rows(path: Path, batches: list[Batch]) -> np.ndarray:
+    """The rows that are in a group, numbered over all batches and rising."""
+    grouped = read_grouped(path)
+    known = {batch.path.stem: batch.rows for batch in batches}
+    for name, of_batch in grouped.items():
+        if of_batch.row[-1] >= known.get(name, 0):
+            raise damaged(path, f"rows of {name} that the embeddings have not", "emerging")
+    first = np.cumsum([0, *known.values()]).tolist()
+    rows = [start + grouped[name].row for start, name in zip(first, known, strict=False) if name in grouped]
+    return np.concatenate([*rows, np.empty(0, dtype=np.int64)])
 
 
 def adopt_rows(embeddings: Place, groups: Path, clustered: Path) -> tuple[str, int]:
@@ -71,7 +100,7 @@ def adopt_rows(embeddings: Place, groups: Path, clustered: Path) -> tuple[str, i
         If there is no group, if a batch of this name is there, or if the rows are of another embedding model.
     """
     batches = open_batches(embeddings)
-    wanted, _ = read_groups(groups, batches)
+    wanted = _read_rows(groups, batches)
     if not len(wanted):
         raise ValueError(f"{groups}: holds no group, so that there is nothing to adopt.")
     model, embedded = read_embedding(embeddings, batches), read_embedded(clustered)
