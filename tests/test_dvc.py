@@ -1,7 +1,7 @@
 """What Git and DVC do with the repository between runs: it moves, it is cloned, shared, queued and swept.
 
 After each the outputs are the bytes of the undisturbed project, and nothing is run again that need not be. With nothing
-but Git's files, that is `reduce` to `classify`, whose outputs lie in DVC's cache; those of `describe`, `visualize` and
+but Git's files, that is `reduce` to `emerging`, whose outputs lie in DVC's cache; those of `describe`, `visualize` and
 `compare` lie in Git.
 """
 
@@ -17,8 +17,8 @@ import psutil
 import pytest
 from conftest import ROOT, Project, at
 
-REBUILT = ["reduce", "link", "cluster", "train", "classify"]
-AFTER_LINK = ["cluster", "train", "classify", "describe", "visualize", "compare"]
+REBUILT = ["reduce", "link", "cluster", "train", "name", "classify", "emerging"]
+AFTER_LINK = ["cluster", "train", "name", "classify", "emerging", "describe", "visualize", "compare"]
 
 
 def repro(project: Project, *options: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_parameters_turned_and_turned_back_in_a_moved_folder_run_what_has_no_run
     assert repro(project) == AFTER_LINK
     project.set(k_max=10)
     # These have outputs that are neither metric nor plot and lie in Git: DVC keeps no run of them to bring back.
-    assert repro(project) == ["classify", "describe", "compare"]
+    assert repro(project) == ["classify", "emerging", "describe", "compare"]
     assert_settled(project, finished.digests())
 
 
