@@ -110,7 +110,8 @@ def test_where_no_batch_can_be_used_nothing_is_replaced(fitted):  # noqa: F811
         (["--nothing"], "unrecognized arguments: --nothing"),
         (["--embeddings", "nowhere"], "nowhere: no such folder; it has to hold the batches"),
         (["--model", "nowhere"], "--model nowhere: no such folder"),
-        (["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at"),
+        # It is waited for, twenty seconds.
+        pytest.param(["--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at", marks=pytest.mark.long),
     ],
 )
 def test_what_cannot_be_done_at_all_is_an_error_and_no_drift(fitted, options, said):  # noqa: F811

@@ -160,13 +160,9 @@ FAULTS = [
     Fault("typo in a parameter", "link", replaces("linkage:", "linkagge:"), "unknown parameter linkagge; did you mean"),
     Fault("typo in a group", "train", replaces("  C:", "  CC:"), "unknown parameter classifier.CC; did you mean"),
     Fault("params.yaml is not YAML", "link", writes("params.yaml", b"a: ["), "params.yaml: not valid YAML"),
-    Fault(
-        "texts of another length", "visualize", writes(f"{CLUSTERED}/b.jsonl", b'{"text": ""}\n'), "1 lines, but b.npy"
-    ),
-    Fault("texts that are not JSON", "visualize", writes(f"{CLUSTERED}/b.jsonl", b"x\n" * 150), "row 0 is not JSON"),
-    Fault(
-        "texts that are not UTF-8", "visualize", writes(f"{CLUSTERED}/b.jsonl", b"\xff\n" * 150), "b.jsonl: not UTF-8"
-    ),
+    Fault("texts of another length", "name", writes(f"{CLUSTERED}/b.jsonl", b'{"text": ""}\n'), "1 lines, but b.npy"),
+    Fault("texts that are not JSON", "name", writes(f"{CLUSTERED}/b.jsonl", b"x\n" * 150), "row 0 is not JSON"),
+    Fault("texts that are not UTF-8", "name", writes(f"{CLUSTERED}/b.jsonl", b"\xff\n" * 150), "b.jsonl: not UTF-8"),
     Fault("no model", "classify", lambda p: (p.folder / "data/model/classifier.npz").unlink(), "no such file; run"),
     Fault("truncated model", "classify", truncates("data/model/classifier.npz"), "not this pipeline's model"),
     Fault("object in a model (pickle)", "classify", puts_an_object_into_the_model, "not this pipeline's model"),
@@ -249,7 +245,7 @@ def test_no_space_left_keeps_the_old_output(copy):
 @pytest.mark.parametrize(
     "stages",
     [
-        pytest.param(["reduce", "link", "cluster", "train", "classify", "describe"], id="some"),
+        pytest.param(["reduce", "link", "cluster", "train", "name", "classify", "describe"], id="some"),
         *(pytest.param([stage], id=stage, marks=pytest.mark.long) for stage in STAGES),
     ],
 )
@@ -316,7 +312,7 @@ def test_a_model_of_other_data_finds_all_rows_foreign_and_the_next_run_makes_the
     (tmp_path / "other").mkdir()
     other, before = Project(tmp_path / "other"), copy.digests()
     write_blobs(other, seed=1)
-    other.run_here("reduce", "link", "cluster", "train")
+    other.run_here("reduce", "link", "cluster", "train", "name")
     shutil.copytree(other.folder / "data/model", copy.folder / "data/model", dirs_exist_ok=True)
     said = copy.run("python", "-m", "stages.classify").stdout
     novel = int(re.search(r"; (\d+) rows novel", said)[1])

@@ -232,7 +232,7 @@ def test_the_tree_takes_no_more_bytes_a_row_than_its_docstring_states(linkage, f
 
 def test_the_map_takes_no_more_bytes_a_row_than_its_docstring_states():
     d = 64
-    less, more = (peak_beyond(MAP, str(n), str(d), OPENBLAS_NUM_THREADS="1") for n in (3000, 9000))
+    less, more = (peak_beyond(MAP, str(n), str(d), OPENBLAS_NUM_THREADS="1") for n in (9000, 15_000))
     assert (more - less) / 6000 < 24 * d + 14_000
 
 

@@ -456,7 +456,7 @@ def test_methods_and_criteria_run_through_the_pipeline_to_predictions(project):
             project.run("dvc", "exp", "run", "-S", f"method={method}", "-S", f"criterion={criterion}", "classify")
         else:
             project.set(method=method, criterion=criterion)
-            project.run_here("cluster", "train", "classify")
+            project.run_here("cluster", "train", "name", "classify")
         labels = np.load(project.folder / "data" / "labels.npy")
         predicted = pq.read_table(project.folder / "data" / "predictions" / "new.parquet")["cluster"].to_numpy()
         known = np.concatenate([labels, predicted]) >= 0

@@ -19,6 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,7 +114,8 @@ class _Options(argparse.ArgumentParser):
 def _end(said: str) -> NoReturn:
     """End the program with a refusal: a line on standard error, and exit status 1."""
     if not sys.stderr.isatty():
-        sys.stderr.write(f"{time.strftime(TIME)}  ")
+        with suppress(OSError):  # a log on a disk that is full: what is said next is lost as well
+            sys.stderr.write(f"{time.strftime(TIME)}  ")
     sys.exit(said)
 
 
