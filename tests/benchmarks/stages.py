@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
-STAGES = ["reduce", "link", "cluster", "train", "name", "classify", "describe", "visualize"]
+STAGES = ["reduce", "link", "cluster", "train", "name", "classify", "emerging", "describe", "visualize"]
 LOOK_EVERY = 0.05  # seconds
 
 
