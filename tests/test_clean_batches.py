@@ -154,12 +154,12 @@ def check(cases: list[Case], runs: int) -> list[str]:
 @pytest.mark.parametrize(
     "case",
     [
-        Case("senses", 100, 20),  # 90 components of 100 rows
+        pytest.param(Case("senses", 100, 20), marks=pytest.mark.long),  # 90 components of 100 rows
         Case("senses", 300, 2),
         Case("heavy tails", 50, 2),
         Case("noise", 300, 5, "kmeans"),
         Case("line", 60, 2),
-        Case("copies", 400, 20),
+        pytest.param(Case("copies", 400, 20), marks=pytest.mark.long),
     ],
     ids=str,
 )

@@ -60,7 +60,7 @@ def reference(tmp_path_factory) -> tuple[dict[str, bytes], dict]:
 
 
 @pytest.mark.xdist_group("reference")
-@pytest.mark.parametrize("batches", [600, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("batches", [60, *(pytest.param(number, marks=pytest.mark.long) for number in (1, 600))])
 def test_decisions_do_not_depend_on_how_rows_are_cut_into_batches(reference, tmp_path, batches):
     project = make_project(tmp_path / "cut", KINDS["blobs that touch"](), batches=batches)
     project.run_here(*STAGES)
