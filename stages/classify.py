@@ -29,8 +29,9 @@ from stages.algorithms.prediction.drift import (
     compare_batches,
     count_rows,
 )
+from stages.algorithms.prediction.folded import Folded, classify_chunks
 from stages.algorithms.prediction.model import Trained, join_halves
-from stages.algorithms.prediction.prediction import OPEN, Folded, classify_chunks
+from stages.algorithms.prediction.prediction import OPEN
 from stages.files.arriving import open_arriving
 from stages.files.batches import Batch, open_batches
 from stages.files.blocks import digest_batch, digested, read_centred, seen_otherwise, too_large
@@ -91,7 +92,7 @@ def classify(
     workers: Number = Number(0),  # noqa: B008, which cannot change; nor can these
     scheduler: Text = Text(""),  # noqa: B008
     wait: Number = Number(5),  # noqa: B008
-    fail_on: Text = Text("nothing"),  # noqa: B008
+    fail_on: Text = Text(NOTHING),  # noqa: B008
 ) -> int:
     """Reduce, measure and classify each batch in one pass; a batch whose predictions are up to date is left alone.
 

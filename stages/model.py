@@ -12,8 +12,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stages.algorithms.prediction.folded import Folded, classify_chunks
 from stages.algorithms.prediction.model import join_halves
-from stages.algorithms.prediction.prediction import Classified, Folded, classify_chunks
+from stages.algorithms.prediction.prediction import Classified
 from stages.files.blocks import CENTRED_ROWS, centre
 from stages.files.embedding import Embedding
 from stages.files.model import CARD, Card, read_whole

@@ -11,8 +11,9 @@ from matplotlib.image import imread
 from scipy.spatial.distance import cdist
 
 from stages.algorithms.centroids import directions
-from stages.algorithms.presentation import tsne
-from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, nearest_rows, own_neighbours, sample_evenly
+from stages.algorithms.presentation import near_rows, tsne
+from stages.algorithms.presentation.near_rows import nearest_rows, own_neighbours
+from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
 from stages.pictures.map import draw_map, push_apart
 from stages.pictures.style import save_picture
 
@@ -137,7 +138,7 @@ def test_neighbours_among_many_rows_are_those_among_few(monkeypatch, copies):
         np.random.default_rng(0).permutation(sum(np.resize(copies, 300)))
     ]
     expected = np.sort(1 - directions(rows) @ directions(rows).T, axis=1)[:, 1:31]
-    monkeypatch.setattr(tsne, "MANY_ROWS", 0)
+    monkeypatch.setattr(near_rows, "MANY_ROWS", 0)
     found, at = own_neighbours(rows, 30)
     np.testing.assert_allclose(at, expected, atol=1e-6)
     np.testing.assert_allclose(cosine_distances_of(rows, found), at, atol=1e-6)

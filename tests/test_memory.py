@@ -84,10 +84,10 @@ print(peak() - before)
 
 MAP = """
 import numpy as np
-from stages.algorithms.presentation import tsne
+from stages.algorithms.presentation import near_rows, tsne
 
 n, d = int(sys.argv[1]), int(sys.argv[2])
-tsne.SCHEDULE, tsne.PLACING, tsne.BLOCK_NUMBERS = ((1, 0.5),), 1, 100_000
+tsne.SCHEDULE, tsne.PLACING, near_rows.BLOCK_NUMBERS = ((1, 0.5),), 1, 100_000
 rows = np.random.default_rng(0).standard_normal((2 * n, d), dtype=np.float32)
 tsne.fit_map(rows[:500], rows[:500], 30, 0)  # imports what it needs
 before = peak()

@@ -12,16 +12,9 @@ from stages.algorithms.centroids import number_by_size
 from stages.algorithms.classifier import fit_classifier, predict_probabilities
 from stages.algorithms.prediction.detector import fit_detector
 from stages.algorithms.prediction.drift import bin_edges
+from stages.algorithms.prediction.folded import classify_chunk, classify_chunks, fold_model
 from stages.algorithms.prediction.novelty import measure_rows
-from stages.algorithms.prediction.prediction import (
-    OPEN,
-    STORED,
-    Model,
-    classify_chunk,
-    classify_chunks,
-    classify_rows,
-    fold_model,
-)
+from stages.algorithms.prediction.prediction import OPEN, STORED, Model, classify_rows
 from stages.algorithms.principal_components import accumulate_moments, fit_reduction, reduce_rows
 
 

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from test_classify import new_rows, write_batches
+from test_classify import fitted, new_rows, write_batches  # noqa: F401
 from test_classify import run as classify_alone
 from test_sample import label, write_rows
 
@@ -141,7 +141,7 @@ def test_rows_of_emerging_groups_have_its_number_and_groups_of_other_rows_are_le
         table(output="t.parquet")
 
 
-def test_one_folder_of_any_run_makes_a_table_of_its_own(fitted, tables):
+def test_one_folder_of_any_run_makes_a_table_of_its_own(fitted, tables):  # noqa: F811
     write_batches(Path("new"), new_rows(900), [100, *range(200, 900, 70)])
     classify_alone(fitted)
     table(predictions="p", output="t.parquet")
@@ -151,18 +151,6 @@ def test_one_folder_of_any_run_makes_a_table_of_its_own(fitted, tables):
     assert batches == [f"b{i}" for i in range(12)]  # b2 before b10
     table(clusters="data/clusters", output="t.csv")
     assert {row["set"] for row in read_csv("t.csv")} == {"clustered"}
-
-
-@pytest.fixture(scope="session")
-def fitted(tmp_path_factory) -> Path:
-    from test_classify import make_model
-
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("fit"))
-    make_model(Path("m"))
-    folder = Path("m").resolve()
-    os.chdir(before)
-    return folder
 
 
 def run_table(*options: str, **streams) -> subprocess.CompletedProcess:

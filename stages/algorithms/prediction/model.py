@@ -7,8 +7,9 @@ import numpy as np
 from stages.algorithms.classifier import Classifier, classify
 from stages.algorithms.prediction.doubt import Conformity, candidate_limits
 from stages.algorithms.prediction.drift import Edges, Training, bin_edges, compare_predictions, count_rows
+from stages.algorithms.prediction.folded import Folded, fold_model
 from stages.algorithms.prediction.novelty import Detector, novelty_limits
-from stages.algorithms.prediction.prediction import Folded, Model, fold_model
+from stages.algorithms.prediction.prediction import Model
 from stages.algorithms.principal_components import Reduction, fingerprint
 
 
