@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -181,3 +182,20 @@ def test_every_control_group_up_to_the_outermost_counts_without_what_it_only_cac
         (folder / "memory.stat").write_text(f"anon 3\n{cached} {values[2]}\n")
     assert list(memory._left_by_groups(own, tmp_path / "fs")) == [700, 450]
     assert list(memory._left_by_groups(tmp_path / "none", tmp_path / "fs")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "told"),
+    [
+        (KeyError(5), "ExecutorManagerThread", False),
+        (KeyError(5), "Thread-1", True),
+        (RuntimeError("real"), "ExecutorManagerThread", True),
+    ],
+)
+def test_only_a_task_that_an_interrupt_took_from_lokys_thread_is_passed_over(monkeypatch, error, name, told):
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    processes._pass_over_lost_tasks.__wrapped__()
+    thread = threading.Thread(name=name)
+    threading.excepthook(threading.ExceptHookArgs((type(error), error, None, thread)))
+    assert bool(said) == told

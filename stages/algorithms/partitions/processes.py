@@ -99,6 +99,7 @@ def attempt(function: Callable[..., Result], *arguments: Any) -> Result | Refusa
 
 def _run_group(function: Callable[..., Result], tasks: list[tuple], workers: int, done: Callable) -> list[Result]:
     _watch_workers()
+    _pass_over_lost_tasks()
     results: list[Result] = []
     broken_at = None  # how many results there were when workers were last killed
     while len(results) < len(tasks):
@@ -170,6 +171,18 @@ def _watch_workers() -> None:
                     child.kill()
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@cache
+def _pass_over_lost_tasks() -> None:
+    """From now on say nothing of a task that Ctrl-C has taken from under loky's thread: the run itself says so."""
+    tell = threading.excepthook
+
+    def tell_others(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_type is not KeyError or failed.thread is None or failed.thread.name != "ExecutorManagerThread":
+            tell(failed)
+
+    threading.excepthook = tell_others
 
 
 def _is_stopped(child: psutil.Process) -> bool:
