@@ -81,6 +81,7 @@ def test_what_a_killed_or_frozen_worker_had_in_hand_is_done_again(monkeypatch, t
 def test_arrays_that_the_temporary_folder_has_no_room_for_end_in_one_line(monkeypatch, tmp_path, limit):
     monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path) if limit else "/proc/none")
     tasks = [(np.ones(200_000), number) for number in range(3)]  # joblib writes arrays above a megabyte to a file
+    run_each(np.add, [(1, number) for number in range(3)], workers=2)  # the semaphores of new workers are files too
     with (
         files_of_at_most(limit or 10**9),
         pytest.raises(OSError, match=r"\[Errno \d+\].+; free space there, or set JOB"),
