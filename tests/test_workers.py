@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import chdir
 from functools import partial
 from itertools import cycle, islice
@@ -25,6 +25,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT, make_blobs, name_model
+from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from stages import link as link_stage
@@ -600,6 +601,14 @@ command.run(stage)
         assert outcome(cluster.run) == RIGHT
     finally:
         cluster.stop()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), CommClosedError("in <TCP>"), CancelledError()])
+def test_a_broken_connection_is_called_that_whatever_it_was_doing(error):
+    run = object.__new__(dask_cluster.Cluster)
+    run._address = "tcp://127.0.0.1:1"
+    assert "went away during the run (the connection broke); start it" in str(run._gone(error))
+    assert "(no answer for 3 s); start it" in str(run._gone(TimeoutError("no answer for 3 s")))
 
 
 @pytest.mark.parametrize("differs", ["code", "version"])

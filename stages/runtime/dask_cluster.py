@@ -21,6 +21,7 @@ from uuid import uuid4
 import dask
 import numpy as np
 from distributed import Client, KilledWorker, get_worker
+from distributed.comm import CommClosedError
 from distributed.protocol.pickle import dumps
 from distributed.versions import VersionMismatchWarning
 from threadpoolctl import threadpool_limits
@@ -115,10 +116,8 @@ class Cluster:
                 f"{self._address}: worker after worker died of the same task; give them more memory (their own log may "
                 "tell more), or work on this machine (run.backend: local)."
             ) from None
-        except CancelledError:
-            raise self._gone("the connection broke") from None
-        except (OSError, RuntimeError) as error:
-            raise self._gone(_in_short(error)) from None
+        except (CancelledError, OSError, RuntimeError) as error:
+            raise self._gone(error) from None
         except Exception as stranger:  # the task never began
             raise _cannot_import("worker", self._address, stranger) from None
         if error is not None:
@@ -188,10 +187,10 @@ class Cluster:
 
         try:
             if self._client.status != "running":
-                raise OSError("the connection broke")
+                raise ConnectionError
             self.threads = self._ask(look())
         except OSError as error:
-            raise self._gone(_in_short(error)) from None
+            raise self._gone(error) from None
         except Exception as error:
             raise _cannot_import("scheduler", self._address, error) from None
         self._looked = time.monotonic()
@@ -203,7 +202,10 @@ class Cluster:
                 f"{SHOWN} shows, and run again."
             )
 
-    def _gone(self, how: str) -> OSError:
+    def _gone(self, error: BaseException) -> OSError:
+        # Which of these a broken connection raises depends on what was under way.
+        broke = isinstance(error, CancelledError | ConnectionError | CommClosedError)
+        how = "the connection broke" if broke else _in_short(error)
         return OSError(
             f"{self._address}: the Dask scheduler went away during the run ({how}); start it and its workers again, "
             "and run again."
