@@ -1,0 +1,142 @@
+"""What a hand changes of the clusters: curation.yaml, which people write."""
+
+import difflib
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+from unicodedata import category
+
+from stages.algorithms.partitions.curation import Edits
+from stages.runtime.cutting import NAME_LENGTH
+from stages.runtime.files import read
+from stages.runtime.parameters import load_yaml, shown
+
+LARGEST = 2**31 - 1  # number of a cluster, as labels hold it
+MOST_PARTS = 1000  # of a split
+CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
+KEYS = ("rename", "merge", "split", "drop")
+
+
+class Curation(NamedTuple):
+    """What curation.yaml says, by the lasting numbers of clusters."""
+
+    edits: Edits
+    names: dict[int, str]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is edited."""
+        return not (self.names or any(self.edits))
+
+
+def read_curation(path: Path) -> Curation:
+    """Read the edits; none where the file is missing or holds nothing but comments.
+
+    Raises
+    ------
+    ValueError
+        If it is no YAML, has an unknown key, or an edit is none or does not go with another. The message names every
+        such edit.
+    """
+    read(path)
+    values = load_yaml(path, empty=True) if path.exists() else {}
+    faults: list[str] = []
+    for key in values:
+        if key not in KEYS:
+            similar = difflib.get_close_matches(str(key), KEYS, n=1)
+            remedy = f"did you mean {similar[0]}?" if similar else f"allowed: {', '.join(KEYS)}."
+            faults.append(f"unknown key {shown(key)}; {remedy}")
+    names = _names(values.get("rename"), faults)
+    edits = Edits(
+        merge=_merges(values.get("merge"), faults),
+        split=_splits(values.get("split"), faults),
+        drop=_numbers("drop", values.get("drop"), faults),
+    )
+    if not faults:
+        faults += _conflicts(names, edits)
+    if faults:
+        raise ValueError(f"{path}: " + " Also ".join(faults))
+    return Curation(edits, names)
+
+
+def _names(value: Any, faults: list[str]) -> dict[int, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        faults.append(f"rename is {shown(value)}, expected a name by its number, such as {{7: Birds}}.")
+        return {}
+    names = {}
+    for number, name in value.items():
+        if not _is_number(number):
+            faults.append(f"rename: {shown(number)} is no number of a cluster; expected one, such as 7: Birds.")
+        elif not isinstance(name, str):
+            faults.append(f"rename: {number} is {shown(name)}, expected a text; put it in quotes.")
+        elif not name.strip() or len(name) > NAME_LENGTH or any(category(each) in CONTROLS for each in name):
+            what = "a name of one line without control characters"
+            faults.append(f"rename: {number} is {shown(name)}, expected {what}, 1 to {NAME_LENGTH} characters.")
+        else:
+            names[number] = name.strip()
+    return names
+
+
+def _merges(value: Any, faults: list[str]) -> tuple[tuple[int, ...], ...]:
+    if value is None:
+        return ()
+    lists = value if isinstance(value, list) and any(isinstance(each, list) for each in value) else [value]
+    merges = []
+    for each in lists:
+        if not isinstance(each, list) or not all(map(_is_number, each)):
+            faults.append(f"merge: {shown(each)}, expected a list of numbers of clusters, such as [3, 7].")
+        elif len(each) < 2:
+            faults.append(f"merge: {shown(each)} names {len(each)} clusters, expected two or more.")
+        else:
+            merges.append(tuple(sorted(each)))
+    return tuple(merges)
+
+
+def _splits(value: Any, faults: list[str]) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, dict):
+        numbers = _numbers("split", value, faults)
+        return tuple((number, 2) for number in numbers)
+    splits = []
+    for number, parts in value.items():
+        if not _is_number(number):
+            faults.append(f"split: {shown(number)} is no number of a cluster; expected one, such as 12: 3.")
+        elif type(parts) is not int or not 2 <= parts <= MOST_PARTS:
+            faults.append(f"split: {number} into {shown(parts)}, expected a whole number of parts, 2 to {MOST_PARTS}.")
+        else:
+            splits.append((number, parts))
+    return tuple(splits)
+
+
+def _numbers(key: str, value: Any, faults: list[str]) -> tuple[int, ...]:
+    """One number, or a list of them."""
+    if value is None:
+        return ()
+    numbers = value if isinstance(value, list) else [value]
+    if not all(map(_is_number, numbers)):
+        faults.append(f"{key} is {shown(value)}, expected numbers of clusters, such as [5, 8].")
+        return ()
+    return tuple(numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
+
+
+def _conflicts(names: dict[int, str], edits: Edits) -> list[str]:
+    """Numbers that more than one edit names: what the second would be of is not known."""
+    named = Counter(edits.clusters)
+    faults = []
+    for number in sorted(number for number, times in named.items() if times > 1):
+        of = [f"merge {list(merge)}" for merge in edits.merge for each in merge if each == number]
+        of += [f"split into {parts}" for each, parts in edits.split if each == number]
+        of += ["drop"] * edits.drop.count(number)
+        faults.append(f"{number} is named by {' and '.join(of)}; expected one edit of a cluster, keep one of them.")
+    for number in names:
+        into = [merge[0] for merge in edits.merge if number in merge[1:]]
+        if into:
+            faults.append(f"rename: {number} is merged into {into[0]}; rename {into[0]}.")
+        elif number in edits.drop:
+            faults.append(f"rename: {number} is dropped; keep one of the two.")
+    return faults
