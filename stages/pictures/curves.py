@@ -49,7 +49,7 @@ def draw_explained_variance(points: Points) -> "Figure":
     return figure
 
 
-def write_davies_bouldin(plots: Path, candidates: Any, best: int, band: Any, rows: int) -> None:
+def write_davies_bouldin(plots: Path, candidates: Any, best: int, band: Any, rows: int, note: str = "") -> None:
     """Write the scores of all that a method offers to choose from, by rising k.
 
     Parameters
@@ -62,6 +62,8 @@ def write_davies_bouldin(plots: Path, candidates: Any, best: int, band: Any, row
     band : NullBand or None
     rows : int
         Rows in all, noise too.
+    note : str
+        What else there is to say, where there is.
     """
     scores = candidates.scores
     columns = {
@@ -84,7 +86,10 @@ def write_davies_bouldin(plots: Path, candidates: Any, best: int, band: Any, row
         for point in points
         if np.isfinite(point["davies_bouldin"])
     ]
-    write_plot(plots, "davies_bouldin", sorted(finite, key=lambda point: point["k"]), draw_davies_bouldin)
+    finite.sort(key=lambda point: point["k"])
+    if note:
+        finite[0] = {"note": note} | finite[0]
+    write_plot(plots, "davies_bouldin", finite, draw_davies_bouldin)
 
 
 def draw_davies_bouldin(points: Points) -> "Figure":
@@ -105,7 +110,7 @@ def draw_davies_bouldin(points: Points) -> "Figure":
     axes.set(
         **captions(
             "davies_bouldin",
-            title="Davies-Bouldin score at every number of clusters",
+            title="\n".join(filter(None, ("Davies-Bouldin score at every number of clusters", points[0].get("note")))),
             ylabel="Davies-Bouldin score (lower is better)",
         )
     )

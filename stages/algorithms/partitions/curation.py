@@ -111,11 +111,15 @@ def split_members(rows: np.ndarray, merges: np.ndarray, members: np.ndarray, par
         Numbered by falling size. Time and memory are those of the tree of m rows, memory linear in them but for
         complete linkage.
     """
-    below = subtree(merges, members)
-    if below is None:
-        below = smoothed_tree(rows[members], way.linkage, way.smooth).merges
-    labels = cut_tree(below, parts)
-    return consolidate(rows[members], labels)[0] if way.consolidate else labels
+    return divide(rows[members], parts, way, subtree(merges, members))
+
+
+def divide(rows: np.ndarray, parts: int, way: Way, tree: np.ndarray | None = None) -> np.ndarray:
+    """The parts that some rows (m, d) fall into, by their own tree where none is given: (m,) int32, by falling size."""
+    if tree is None:
+        tree = smoothed_tree(rows, way.linkage, way.smooth).merges
+    labels = cut_tree(tree, parts)
+    return consolidate(rows, labels)[0] if way.consolidate else labels
 
 
 def subtree(merges: np.ndarray, members: np.ndarray) -> np.ndarray | None:
