@@ -27,10 +27,15 @@ class Edit(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """A figure, and what it is of each part of the rows."""
+    """A figure, what it is of each part of the rows, and what that tells of its error.
+
+    A figure of all rows varies with the rows by sqrt(share / (1 - share)) of what it varies by over random parts that
+    hold this share of them: the delete-d jackknife (Shao & Wu 1989). A mean over parts, 1 / sqrt(parts) of that.
+    """
 
     value: float
     of_parts: np.ndarray  # (parts,) float64
+    error: float  # standard errors of the figure in a standard deviation over the parts
 
 
 class Step(NamedTuple):
@@ -46,7 +51,7 @@ class Step(NamedTuple):
     def stability(self) -> Measure:
         """Mean Jaccard index of the clusters."""
         of_parts = np.nanmean(self.jaccards, axis=1)
-        return Measure(float(of_parts.mean()), of_parts)
+        return Measure(float(of_parts.mean()), of_parts, len(of_parts) ** -0.5)
 
     def stability_of(self, clusters: tuple[int, ...]) -> list[float]:
         """Mean Jaccard index of some clusters over the parts that hold rows of them; NaN for one that none holds."""
@@ -61,13 +66,9 @@ def mean_jaccards(jaccards: np.ndarray) -> np.ndarray:
     return np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
 
 
-def difference(before: Measure, after: Measure, share: float) -> tuple[float, float]:
-    """What an edit changes of a figure, and the standard error of that.
-
-    By the delete-d jackknife (Shao & Wu 1989) over random parts that hold this share of the rows.
-    """
-    apart = after.of_parts - before.of_parts
-    return after.value - before.value, float(np.sqrt(share / (1 - share)) * np.std(apart))
+def difference(before: Measure, after: Measure) -> tuple[float, float]:
+    """What an edit changes of a figure, and the standard error of that."""
+    return after.value - before.value, after.error * float(np.std(after.of_parts - before.of_parts))
 
 
 def edits_between(found: np.ndarray, labels: np.ndarray) -> list[Edit]:
@@ -147,16 +148,19 @@ def measure_edits(
         for i, part in enumerate(parts)
     ]
     measured = run_timed("edits by hand", tasks, [0] * len(tasks), progress)
+    share = len(parts[0]) / len(rows)
+    jackknife = float(np.sqrt(share / (1 - share)))
     steps = []
     for i, (state, edit) in enumerate(zip(states, [None, *edits], strict=True)):
         numbers = np.unique(state[state >= 0])
         scores, jaccards = zip(*(each[i] for each in measured), strict=True)
+        accuracies = np.array([np.nanmean(right[i][part]) for part in parts])
         steps.append(
             Step(
                 edit=edit,
                 numbers=numbers,
-                davies_bouldin=Measure(_davies_bouldin(rows, state), np.array(scores)),
-                accuracy=Measure(float(np.nanmean(right[i])), np.array([np.nanmean(right[i][part]) for part in parts])),
+                davies_bouldin=Measure(_davies_bouldin(rows, state), np.array(scores), jackknife),
+                accuracy=Measure(float(np.nanmean(right[i])), accuracies, jackknife),
                 jaccards=np.stack([each for each in jaccards if each is not None]),
             )
         )

@@ -165,14 +165,14 @@ def _edits(f: Findings) -> list[str]:
     head = ["", "clusters", *(words for words, _ in CHANGES.values()), "stability of those edited", "so"]
     figures = [f"{getattr(found, name).value:.3f}" for name in CHANGES]
     lines = [head, ["---"] * len(head), ["as found", str(len(found.numbers)), *figures, "-", "-"]]
-    lines += [_edit_row(f, before, step) for before, step in pairwise(f.steps)]
+    lines += [_edit_row(before, step) for before, step in pairwise(f.steps)]
     where = " of the sample" if f.sampled else ""
     return [
         "## What each edit costs or brings",
         "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
-        "Edits are done one after the other; in brackets the difference to the line above and its standard error, by "
-        f"the jackknife over the parts, of which {BEYOND} or less are called noise. Davies-Bouldin and accuracy are of "
-        f"the rows{where} that are no noise; accuracy is the share of them that are nearest, by cosine, to the "
+        "Edits are done one after the other; in brackets the difference to the line above and its standard error, from "
+        f"what it varies by over the parts, of which {BEYOND} or less are called noise. Davies-Bouldin and accuracy are "
+        f"of the rows{where} that are no noise; accuracy is the share of them that are nearest, by cosine, to the "
         f"centroid of their own cluster in the other {FOLDS - 1} of {FOLDS} folds. Stability is the mean Jaccard index "
         f"of clusters with what `{f.method}` finds in {len(found.jaccards)} parts of {f.part_rows} rows, once each "
         "edit is done there: to as many clusters of the part as it names, of those with more than half of their rows "
@@ -181,11 +181,11 @@ def _edits(f: Findings) -> list[str]:
     ]
 
 
-def _edit_row(f: Findings, before: Step, step: Step) -> list[str]:
+def _edit_row(before: Step, step: Step) -> list[str]:
     cells, better, worse = [], [], []
     for name, (words, higher) in CHANGES.items():
         value = getattr(step, name).value
-        apart, error = difference(getattr(before, name), getattr(step, name), f.part_rows / f.rows)
+        apart, error = difference(getattr(before, name), getattr(step, name))
         cells.append(f"{value:.3f} ({apart:+.3f} ± {error:.3f})")
         if abs(apart) > BEYOND * error:
             (better if (apart > 0) == higher else worse).append(words)
