@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from unicodedata import category
 
 from stages.algorithms.partitions.curation import Edits
+from stages.files.numbers import MOST
 from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
-LARGEST = 2**31 - 1  # number of a cluster, as labels hold it
 MOST_PARTS = 1000  # of a split
 CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
 KEYS = ("rename", "merge", "split", "drop")
@@ -26,7 +26,7 @@ class Curation(NamedTuple):
     @property
     def empty(self) -> bool:
         """Whether nothing is edited."""
-        return not (self.names or any(self.edits))
+        return not (self.names or self.edits.count)
 
 
 def read_curation(path: Path) -> Curation:
@@ -121,7 +121,7 @@ def _numbers(key: str, value: Any, faults: list[str]) -> tuple[int, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= LARGEST
+    return type(value) is int and 0 <= value < MOST
 
 
 def _conflicts(names: dict[int, str], edits: Edits) -> list[str]:

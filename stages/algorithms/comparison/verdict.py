@@ -171,7 +171,7 @@ def _edits(f: Findings) -> list[str]:
         "## What each edit costs or brings",
         "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
         "Edits are done one after the other; in brackets the difference to the line above and its standard error, from "
-        f"what it varies by over the parts, of which {BEYOND} or less are called noise. Davies-Bouldin and accuracy are "
+        f"what it varies by over the parts; {BEYOND} of these or less are called noise. Score and accuracy are "
         f"of the rows{where} that are no noise; accuracy is the share of them that are nearest, by cosine, to the "
         f"centroid of their own cluster in the other {FOLDS - 1} of {FOLDS} folds. Stability is the mean Jaccard index "
         f"of clusters with what `{f.method}` finds in {len(found.jaccards)} parts of {f.part_rows} rows, once each "
@@ -339,9 +339,9 @@ def _stability(f: Findings) -> str:
         words = "most clusters come back"
     else:
         words = "no majority either way"
-    where, beside, whose, limits = "", "", "", ""
+    where, beside, whose, limits = "", "", " as edited" if f.steps else "", ""
     if f.sampled:
-        where, whose = " of the sample", " in use"
+        where, whose = " of the sample", whose or " in use"
         beside = f" with what `{f.method}` finds in the sample, {f.in_use['stability']:.2f} with the labels in use"
         limits = f", which parts of {f.part_rows / f.all_rows:.1%} of the rows that were clustered meet less easily"
         if absent := np.isnan(f.jaccards).sum():

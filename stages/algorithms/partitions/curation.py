@@ -20,6 +20,11 @@ class Edits(NamedTuple):
     drop: tuple[int, ...] = ()
 
     @property
+    def count(self) -> int:
+        """How many edits there are."""
+        return len(self.merge) + len(self.split) + len(self.drop)
+
+    @property
     def clusters(self) -> list[int]:
         """The clusters that are edited."""
         return [*(each for merge in self.merge for each in merge), *(each for each, _ in self.split), *self.drop]
