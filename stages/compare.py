@@ -18,6 +18,7 @@ from stages.algorithms.partitions.methods import ClusteringParameters, ComparePa
 from stages.algorithms.principal_components import deviations
 from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, even_rows, reopen_clustered
+from stages.files.curation import edits_of
 from stages.files.intermediates import read_labels, read_reduced, read_tree
 from stages.files.near_duplicates import write_near_duplicates
 from stages.files.numbers import numbers_of
@@ -59,7 +60,7 @@ def compare(
     n = len(rows)
     of_method, in_use = read_labels(found, n, reduced), read_labels(labels, n, reduced)
     before, after = (numbers_of(*each) for each in (of_method, in_use))
-    edited = None if np.array_equal(before, after) else Edited(before, after)
+    edits = edits_of(found, before, after)
     merges = read_tree(tree, n, reduced)
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
     chosen = even_rows(n, compare["max_rows"])
@@ -71,6 +72,7 @@ def compare(
     texts, topics = [row.text for row in known], [row.topic for row in known]
     embedded = Embedded(raw, reduction.scale, deviations(reduction, n), texts, topics)
 
+    edited = Edited(before, after, edits) if edits else None
     findings = compare_methods(rows, merges, of_method[0], chosen, embedded, parameters, compare, progress, edited)
 
     group = findings.near.group

@@ -256,7 +256,8 @@ def write_project(rows: np.ndarray, raw: np.ndarray, max_rows: int) -> None:
     save_array(Path("data/reduced.npy"), rows)
     tree = linkage_tree(rows, "average").merges
     save_array(Path("data/tree.npy"), tree)
-    save_array(Path("data/labels.npy"), cut_tree(tree, K))
+    for name in ("found", "labels"):
+        save_array(Path(f"data/{name}.npy"), cut_tree(tree, K))
     columns = raw.shape[1]
     reduction = Reduction(np.zeros(columns), np.eye(d, columns), np.ones(d), np.float64(d), np.zeros(d), np.ones(d))
     save_model(Path("data/model/reduction.npz"), **reduction._asdict())

@@ -9,16 +9,15 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.comparison.hand import (
-    Edit,
     Measure,
     difference,
     edit_part,
-    edits_between,
     measure_edits,
 )
 from stages.algorithms.comparison.stability import subsample_rows
-from stages.algorithms.partitions.curation import Edits, Way, curate, split_members, subtree
+from stages.algorithms.partitions.curation import Way, curate, split_members, subtree
 from stages.algorithms.partitions.cuts import cut_tree, score_labels
+from stages.algorithms.partitions.edits import Edit, Edits, edits_between
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.files.curation import Curation, read_curation
@@ -213,7 +212,7 @@ def test_the_edits_are_known_from_the_labels_before_and_after():
     ],
 )
 def test_labels_that_no_edit_makes_are_refused(labels):
-    with pytest.raises(ValueError, match="run `dvc repro cluster`"):
+    with pytest.raises(ValueError, match="the labels in use"):
         edits_between(FOUND, labels)
 
 

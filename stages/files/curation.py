@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import category
 
-from stages.algorithms.partitions.curation import Edits
+import numpy as np
+
+from stages.algorithms.partitions.edits import Edit, Edits, edits_between
 from stages.files.numbers import MOST
+from stages.runtime.arrays import damaged
 from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
@@ -57,6 +60,14 @@ def read_curation(path: Path) -> Curation:
     if faults:
         raise ValueError(f"{path}: " + " Also ".join(faults))
     return Curation(edits, names)
+
+
+def edits_of(path: Path, found: np.ndarray, labels: np.ndarray) -> list[Edit]:
+    """The edits that made the labels in use of those found, which were read from this path; refused if none do."""
+    try:
+        return edits_between(found, labels)
+    except ValueError as error:
+        raise damaged(path, str(error), "cluster") from None
 
 
 def _names(value: Any, faults: list[str]) -> dict[int, str]:

@@ -8,7 +8,7 @@ from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.advice import Advice, advise
 from stages.algorithms.comparison.case import Case, refuse_sample
 from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw, leave_out_impossible
-from stages.algorithms.comparison.hand import Step, edits_between, mean_jaccards, measure_edits
+from stages.algorithms.comparison.hand import Step, mean_jaccards, measure_edits
 from stages.algorithms.comparison.measures import (
     compare_with_topics,
     measure_partition,
@@ -26,6 +26,7 @@ from stages.algorithms.comparison.stability import (
 )
 from stages.algorithms.comparison.variants import CURVES, Curve, Fits
 from stages.algorithms.partitions.curation import Way
+from stages.algorithms.partitions.edits import Edit
 from stages.algorithms.partitions.methods import (
     METHODS,
     ClusteringParameters,
@@ -89,6 +90,7 @@ class Edited(NamedTuple):
 
     found: np.ndarray  # (n,) int32
     labels: np.ndarray  # (n,) int32
+    edits: list[Edit]
 
 
 class Embedded(NamedTuple):
@@ -270,9 +272,10 @@ def _measure_edits(
 ) -> tuple[Step, ...]:
     """What the edits cost or bring, by the rows that are compared."""
     way = Way(*(case.parameters[name] for name in Way._fields))
-    edits = edits_between(*edited)
-    before, after = (each[chosen] for each in edited)
-    return measure_edits(case.rows, before, after, edits, parts, found, way, case.parameters["seed"], case.progress)
+    before, after = edited.found[chosen], edited.labels[chosen]
+    return measure_edits(
+        case.rows, before, after, edited.edits, parts, found, way, case.parameters["seed"], case.progress
+    )
 
 
 def _table_row(case: Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:

@@ -8,22 +8,11 @@ from stages.algorithms.centroids import cluster_centroids, cosine_distances
 from stages.algorithms.comparison.stability import best_jaccards
 from stages.algorithms.partitions.curation import Way, divide
 from stages.algorithms.partitions.cuts import score_labels
+from stages.algorithms.partitions.edits import Edit
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
 
 FOLDS = 5  # that the nearest centroids are cross-fitted over
 BEYOND = 2  # standard errors from which a difference is told from noise
-
-
-class Edit(NamedTuple):
-    """One change of the clusters that were found, by number."""
-
-    kind: str  # merge, split or drop
-    of: tuple[int, ...]
-    into: tuple[int, ...]  # none of what is dropped
-
-    def __str__(self) -> str:
-        into = f" into {_listed(self.into)}" if self.into else ""
-        return f"{self.kind} {_listed(self.of)}{into}"
 
 
 class Measure(NamedTuple):
@@ -69,38 +58,6 @@ def mean_jaccards(jaccards: np.ndarray) -> np.ndarray:
 def difference(before: Measure, after: Measure) -> tuple[float, float]:
     """What an edit changes of a figure, and the standard error of that."""
     return after.value - before.value, after.error * float(np.std(after.of_parts - before.of_parts))
-
-
-def edits_between(found: np.ndarray, labels: np.ndarray) -> list[Edit]:
-    """The edits that make of the clusters found those in use: merges, splits, then drops, by number.
-
-    Parameters
-    ----------
-    found, labels : ndarray of shape (n,), int
-        Numbers of clusters; -1 is noise.
-
-    Raises
-    ------
-    ValueError
-        If no such edits do: a cluster takes part in one at most.
-    """
-    pairs = np.unique(np.column_stack([found, labels]), axis=0).tolist()
-    into: dict[int, list[int]] = {}
-    of: dict[int, list[int]] = {}
-    for a, b in pairs:
-        into.setdefault(a, []).append(b)
-        of.setdefault(b, []).append(a)
-    merges = [Edit("merge", tuple(parts), (b,)) for b, parts in of.items() if b >= 0 and len(parts) > 1]
-    splits = [Edit("split", (a,), tuple(parts)) for a, parts in into.items() if len(parts) > 1]
-    drops = [Edit("drop", (a,), ()) for a, parts in into.items() if a >= 0 and parts == [-1]]
-    edits = [*merges, *splits, *drops]
-    edited = [each for edit in edits for each in edit.of]
-    kept = [a for a, parts in into.items() if parts == [a]]
-    if -1 in edited or any(-1 in edit.into for edit in edits) or len(edited) != len(set(edited)):
-        raise ValueError("the labels in use are no merges, splits and drops of those found; run `dvc repro cluster`.")
-    if set(into) - {*edited, *kept}:
-        raise ValueError("the labels in use have other numbers than those found; run `dvc repro cluster`.")
-    return edits
 
 
 def measure_edits(
@@ -262,8 +219,3 @@ def _davies_bouldin(rows: np.ndarray, labels: np.ndarray) -> float:
     of_rows = np.full(len(labels), -1)
     of_rows[labels >= 0] = places
     return float(score_labels(rows, of_rows, silhouette=False).davies_bouldin[0])
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    *first, last = map(str, numbers)
-    return f"{', '.join(first)} and {last}" if first else last

@@ -7,27 +7,10 @@ import numpy as np
 
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.partitions.cuts import cut_tree
+from stages.algorithms.partitions.edits import Edits
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 log = logging.getLogger(__name__)
-
-
-class Edits(NamedTuple):
-    """What a hand changes, by the numbers of the clusters that were found; no cluster is in two edits."""
-
-    merge: tuple[tuple[int, ...], ...] = ()  # rising each, so that a merge keeps the first
-    split: tuple[tuple[int, int], ...] = ()  # a cluster and its parts, 2 or more, each
-    drop: tuple[int, ...] = ()
-
-    @property
-    def count(self) -> int:
-        """How many edits there are."""
-        return len(self.merge) + len(self.split) + len(self.drop)
-
-    @property
-    def clusters(self) -> list[int]:
-        """The clusters that are edited."""
-        return [*(each for merge in self.merge for each in merge), *(each for each, _ in self.split), *self.drop]
 
 
 class Way(NamedTuple):
