@@ -9,13 +9,16 @@ from unicodedata import category
 import numpy as np
 
 from stages.algorithms.partitions.edits import Edit, Edits, edits_between
-from stages.files.numbers import MOST
+from stages.algorithms.partitions.identity import share_rows
+from stages.files.identity import IDENTITY, Identity
+from stages.files.numbers import MOST, places_of
 from stages.runtime.arrays import damaged
 from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
 MOST_PARTS = 1000  # of a split
+SEEN, MOST_PLACES = 0.1, 3  # share of rows that it is worth saying where they are, and places that are named
 CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
 KEYS = ("rename", "merge", "split", "drop")
 
@@ -60,6 +63,62 @@ def read_curation(path: Path) -> Curation:
     if faults:
         raise ValueError(f"{path}: " + " Also ".join(faults))
     return Curation(edits, names)
+
+
+def refuse_without_numbers(path: Path, curation: Curation, identity: str | None, kept: Identity | None) -> None:
+    """Refuse edits of clusters whose numbers another run may give to others."""
+    if curation.empty or kept:
+        return
+    first = "" if identity else f"set `identity: {IDENTITY}` in params.yaml, "
+    what = f"{identity} keeps none yet" if identity else "identity is null"
+    raise ValueError(
+        f"{path}: its edits go by numbers that last, but {what}; {first}run `python -m stages.keep`, which keeps those "
+        "of the clusters that the last run left, and then `dvc repro`; or take the edits out."
+    )
+
+
+def refuse_gone(path: Path, edits: Edits, found: np.ndarray, kept: Identity, digests: np.ndarray) -> None:
+    """Refuse merges, splits and drops of clusters that are no longer found, and say where their rows went.
+
+    Parameters
+    ----------
+    path : Path
+    edits : Edits
+    found : ndarray of shape (n,), int
+        Numbers of the clusters that the method has found.
+    kept : Identity
+    digests : ndarray of shape (n,), uint64
+        Of the rows.
+    """
+    numbers = np.unique(found[found >= 0])
+    gone = sorted(set(edits.clusters) - set(numbers.tolist()))
+    if not gone:
+        return
+    shared = share_rows(kept.found, digests, places_of(found, numbers), len(numbers))
+    was = dict(zip(kept.found.numbers.tolist(), shared.rows, strict=True))
+    said = []
+    for number in gone:
+        if number in was:
+            what = f"is gone, {_whereabouts(was[number], numbers)}"
+        elif number in kept.clusters.numbers:
+            what = "was made by an edit; name the cluster that was found"
+        else:
+            what = "is no number that is kept"
+        said.append(f"{number} ({edits.of(number)}) {what}")
+    raise ValueError(f"{path}: {'; '.join(said)}. Take what no longer fits out, or name other clusters.")
+
+
+def _whereabouts(rows: np.ndarray, numbers: np.ndarray) -> str:
+    """Where the rows (k + 1,) of a cluster are now, the last of them as noise."""
+    if not rows.any():
+        return "and so are its rows"
+    shares = rows / rows.sum()
+    most = [place for place in np.argsort(-shares, kind="stable").tolist() if shares[place] >= SEEN][:MOST_PLACES]
+    where = [
+        f"{shares[place]:.0%} in {numbers[place]}" if place < len(numbers) else f"{shares[place]:.0%} noise"
+        for place in most
+    ]
+    return f"its rows are now {', '.join(where)}" if where else f"its rows are in {np.count_nonzero(rows)} clusters"
 
 
 def edits_of(path: Path, found: np.ndarray, labels: np.ndarray) -> list[Edit]:
@@ -140,10 +199,7 @@ def _conflicts(names: dict[int, str], edits: Edits) -> list[str]:
     named = Counter(edits.clusters)
     faults = []
     for number in sorted(number for number, times in named.items() if times > 1):
-        of = [f"merge {list(merge)}" for merge in edits.merge for each in merge if each == number]
-        of += [f"split into {parts}" for each, parts in edits.split if each == number]
-        of += ["drop"] * edits.drop.count(number)
-        faults.append(f"{number} is named by {' and '.join(of)}; expected one edit of a cluster, keep one of them.")
+        faults.append(f"{number} is named by {edits.of(number)}; expected one edit of a cluster, keep one of them.")
     for number in names:
         into = [merge[0] for merge in edits.merge if number in merge[1:]]
         if into:

@@ -8,6 +8,7 @@ import numpy as np
 from stages.algorithms.centroids import consolidate
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.edits import Edits
+from stages.algorithms.partitions.identity import Known, number_parts
 from stages.algorithms.tree.smoothing import smoothed_tree
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,41 @@ def curate(
     if len(np.unique(labels[labels >= 0])) < 2:
         raise ValueError("curation.yaml: its edits leave fewer than two clusters; take some of them back.")
     return labels
+
+
+def number_parts_again(
+    found: np.ndarray, labels: np.ndarray, edits: Edits, first: int, known: Known, digests: np.ndarray
+) -> np.ndarray:
+    """Give the parts of splits the numbers that they had before, by the rows that they hold.
+
+    A part that is none of the known clusters has a new number. But where no part of a cluster is known by its number,
+    the largest of those that are new has it.
+
+    Parameters
+    ----------
+    found, labels : ndarray of shape (n,), int
+        Numbers before and after `curate`.
+    edits : Edits
+    first : int
+        Above every number that was ever used.
+    known : Known
+        The clusters after the edits of before.
+    digests : ndarray of shape (n,), uint64
+        Of the rows.
+
+    Returns
+    -------
+    ndarray of shape (n,), int32
+    """
+    loose = labels.copy()
+    for i, (cluster, _) in enumerate(edits.split):
+        loose[labels == cluster] = labels.max() + 1 + i
+    again = number_parts(loose, first, known, digests, first - 1)
+    for cluster, _ in edits.split:
+        parts = again[found == cluster]
+        if cluster not in parts and (parts >= first).any():
+            loose[(found == cluster) & (again == parts[parts >= first].min())] = cluster
+    return number_parts(loose, first, known, digests, first - 1)
 
 
 def split_members(rows: np.ndarray, merges: np.ndarray, members: np.ndarray, parts: int, way: Way) -> np.ndarray:

@@ -22,6 +22,12 @@ class Edits(NamedTuple):
         """The clusters that are edited."""
         return [*(each for merge in self.merge for each in merge), *(each for each, _ in self.split), *self.drop]
 
+    def of(self, number: int) -> str:
+        """The edits of a cluster, in words."""
+        said = [f"merge {list(merge)}" for merge in self.merge for each in merge if each == number]
+        said += [f"split into {parts}" for each, parts in self.split if each == number]
+        return " and ".join(said + ["drop"] * self.drop.count(number))
+
 
 class Edit(NamedTuple):
     """One change of the clusters that were found, by number."""
