@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,17 +37,17 @@ def trace_rows(clustered: Clustered, places: np.ndarray, k: int) -> Traced:
     """
     digests, sums, first = [], 0, 0
     for block in read_blocks(clustered.batches, chosen=clustered.sample):
-        digests += _digests(block)
+        digests.append(_digests(block))
         sums = sums + sum_units(block, places[first : first + len(block)], k)
         first += len(block)
     sizes = np.bincount(places + 1, minlength=k + 1)[1:]
-    return Traced(np.array(digests, dtype=np.uint64), places, centroids_of(sums, sizes))
+    return Traced(np.concatenate(digests), places, centroids_of(sums, sizes))
 
 
-def _digests(rows: np.ndarray) -> Iterator[int]:
+def _digests(rows: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         single = (rows + 0.0).astype("<f4")  # 0 has no sign
-    return map(xxhash.xxh3_64_intdigest, single)
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, single), np.uint64, len(single))
 
 
 def read_identity(path: Path, columns: int, clustered: Path) -> Identity | None:
