@@ -1,7 +1,8 @@
 """Say what each cluster is about.
 
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
-data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl; where numbers are kept, also data/identity.json and *.npy
+data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl, curation.yaml; where numbers are kept, also
+data/identity.json and *.npy
   -> metrics/describe/, plots/topics.json and .png
 """
 
@@ -16,12 +17,13 @@ from stages.algorithms.presentation.topic_words import DescribeParameters
 from stages.algorithms.topic_agreement import agree_with_numbers
 from stages.files.batches import open_batches
 from stages.files.clustered import Clustered
+from stages.files.curation import read_curation
 from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
 from stages.files.model import read_whole, refuse_other_numbers
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
-from stages.pictures.changes_page import describe_changes, nothing_kept, write_changes
+from stages.pictures.changes_page import by_hand, describe_changes, nothing_kept, write_changes
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
@@ -37,6 +39,7 @@ def describe(
     identity: IdentityFile = None,
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
+    curation: Path = Path("curation.yaml"),
     model: Place = Path("data/model"),
     predictions: Place = Path("data/predictions"),
     clusters: Place = Path("data/clusters"),
@@ -52,6 +55,7 @@ def describe(
     """
     folder = Path("metrics/describe")
     hold(folder / "clusters.json")
+    hand = read_curation(curation)
     vectors = read_reduced(reduced)
     m, d = vectors.shape
     found, numbers = read_labels(labels, m, reduced)
@@ -80,7 +84,7 @@ def describe(
         shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)
         summary, changes = describe_changes(kept, card, shared, np.bincount(found[found >= 0]))
         log.info("%s", summary)
-    write_changes(folder / "changes.md", changes)
+    write_changes(folder / "changes.md", changes + by_hand(hand, card))
     write_topics(Path("plots"), shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 

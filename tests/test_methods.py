@@ -28,7 +28,7 @@ from stages.runtime.arrays import save_model
 from stages.runtime.parameters import find_faults
 
 CRITERIA = get_args(Criterion)
-SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.annotation is not Path}
+SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.default is each.empty}
 VARIANTS = [*(name for method in METHODS.values() for name in method.variants), "kmeans on the raw embeddings"]
 
 

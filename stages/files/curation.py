@@ -1,6 +1,7 @@
 """What a hand changes of the clusters: curation.yaml, which people write."""
 
 import difflib
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
 MOST_PARTS = 1000  # of a split
+log = logging.getLogger(__name__)
+
 SEEN, MOST_PLACES = 0.1, 3  # share of rows that it is worth saying where they are, and places that are named
 CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
 KEYS = ("rename", "merge", "split", "drop")
@@ -33,6 +36,10 @@ class Curation(NamedTuple):
     def empty(self) -> bool:
         """Whether nothing is edited."""
         return not (self.names or self.edits.count)
+
+    def gone(self, numbers: list[int]) -> dict[int, str]:
+        """The names of numbers that no cluster has."""
+        return {number: name for number, name in self.names.items() if number not in numbers}
 
 
 def read_curation(path: Path) -> Curation:
@@ -63,6 +70,15 @@ def read_curation(path: Path) -> Curation:
     if faults:
         raise ValueError(f"{path}: " + " Also ".join(faults))
     return Curation(edits, names)
+
+
+def rename(curation: Curation, names: list[str], numbers: list[int]) -> list[str]:
+    """The names of clusters by place, or those that a hand has given them; a warning of each that is of none."""
+    gone = curation.gone(numbers)
+    if gone:
+        said = ", ".join(f"{number} ({name})" for number, name in gone.items())
+        log.warning("curation.yaml: rename: no cluster has these numbers now: %s", said)
+    return [curation.names.get(number, name) for number, name in zip(numbers, names, strict=True)]
 
 
 def refuse_without_numbers(path: Path, curation: Curation, identity: str | None, kept: Identity | None) -> None:

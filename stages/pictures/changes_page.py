@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.algorithms.partitions.identity import SAMPLE, Shared
+from stages.files.curation import Curation
 from stages.files.identity import IDENTITY, Identity
 from stages.files.model import Card
 from stages.pictures.markdown import escaped, table_line
@@ -35,6 +36,19 @@ def write_changes(path: Path, page: str) -> None:
 def nothing_kept(asked: bool) -> str:
     """What the page says where there are no numbers to compare with, though they may be asked for."""
     return f"{'Nothing is kept yet' if asked else 'No numbers are kept: they follow from sizes alone'}. {HOW}"
+
+
+def by_hand(hand: Curation, card: Card) -> str:
+    """What the page says of the edits in force, and of names whose number is gone; nothing where there is none."""
+    said = []
+    if hand.edits.count:
+        said.append(
+            f"By hand (`curation.yaml`): {'; '.join(hand.edits.words)}. `metrics/compare/verdict.md` measures it."
+        )
+    if gone := hand.gone(card.numbers):
+        names = ", ".join(f"{number} ({escaped(name)})" for number, name in gone.items())
+        said.append(f"`curation.yaml` renames clusters whose numbers are gone: {names}.")
+    return "".join(f"\n\n{each}" for each in said)
 
 
 def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarray) -> Changes:

@@ -22,6 +22,13 @@ class Edits(NamedTuple):
         """The clusters that are edited."""
         return [*(each for merge in self.merge for each in merge), *(each for each, _ in self.split), *self.drop]
 
+    @property
+    def words(self) -> list[str]:
+        """Each edit in words."""
+        merges = [f"merge {_listed(merge)}" for merge in self.merge]
+        splits = [f"split {cluster} into {parts} parts" for cluster, parts in self.split]
+        return merges + splits + [f"drop {cluster}" for cluster in self.drop]
+
     def of(self, number: int) -> str:
         """The edits of a cluster, in words."""
         said = [f"merge {list(merge)}" for merge in self.merge for each in merge if each == number]
