@@ -3,8 +3,7 @@
 embed      a table of texts, an embedding model -> batches of embeddings; a command, which no stage waits for
 reduce     embeddings to be clustered -> their principal components, standardised; of a sample where that is asked for
 link       reduced embeddings -> the tree of all merges, by cosine distance
-cluster    reduced embeddings, tree -> the number of clusters and the label of each row; the numbers of clusters that are
-           known from a training before
+cluster    reduced embeddings, tree -> the number of clusters and the label of each row; by kept numbers, if any
 train      reduced embeddings, labels -> centroids and a regression on the distances to them;
            embeddings -> a detector of rows unlike those in training
 name       texts that were clustered, labels, model -> names of the clusters, and what makes a whole of the model
@@ -16,8 +15,8 @@ describe   labels of all rows, model, predictions, texts -> what each cluster is
 visualize  embeddings, labels, silhouettes, tree, model, predictions -> the map and the pictures
 table      tables of clusters and predictions, emerging groups, the map -> one table of all rows; a command, which no
            stage waits for
-keep       embeddings, labels, model -> what clusters are known by later, so that their numbers last; a command, which no
-           stage runs
+keep       embeddings, labels, model -> what their clusters are known by later, so that numbers last; a command, which
+           no stage waits for
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words
 model      the model from Python: arrays of embeddings -> the same
 export     the model -> ONNX; a command, which no stage waits for

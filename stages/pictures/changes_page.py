@@ -69,6 +69,8 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
     again = shared.rows.sum(axis=1)
     shares = shared.rows / np.maximum(again, 1e-9)[:, None]  # of the rows of each that are found again
     parts = {number: _largest(card.numbers, row[:-1]) for number, row in zip(then, shares, strict=True)}
+    pairs = zip(kept.clusters.samples, rows_then, strict=True)
+    about = "about " if (sampled := any(sum(sample.values()) < size for sample, size in pairs)) else ""
     fates, lines, staying = Counter(), {}, 0.0
     for i, number in enumerate(then):
         j = places.get(number)
@@ -84,14 +86,12 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
     for number, j in places.items():
         if number not in lines:
             fates["new"] += 1
-            of_parts = _listed(_largest(then, shares[:, j]))
-            known = f"{min(1.0, shared.rows[:, j].sum() / sizes[j]):.0%} of its rows were in clusters then"
-            what = ["new", *([f"has {of_parts}"] if of_parts else []), known]
+            of_others = ", ".join(f"{share:.0%} of {other}" for other, share in _largest(then, shares[:, j]))
+            known = f"{about}{min(1.0, shared.rows[:, j].sum() / sizes[j]):.0%} of its rows were in clusters then"
+            what = ["new", *([f"has {of_others}"] if of_others else []), known]
             lines[number] = _line(number, j, card.names[j], None, sizes, "", what)
 
-    pairs = zip(kept.clusters.samples, rows_then, strict=True)
-    sampled = any(sum(sample.values()) < size for sample, size in pairs)
-    about, total, moved = "about " if sampled else "", again.sum(), again.sum() - staying
+    total, moved = again.sum(), again.sum() - staying
     summary = (
         f"{fates['kept']} of {len(then)} clusters keep their number, {fates['gone']} are gone, {fates['new']} are new; "
         f"{about}{moved:,.0f} of {total:,.0f} rows found again have another number now"
