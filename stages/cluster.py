@@ -13,11 +13,11 @@ import numpy as np
 
 from stages.algorithms.partitions.choice import choose_clusters, edited, measure_choice
 from stages.algorithms.partitions.curation import Way, curate, number_parts_again
-from stages.algorithms.partitions.identity import match_clusters
+from stages.algorithms.partitions.identity import number_found
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.clustered import SampleRows, reopen_clustered
-from stages.files.curation import read_curation, refuse_gone, refuse_without_numbers
+from stages.files.curation import check_edits, edits_of, read_curation, refuse_without_numbers
 from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_reduced, read_tree
 from stages.files.numbers import numbers_of, places_of
@@ -68,12 +68,12 @@ def cluster(
     numbers = np.arange(choice.labels.max() + 1)
     if kept:
         traced = trace_rows(clustered, choice.labels, len(numbers))
-        matched = match_clusters(kept.found, traced, kept.highest)
+        matched = number_found(kept.found, kept.clusters, traced, kept.highest)
         numbers = matched.numbers
         log.info(
             "%d of %d clusters have the number of one that is kept, %d of them by their rows; %d kept ones are gone",
             (numbers <= kept.highest).sum(), len(numbers), matched.by_rows.sum(),
-            len(kept.found.numbers) - (numbers <= kept.highest).sum(),
+            (~np.isin(kept.found.numbers, numbers)).sum(),
         )  # fmt: skip
     elif identity:
         log.info("%s keeps no numbers yet; once these are to last, `python -m stages.keep` keeps them", identity)
@@ -81,12 +81,13 @@ def cluster(
     choice = choice._replace(memberships=choice.memberships[:, np.argsort(numbers)])
     note = ""
     if hand.edits.count:
-        refuse_gone(curation, hand.edits, of_method, kept, traced.digests)
+        check_edits(curation, hand.edits, of_method, kept, traced.digests)
         way = Way(*(parameters[name] for name in Way._fields))
         first = max(kept.highest, int(numbers.max())) + 1
         in_use = curate(rows, merges, of_method, hand.edits, way, first)
         in_use = number_parts_again(of_method, in_use, hand.edits, first, kept.clusters, traced.digests)
         choice = edited(choice, places_of(in_use, np.unique(in_use[in_use >= 0])), hand.edits.count)
+        log.info("by hand: %s", "; ".join(map(str, edits_of(found, of_method, in_use))))
         note = f"as found, before {hand.edits.count} edits by hand"
     figures = measure_choice(rows, choice, parameters)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.algorithms.centroids import number_by_size
-from stages.algorithms.partitions.identity import know, match_clusters
+from stages.algorithms.partitions.identity import know, number_found
 from stages.files.clustered import SampleRows, open_clustered
 from stages.files.identity import IDENTITY, Identity, read_identity, trace_rows, write_identity
 from stages.files.intermediates import read_labels
@@ -47,7 +47,8 @@ def keep(
     traced = trace_rows(clustered, before, len(of_method))
     if kept:
         by_size = number_by_size(before)
-        again = match_clusters(kept.found, trace_rows(clustered, by_size, len(of_method)), kept.highest)
+        traced_by_size = trace_rows(clustered, by_size, len(of_method))
+        again = number_found(kept.found, kept.clusters, traced_by_size, kept.highest)
         if not np.array_equal(numbers_of(by_size, again.numbers), numbers_of(before, of_method)):
             raise ValueError(
                 f"{labels}: its clusters do not have the numbers that {IDENTITY} keeps of them; set `identity: "

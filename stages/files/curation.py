@@ -18,6 +18,7 @@ from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
+SAME = 0.75  # Jaccard index on rows of both trainings from which an edited cluster is taken for what it was
 MOST_PARTS = 1000  # of a split
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,10 @@ def refuse_without_numbers(path: Path, curation: Curation, identity: str | None,
     )
 
 
-def refuse_gone(path: Path, edits: Edits, found: np.ndarray, kept: Identity, digests: np.ndarray) -> None:
+def check_edits(path: Path, edits: Edits, found: np.ndarray, kept: Identity, digests: np.ndarray) -> None:
     """Refuse merges, splits and drops of clusters that are no longer found, and say where their rows went.
+
+    A cluster that is found, but is not what it was when its number was kept, is warned of.
 
     Parameters
     ----------
@@ -107,21 +110,27 @@ def refuse_gone(path: Path, edits: Edits, found: np.ndarray, kept: Identity, dig
         Of the rows.
     """
     numbers = np.unique(found[found >= 0])
-    gone = sorted(set(edits.clusters) - set(numbers.tolist()))
-    if not gone:
-        return
     shared = share_rows(kept.found, digests, places_of(found, numbers), len(numbers))
-    was = dict(zip(kept.found.numbers.tolist(), shared.rows, strict=True))
-    said = []
-    for number in gone:
-        if number in was:
-            what = f"is gone, {_whereabouts(was[number], numbers)}"
+    was = {number: i for i, number in enumerate(kept.found.numbers.tolist())}
+    place = {number: j for j, number in enumerate(numbers.tolist())}
+    gone = []
+    for number in sorted(edits.clusters):
+        named, i, j = f"{number} ({edits.of(number)})", was.get(number), place.get(number)
+        where = "" if i is None else _whereabouts(shared.rows[i], numbers)
+        if j is not None:
+            if i is not None and shared.enough[i] and shared.jaccard[i, j] < SAME:
+                jaccard = shared.jaccard[i, j]
+                log.warning(
+                    "%s: %s is not what it was when its number was kept (Jaccard %.2f): %s", path, named, jaccard, where
+                )
+        elif i is not None:
+            gone.append(f"{named} is gone, {where}")
         elif number in kept.clusters.numbers:
-            what = "was made by an edit; name the cluster that was found"
+            gone.append(f"{named} was made by an edit; name the cluster that was found")
         else:
-            what = "is no number that is kept"
-        said.append(f"{number} ({edits.of(number)}) {what}")
-    raise ValueError(f"{path}: {'; '.join(said)}. Take what no longer fits out, or name other clusters.")
+            gone.append(f"{named} is no number that is kept")
+    if gone:
+        raise ValueError(f"{path}: {'; '.join(gone)}. Take what no longer fits out, or name other clusters.")
 
 
 def _whereabouts(rows: np.ndarray, numbers: np.ndarray) -> str:

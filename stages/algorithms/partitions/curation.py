@@ -66,8 +66,6 @@ def curate(
         labels[members] = numbers[of_members]
         next_number += parts - 1
         sizes = np.bincount(of_members).tolist()
-        shown = ", ".join(f"{of} ({size} rows)" for of, size in zip(numbers.tolist(), sizes, strict=True))
-        log.info("split %d into %s", cluster, shown)
         if 1 in sizes:
             log.warning(
                 "split: %d of the %d parts of %d have one row; in more parts, such as %d: %d, the tree divides on",

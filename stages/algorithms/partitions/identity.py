@@ -147,6 +147,31 @@ def match_clusters(known: Known, traced: Traced, highest: int) -> Matched:
     return Matched(numbers, by_rows, by_centroid)
 
 
+def number_found(found: Known, clusters: Known, traced: Traced, highest: int) -> Matched:
+    """Give clusters the numbers of those that were found before; to new ones, those of what a hand had made of them.
+
+    So what was split by hand keeps its numbers where the method itself finds the parts now.
+
+    Parameters
+    ----------
+    found, clusters : Known
+        The clusters before and after the edits of before.
+    traced, highest
+        As in `match_clusters`.
+    """
+    matched = match_clusters(found, traced, highest)
+    made = ~np.isin(clusters.numbers, found.numbers)
+    if not made.any():
+        return matched
+    labels = np.append(matched.numbers, -1)[traced.places]
+    again = number_parts(labels, highest + 1, _some(clusters, made), traced.digests, highest)
+    places, first_rows = np.unique(traced.places, return_index=True)
+    numbers = again[first_rows[places >= 0]].astype(np.int64)
+    return matched._replace(
+        numbers=numbers, by_rows=matched.by_rows | (numbers != matched.numbers) & (numbers <= highest)
+    )
+
+
 def number_parts(labels: np.ndarray, first: int, known: Known, digests: np.ndarray, highest: int) -> np.ndarray:
     """Give the clusters numbered from `first` on, which an edit by hand has made, the numbers that they had.
 
@@ -168,10 +193,13 @@ def number_parts(labels: np.ndarray, first: int, known: Known, digests: np.ndarr
     """
     own = number_by_size(np.where(labels < first, -1, labels))
     free = ~np.isin(known.numbers, labels[labels < first])
-    samples = [known.samples[i] for i in np.flatnonzero(free)]
-    left = Known(known.numbers[free], known.sizes[free], known.centroids[free], samples)
-    matched = match_clusters(left, Traced(digests, own), highest)
+    matched = match_clusters(_some(known, free), Traced(digests, own), highest)
     return np.where(own < 0, labels, np.append(matched.numbers, -1)[own]).astype(np.int32)
+
+
+def _some(known: Known, chosen: np.ndarray) -> Known:
+    samples = [known.samples[i] for i in np.flatnonzero(chosen)]
+    return Known(known.numbers[chosen], known.sizes[chosen], known.centroids[chosen], samples)
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
