@@ -1,13 +1,17 @@
 """A human hand: curation.yaml as it is read, clusters merged, split and dropped, and what that costs."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, make_blobs, same_partition
 from scipy.cluster.hierarchy import fcluster, linkage
+from test_methods import metrics, parameters, put
 
-from stages.algorithms.centroids import consolidate
+from stages.algorithms.centroids import consolidate, number_by_size
+from stages.algorithms.comparison import findings
 from stages.algorithms.comparison.hand import (
     Measure,
     difference,
@@ -15,12 +19,20 @@ from stages.algorithms.comparison.hand import (
     measure_edits,
 )
 from stages.algorithms.comparison.stability import subsample_rows
-from stages.algorithms.partitions.curation import Way, curate, split_members, subtree
+from stages.algorithms.partitions.curation import Way, curate, number_parts_again, split_members, subtree
 from stages.algorithms.partitions.cuts import cut_tree, score_labels
 from stages.algorithms.partitions.edits import Edit, Edits, edits_between
+from stages.algorithms.partitions.identity import Traced, know
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.smoothing import smoothed_tree
-from stages.files.curation import Curation, read_curation
+from stages.cluster import cluster
+from stages.compare import compare
+from stages.files.clustered import open_clustered
+from stages.files.curation import Curation, read_curation, rename
+from stages.files.identity import Identity, trace_rows, write_identity
+from stages.files.intermediates import read_labels
+from stages.files.model import Card
+from stages.pictures.changes_page import by_hand
 
 AS_IT_IS = Way("average", 0, consolidate=False)
 
@@ -280,3 +292,205 @@ def test_the_standard_error_is_that_of_the_mean_where_the_figure_is_one():
     apart, error = difference(before, after)
     assert apart == values.mean()
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(n), rel=0.05)
+
+
+IDENTITY_FILE = "data/identity.json"
+
+
+@pytest.fixture
+def _kept() -> None:
+    """Six blobs clustered, and their numbers kept; the clusters that lie side by side in the tree are known."""
+    put(ROWS)
+    cluster_again(identity=None)
+    keep_again()
+
+
+def keep_again() -> None:
+    """Keep the numbers of the clusters as `python -m stages.keep` does, without a model."""
+    clustered = open_clustered(Path("data/embeddings_clu"), None)
+    known = []
+    for name in ("labels", "found"):
+        places, numbers = read_labels(Path(f"data/{name}.npy"), len(ROWS), Path("data/reduced.npy"))
+        known.append(know(trace_rows(clustered, places, len(numbers)), numbers))
+    highest = max(int(each.numbers[-1]) for each in known)
+    names = [f"name {number}" for number in known[0].numbers]
+    write_identity(Path(IDENTITY_FILE), Identity(known[0], names, known[1], highest))
+
+
+def cluster_again(text: str = "", identity: str | None = IDENTITY_FILE, **changes) -> tuple[np.ndarray, np.ndarray]:
+    """The clusters found and those in use, by number, with this text in curation.yaml."""
+    Path("curation.yaml").write_text(text)
+    cluster(**parameters(**changes), identity=identity)
+    return np.load("data/found.npy"), np.load("data/labels.npy")
+
+
+def outputs() -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file() and path.name != "curation.yaml"
+    }
+
+
+def test_without_an_edit_nothing_else_is_written(_kept):
+    found, labels = cluster_again((ROOT / "curation.yaml").read_text(), identity=None)
+    np.testing.assert_array_equal(found, FOUND)
+    np.testing.assert_array_equal(labels, FOUND)
+    before = outputs()
+    Path("curation.yaml").unlink()
+    cluster(**parameters())
+    assert outputs() == before
+    assert "edits" not in metrics("cluster")
+    assert "note" not in json.loads(Path("plots/davies_bouldin.json").read_text())[0]
+
+
+def test_edits_are_in_every_output_of_the_stage_and_gone_with_the_edits(_kept):
+    cluster_again()
+    before = outputs()
+    found, labels = cluster_again("merge: [1, 4]\nsplit: 0\ndrop: 5")
+    np.testing.assert_array_equal(found, FOUND)
+    assert set(labels) == {-1, 0, 1, 2, 3, 6}
+    assert set(labels[FOUND == 4]) == {1}
+    np.testing.assert_array_equal(labels < 0, FOUND == 5)
+    places = np.searchsorted(np.unique(labels), labels) - 1
+    memberships, silhouettes = np.load("data/memberships.npy"), np.load("data/silhouettes.npy")
+    np.testing.assert_array_equal(memberships, places[:, None] == np.arange(5))
+    np.testing.assert_array_equal(np.isnan(silhouettes), labels < 0)
+    figures = metrics("cluster")
+    assert (figures["edits"], figures["n_clusters"]) == (3, 5)
+    assert figures["davies_bouldin"] == pytest.approx(score_labels(ROWS, places).davies_bouldin[0], rel=1e-5)
+    assert figures["noise_share"] == pytest.approx((FOUND == 5).mean(), rel=1e-5)
+    points = json.loads(Path("plots/davies_bouldin.json").read_text())
+    assert points[0].pop("note") == "as found, before 3 edits by hand"
+    assert points == json.loads(before["plots/davies_bouldin.json"])
+    cluster_again()
+    assert outputs() == before
+
+
+def test_parts_of_a_split_keep_their_numbers_once_these_are_kept(_kept):
+    _, first = cluster_again("split: {0: 3}\nmerge: [1, 2]")
+    keep_again()
+    _, again = cluster_again("split: {0: 3}\nmerge: [1, 2]\ndrop: 5")
+    np.testing.assert_array_equal(again[FOUND < 5], first[FOUND < 5])
+
+
+def test_a_part_keeps_its_number_where_another_is_the_largest_now():
+    was, known_as = np.repeat([0, 1, 2, 9], [50, 40, 30, 20]), np.array([4, 7, 8, 5])  # 4 was split into 4, 7 and 8
+    digests = np.arange(len(was)).astype(np.uint64)
+    known = know(Traced(digests, np.minimum(was, 3), np.zeros((4, 2), np.int16)), known_as)
+    edits = Edits(split=((4, 3),))
+    for rest in (slice(30, None), slice(None)):  # of the largest part most rows are gone, or none
+        found = np.where(was == 9, 5, 4)[rest]
+        by_size = number_by_size(was[rest][was[rest] < 9])
+        parts = np.append(np.array([4, 10, 11])[by_size], np.full(20, 5))
+        again = number_parts_again(found, parts, edits, 10, known, digests[rest])
+        np.testing.assert_array_equal(again, known_as[np.minimum(was, 3)][rest])
+    # Of parts that are not known the largest has the number of the cluster, and the others new ones.
+    new = number_parts_again(found, parts, edits, 10, known, digests + 1000)
+    np.testing.assert_array_equal(new, parts)
+
+
+def test_the_method_s_own_split_has_the_numbers_of_the_hand_s(_kept, caplog):
+    two = cut_tree(TREE, 5)
+    (joined,) = [each for each in range(5) if len(np.unique(FOUND[two == each])) == 2]
+    cluster_again(identity=None, k_max=5, k_min=5)
+    keep_again()
+    found, by_hand = cluster_again(f"split: {joined}", k_max=5, k_min=5)
+    assert same_partition(by_hand, FOUND)
+    keep_again()
+    found, labels = cluster_again("", k_max=6, k_min=6)
+    np.testing.assert_array_equal(found, by_hand)
+    np.testing.assert_array_equal(labels, by_hand)
+    caplog.clear()
+    cluster_again(f"drop: {joined}", k_max=6, k_min=6)
+    assert f"{joined} (drop) is not what it was when its number was kept (Jaccard 0." in caplog.text
+
+
+def test_an_edit_that_no_longer_fits_is_refused_by_name_with_where_its_rows_are(_kept):
+    five = cut_tree(TREE, 5)
+    (joined,) = [each for each in range(5) if len(np.unique(FOUND[five == each])) == 2]
+    pair = np.unique(FOUND[five == joined])
+    before = outputs()
+    with pytest.raises(ValueError, match=r"^curation.yaml: ") as refusal:
+        cluster_again(f"merge: [{pair[0]}, {pair[1]}]\ndrop: 77", k_max=5, k_min=5)
+    said = str(refusal.value)
+    assert f"(merge [{pair[0]}, {pair[1]}]) is gone, its rows are now 100% in " in said
+    assert "77 (drop) is no number that is kept" in said
+    assert "\n" not in said
+    assert outputs() == before
+
+
+@pytest.mark.parametrize("text", ["merge: [1, 2]", "split: 1", "drop: 1", "rename: {1: Birds}"])
+def test_edits_without_numbers_that_last_are_refused(text):
+    put(ROWS)
+    with pytest.raises(
+        ValueError, match=r"numbers that last, but identity is null; set `identity: data/identity.json`"
+    ):
+        cluster_again(text, identity=None)
+    shutil.copy(ROOT / IDENTITY_FILE, IDENTITY_FILE)
+    with pytest.raises(ValueError, match=r"data/identity.json keeps none yet; run `python -m stages.keep`"):
+        cluster_again(text)
+    assert not Path("data/labels.npy").exists()
+
+
+def test_number_that_an_edit_made_is_none_to_edit(_kept):
+    cluster_again("split: 0")
+    keep_again()
+    with pytest.raises(ValueError, match=r"6 \(drop\) was made by an edit; name the cluster that was found"):
+        cluster_again("split: 0\ndrop: 6")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"consolidate": True}, {"method": "kmeans"}, {"method": "gaussian_mixture"}, {"method": "dbscan"}]
+)
+def test_every_kind_of_method_can_be_edited(_kept, changes):
+    found, labels = cluster_again("merge: [0, 1]\nsplit: 2\ndrop: 3", **changes)
+    clustered = found >= 0  # DBSCAN leaves some out
+    assert same_partition(found[clustered], FOUND[clustered])
+    assert set(labels) == {-1, 0, 2, 4, 5, 6}
+    assert np.load("data/memberships.npy").shape == (300, 5)
+
+
+def test_names_by_hand_win_and_those_of_no_cluster_are_warned_of(caplog):
+    hand = read("rename: {40: Birds, 7: Games}")
+    assert rename(hand, ["a", "b", "c"], [3, 40, 41]) == ["a", "Birds", "c"]
+    assert "no cluster has these numbers now: 7 (Games)" in caplog.text
+    card = Card(["a", "Birds", "c"], [[]] * 3, 0.9, 0.9, {}, {}, [3, 40, 41])
+    assert by_hand(hand, card) == "\n\n`curation.yaml` renames clusters whose numbers are gone: 7 (Games)."
+    assert by_hand(read(""), card) == ""
+    assert "By hand (`curation.yaml`): merge 3 and 40; split 41 into 2 parts." in by_hand(
+        read("merge: [3, 40]\nsplit: 41"), card
+    )
+
+
+def test_the_comparison_measures_each_edit_and_leaves_all_else_as_it_was(_kept, monkeypatch):
+    def advise(*arguments):
+        raise ValueError("nothing is recommended.")
+
+    monkeypatch.setattr(findings, "advise", advise)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    few = {"subsamples": 4, "refits": 2, "k_steps": 3, "null_references": 2}
+    cluster_again()
+    compare(sample_rows=None, **parameters(compare=few))
+    before = {name: content for name, content in outputs().items() if name.startswith(("metrics/compare", "plots"))}
+    cluster_again("merge: [1, 4]\nsplit: 0\ndrop: 5")
+    compare(sample_rows=None, **parameters(compare=few))
+    after = {name: content for name, content in outputs().items() if name in before}
+    changed = {Path(name).name for name in before if after[name] != before[name]}
+    assert changed >= {"verdict.md", "cluster_stability.json"}
+    assert changed <= {
+        "verdict.md", "metrics.json", "cluster_stability.json", "cluster_stability.png",
+        "davies_bouldin.json", "davies_bouldin.png",
+    }  # fmt: skip
+    points = json.loads(Path("plots/cluster_stability.json").read_text())
+    assert [point["cluster"] for point in points] == [0, 1, 2, 3, 6]
+    assert points[1]["jaccard"] == 1
+    verdict = Path("metrics/compare/verdict.md").read_text()
+    assert "3 edits in `curation.yaml` made 5 clusters of the 6 that were found" in verdict
+    table = [line for line in verdict.splitlines() if line.startswith(("| as found", "| merge", "| split", "| drop"))]
+    assert [line.split(" | ")[:2] for line in table] == [
+        ["| as found", "6"], ["| merge 1 and 4 into 1", "5"], ["| split 0 into 0 and 6", "6"], ["| drop 5", "5"],
+    ]  # fmt: skip
+    assert "as edited are stable" in verdict
+    assert "By hand" not in before["metrics/compare/verdict.md"].decode()
+    # Of a sample, which may lack rows of a cluster.
+    compare(sample_rows=None, **parameters(compare=few | {"max_rows": 100}))
+    assert "of the rows of the sample that are no noise" in Path("metrics/compare/verdict.md").read_text()
