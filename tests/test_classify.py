@@ -386,7 +386,6 @@ def test_the_pipelines_own_predictions_and_metrics_are_not_touched(fitted):
 def test_the_command_works_outside_git(fitted, project, tmp_path):
     project.run("rm", "-rf", ".git")
     write_batches(tmp_path / "new", new_rows(), [])
-    (project.folder / "data").mkdir()
     (project.folder / "data" / "model").symlink_to(fitted / "model")
     out = project.run(
         sys.executable, "-m", "stages.classify", "--embeddings", str(tmp_path / "new"), "--predictions", "out/here"
