@@ -14,6 +14,7 @@ from stages.algorithms.partitions.criteria import highest_gap
 from stages.algorithms.partitions.modularity import EXCESS
 from stages.algorithms.partitions.processes import Refusal
 
+ROUNDING = 1e-9  # a smaller difference is nothing but that
 LEVEL = 0.05  # the p-value up to which beating the null is not put down to chance
 
 MEASURES = {  # name in the table: (words, whether higher is better)
@@ -187,7 +188,7 @@ def _edit_row(before: Step, step: Step) -> list[str]:
         value = getattr(step, name).value
         apart, error = difference(getattr(before, name), getattr(step, name))
         cells.append(f"{value:.3f} ({apart:+.3f} ± {error:.3f})")
-        if abs(apart) > BEYOND * error:
+        if abs(apart) > max(BEYOND * error, ROUNDING):
             (better if (apart > 0) == higher else worse).append(words)
     so = [f"{which}: {', '.join(those)}" for which, those in (("better", better), ("worse", worse)) if those]
     edited = f"{_means(before, step.edit.of)} -> {_means(step, step.edit.into)}"
