@@ -52,7 +52,8 @@ def keep(
         if not np.array_equal(numbers_of(by_size, again.numbers), numbers_of(before, of_method)):
             raise ValueError(
                 f"{labels}: its clusters do not have the numbers that {IDENTITY} keeps of them; set `identity: "
-                f"{IDENTITY}`, run `dvc repro`, and keep them then. To begin anew, remove {IDENTITY} first."
+                f"{IDENTITY}`, run `dvc repro`, and keep them then; or keep these instead, and forget the others: `rm "
+                f"{IDENTITY} && python -m stages.keep`."
             )
     edited = found.exists() and not np.array_equal(numbers_of(in_use, numbers), numbers_of(before, of_method))
     of_found = know(traced, of_method)

@@ -85,7 +85,8 @@ def read_identity(path: Path, columns: int, clustered: Path) -> Identity | None:
     if said["columns"] != columns:
         raise ValueError(
             f"{path}: of embeddings of {said['columns']} columns, but {clustered} has {columns}, so that no cluster "
-            f"can be found again; set `identity: null`, or remove {path} and keep the numbers of these."
+            f"can be found again; set `identity: null`, and once `dvc repro` has run so, `rm {path} && python -m "
+            "stages.keep` keeps the numbers of these instead."
         )
     return Identity(known, names, found, highest)
 
