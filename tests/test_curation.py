@@ -22,17 +22,17 @@ from stages.algorithms.comparison.stability import subsample_rows
 from stages.algorithms.partitions.curation import Way, curate, number_parts_again, split_members, subtree
 from stages.algorithms.partitions.cuts import cut_tree, score_labels
 from stages.algorithms.partitions.edits import Edit, Edits, edits_between
-from stages.algorithms.partitions.identity import Traced, know
+from stages.algorithms.partitions.identity import Traced, know, share_rows
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.cluster import cluster
 from stages.compare import compare
 from stages.files.clustered import open_clustered
 from stages.files.curation import Curation, read_curation, rename
-from stages.files.identity import Identity, trace_rows, write_identity
+from stages.files.identity import Identity, read_identity, trace_rows, write_identity
 from stages.files.intermediates import read_labels
 from stages.files.model import Card
-from stages.pictures.changes_page import by_hand
+from stages.pictures.changes_page import by_hand, describe_changes
 
 AS_IT_IS = Way("average", 0, consolidate=False)
 
@@ -494,3 +494,15 @@ def test_the_comparison_measures_each_edit_and_leaves_all_else_as_it_was(_kept, 
     # Of a sample, which may lack rows of a cluster.
     compare(sample_rows=None, **parameters(compare=few | {"max_rows": 100}))
     assert "of the rows of the sample that are no noise" in Path("metrics/compare/verdict.md").read_text()
+
+
+def test_the_page_of_changes_says_what_became_noise(_kept):
+    kept = read_identity(Path(IDENTITY_FILE), ROWS.shape[1], Path("clu"))
+    _, labels = cluster_again("drop: 5")
+    numbers = np.unique(labels[labels >= 0])
+    digests = trace_rows(open_clustered(Path("data/embeddings_clu"), None), labels, 5).digests
+    card = Card(kept.names[:5], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist())
+    shared = share_rows(kept.clusters, digests, labels, 5)
+    page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0])).page
+    (line,) = [line for line in page.splitlines() if line.startswith("| 5 |")]
+    assert line.endswith("| gone; 100% of it noise |")

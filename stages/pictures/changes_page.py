@@ -76,6 +76,9 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
         j = places.get(number)
         staying += shared.rows[i, j] if j is not None else 0.0
         fate = _fate(number, j is not None, parts, bool(shared.enough[i]))
+        if (noise := shares[i, -1]) >= PART:
+            fate.pop("scattered", None)
+            fate[f"{noise:.0%} of it noise"] = ""
         fates.update(list(fate))
         what = [" ".join(filter(None, each)) for each in fate.items()]
         if j is not None and card.names[j] != names_then[number]:

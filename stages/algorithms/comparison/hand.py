@@ -106,7 +106,7 @@ def measure_edits(
     ]
     measured = run_timed("edits by hand", tasks, [0] * len(tasks), progress)
     share = len(parts[0]) / len(rows)
-    jackknife = float(np.sqrt(share / (1 - share)))
+    jackknife = float(np.sqrt(share / max(1 - share, 1 / len(rows))))  # of so few rows a part may be all
     steps = []
     for i, (state, edit) in enumerate(zip(states, [None, *edits], strict=True)):
         numbers = np.unique(state[state >= 0])
