@@ -1,6 +1,6 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
-data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz
+data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz, curation.yaml
   -> data/model/model.json
 """
 
@@ -19,6 +19,7 @@ from stages.algorithms.presentation.topic_words import DescribeParameters, topic
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, open_clustered
+from stages.files.curation import read_curation, rename
 from stages.files.intermediates import read_labels, refuse_unequal
 from stages.files.model import CARD, Card, read_halves, write_card
 from stages.files.reduction import read_embedding_of
@@ -52,23 +53,26 @@ def name(
     consolidate: bool,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
+    curation: Path = Path("curation.yaml"),
     model: Path = Path("data/model"),
 ) -> None:
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
-    Names are of the texts that were clustered, and of no others. Memory: one text at a time.
+    Names are of the texts that were clustered, and of no others, or given by hand. Memory: one text at a time.
     """
     hold(model / CARD)
+    hand = read_curation(curation)
     batches, sample = opened = open_clustered(clustered, sample_rows)
-    found = read_labels(labels, len(sample), clustered)
+    found, numbers = read_labels(labels, len(sample), clustered)
     reduction, half = read_halves(model)
-    k = int(found.max()) + 1
+    k = len(numbers)
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
     texts = (row.text or "" for row in read_rows(clustered, sample))
     words = cut_words(topic_words(texts, found, describe["words"], describe["stop_words"]))
     names = [cut(", ".join(of_cluster[:NAME_WORDS]), NAME_LENGTH) for of_cluster in words]
+    names = rename(hand, names, numbers.tolist())
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
         "rows": opened.rows,
@@ -85,8 +89,9 @@ def name(
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    write_card(model, Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from))
-    named = [f"{cluster} {of_cluster}" for cluster, of_cluster in enumerate(names) if of_cluster]
+    card = Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from, numbers.tolist())
+    write_card(model, card)
+    named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 
 

@@ -21,7 +21,7 @@ from stages.files import model as model_files
 from stages.files import stamped
 
 REDUCED, TREE, LABELS = "data/reduced.npy", "data/tree.npy", "data/labels.npy"
-SILHOUETTES = "data/silhouettes.npy"
+FOUND, SILHOUETTES = "data/found.npy", "data/silhouettes.npy"
 REDUCTION, CLASSIFIER = "data/model/reduction.npz", "data/model/classifier.npz"
 MODEL = "data/model/model.json"
 PREDICTED, LABELLED = "data/predictions/new.parquet", "data/clusters/a.parquet"
@@ -29,6 +29,7 @@ READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
     LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
+    FOUND: ["compare"],
     SILHOUETTES: ["classify", "visualize"],
     REDUCTION: ["train", "name", "classify", "describe", "visualize"],
     CLASSIFIER: ["name", "classify", "describe", "visualize"],
@@ -251,12 +252,16 @@ DAMAGES = {
         Damage("one less", array(lambda labels: labels[:-1]), "299 labels, but"),
         Damage("a huge one", at(7, 2**31 - 1), "row 7 has cluster 2147483647"),
         Damage("below noise", at(7, -2), "row 7 has cluster -2"),
-        Damage("as large as the number of rows", at(7, 300), "row 7 has cluster 300"),
         Damage("all noise", at(slice(None), -1), "it has 0 clusters"),
         Damage("one cluster", at(slice(None), 0), "it has 1 clusters"),
         Damage("a cluster a row", array(lambda labels: np.arange(300, dtype="i4")), "clusters has one row"),
-        Damage("a gap", array(lambda labels: np.where(labels > 2, labels + 1, labels)), "no row has cluster 3"),
-        Damage("by rising size", array(lambda labels: labels.max() - labels), "expected numbers by falling size"),
+    ],
+    FOUND: [
+        *ANYTHING,
+        *ANY_ARRAY,
+        Damage("one less", array(lambda labels: labels[:-1]), "299 labels, but"),
+        Damage("other numbers", array(lambda labels: labels + 9), "the labels in use have other numbers"),
+        Damage("other rows", array(lambda labels: np.roll(labels, 1)), "no merges, splits and drops of these"),
     ],
     SILHOUETTES: [
         *ANYTHING,

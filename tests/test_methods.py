@@ -28,7 +28,7 @@ from stages.runtime.arrays import save_model
 from stages.runtime.parameters import find_faults
 
 CRITERIA = get_args(Criterion)
-SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.annotation is not Path}
+SCHEMA = {name for name, each in inspect.signature(cluster).parameters.items() if each.default is each.empty}
 VARIANTS = [*(name for method in METHODS.values() for name in method.variants), "kmeans on the raw embeddings"]
 
 
@@ -153,7 +153,8 @@ def test_a_covariance_that_cannot_be_estimated_is_refused_with_those_that_can(co
 )
 def test_compare_refuses_what_cluster_refuses(changes, message):
     put(make_blobs(40, 12, 4)[0])
-    np.save("data/labels.npy", np.arange(40, dtype=np.int32) % 4)
+    for name in ("found", "labels"):
+        np.save(f"data/{name}.npy", np.arange(40, dtype=np.int32) % 4)
     with pytest.raises(ValueError, match=message):
         compare(sample_rows=None, **parameters(**changes))
     assert not Path("metrics").exists()

@@ -30,7 +30,8 @@ from stages.runtime.remote import Address, ObjectState, Place, StoreError
 
 # What no stage can make again. A file of these, or in these, is no output.
 SOURCES = [
-    Path(name) for name in ("data/embeddings_clu", "data/embeddings_classf", "stages", "params.yaml", "dvc.yaml")
+    Path(name)
+    for name in ("data/embeddings_clu", "data/embeddings_classf", "stages", "params.yaml", "dvc.yaml", "curation.yaml")
 ]
 ACCOUNT_LENGTH = 1000
 PARTIAL = ".partial-"  # the start of a name of a file that is being written; .gitignore and .dvcignore know it

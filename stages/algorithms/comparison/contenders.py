@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.case import Case
 from stages.algorithms.comparison.controls import fit_controls, word_vectors
 from stages.algorithms.comparison.measures import measure_partition
@@ -189,7 +190,8 @@ def _eps_in_use(case: Case, search: EpsSearch) -> int:
     """The eps that gives the labels in use; of a sample, whose rows lie further apart, that which comes nearest."""
     if case.sampled:
         return int(np.argmax([agreement_between([case.in_use, labels])[0] for labels in search.labels]))
-    same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, case.in_use)]
+    own = number_by_size(case.in_use)  # which may have lasting numbers
+    same = [i for i, labels in enumerate(search.labels) if np.array_equal(labels, own)]
     if not same:
         raise ValueError("the labels in use are not what dbscan finds with these parameters; run `dvc repro cluster`.")
     return same[0]

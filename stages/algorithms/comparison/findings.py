@@ -8,6 +8,7 @@ from stages.algorithms.centroids import number_by_size
 from stages.algorithms.comparison.advice import Advice, advise
 from stages.algorithms.comparison.case import Case, refuse_sample
 from stages.algorithms.comparison.contenders import TableRow, fit_methods, fit_raw, leave_out_impossible
+from stages.algorithms.comparison.hand import Step, mean_jaccards, measure_edits
 from stages.algorithms.comparison.measures import (
     compare_with_topics,
     measure_partition,
@@ -24,6 +25,8 @@ from stages.algorithms.comparison.stability import (
     subsample_rows,
 )
 from stages.algorithms.comparison.variants import CURVES, Curve, Fits
+from stages.algorithms.partitions.curation import Way
+from stages.algorithms.partitions.edits import Edit
 from stages.algorithms.partitions.methods import (
     METHODS,
     ClusteringParameters,
@@ -67,16 +70,27 @@ class Findings(NamedTuple):
     grid: list[int]  # the k of part_curves
     part_curves: np.ndarray  # (parts, k of the grid) float64, agreement of the cuts with those of the tree of a part
     agreement: np.ndarray  # of what the method in use finds in these rows with what it finds in each part
-    jaccards: np.ndarray  # how well each cluster in use is found again in parts; NaN for one that the sample lacks
+    jaccards: (
+        np.ndarray
+    )  # how well each cluster is found again in parts, after edits; NaN for one that the sample lacks
     eps_table: list[TableRow]
     near: NearDuplicates
     advice: Advice | Refusal
     departure: tuple[float, float] | Refusal
+    steps: tuple[Step, ...] = ()  # the clusters found, and those after each edit by hand; none where nothing is edited
 
     @property
     def sampled(self) -> bool:
         """Whether only some of the rows were compared."""
         return self.rows < self.all_rows
+
+
+class Edited(NamedTuple):
+    """The clusters before and after the edits of a hand, by number; -1 is noise."""
+
+    found: np.ndarray  # (n,) int32
+    labels: np.ndarray  # (n,) int32
+    edits: list[Edit]
 
 
 class Embedded(NamedTuple):
@@ -98,6 +112,7 @@ def compare_methods(
     parameters: ClusteringParameters,
     compared: CompareParameters,
     progress: Progress = silent,
+    edited: Edited | None = None,
 ) -> Findings:
     """Fit every method, measure them alike, and test the clusters in use.
 
@@ -117,6 +132,8 @@ def compare_methods(
     compared : CompareParameters
     progress : callable
         As in `processes`.
+    edited : Edited, optional
+        What a hand has made of the labels. No method is asked for its clusters; each edit is measured beside them.
 
     Raises
     ------
@@ -164,6 +181,11 @@ def compare_methods(
         of_sample = Fits(number_by_size(case.in_use), None, found, [], 0.0, None)
         own = _table_row(case, LABELS_IN_USE, of_sample, parts, embedded.topics)
         own |= {"k": k, **measure_sizes(in_use, parameters["min_cluster_size"])}
+    jaccards, steps = _found_again(case, parts, found), ()
+    if edited is not None:
+        steps = _measure_edits(case, edited, chosen, parts[: compared["subsamples"]], found)
+        last = dict(zip(steps[-1].numbers.tolist(), mean_jaccards(steps[-1].jaccards).tolist(), strict=True))
+        jaccards = np.array([last.get(each, np.nan) for each in np.unique(edited.labels[edited.labels >= 0]).tolist()])
     advice = attempt(
         advise, case.rows, embedded.scale, embedded.deviations, embedded.texts, embedded.topics, few, parameters,
         compared, progress,
@@ -175,7 +197,7 @@ def compare_methods(
         curves={name: fit.curve for name, fit in fits.items() if fit.curve},
         band_k=curve.k, band_scores=curve.scores.davies_bouldin, band=band,
         grid=case.grid, part_curves=np.stack([each.curve for each in again]),
-        agreement=agreement, jaccards=_found_again(case, parts, found), eps_table=eps_table,
+        agreement=agreement, jaccards=jaccards, steps=steps, eps_table=eps_table,
         near=find_near_duplicates(rows), advice=advice, departure=departure,
     )  # fmt: skip
 
@@ -242,9 +264,18 @@ def _found_again(case: Case, parts: list[np.ndarray], found: list[np.ndarray]) -
     """
     pairs = zip(parts, found, strict=False)
     jaccards = np.stack([best_jaccards(case.in_use[part], labels, case.k) for part, labels in pairs])
-    seen = ~np.isnan(jaccards)
-    means = np.where(seen, jaccards, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return np.where(np.isin(np.arange(case.k), case.in_use), means, np.nan)
+    return np.where(np.isin(np.arange(case.k), case.in_use), mean_jaccards(jaccards), np.nan)
+
+
+def _measure_edits(
+    case: Case, edited: Edited, chosen: np.ndarray, parts: list[np.ndarray], found: list[np.ndarray]
+) -> tuple[Step, ...]:
+    """What the edits cost or bring, by the rows that are compared."""
+    way = Way(*(case.parameters[name] for name in Way._fields))
+    before, after = edited.found[chosen], edited.labels[chosen]
+    return measure_edits(
+        case.rows, before, after, edited.edits, parts, found, way, case.parameters["seed"], case.progress
+    )
 
 
 def _table_row(case: Case, name: str, fit: Fits, parts: list[np.ndarray], topics: list[str | None]) -> TableRow:

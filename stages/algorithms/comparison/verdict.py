@@ -1,16 +1,20 @@
 """What a comparison found, in words computed from its numbers."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from stages.algorithms.comparison.claims import NOISE_ALLOWED, put_to_the_test
 from stages.algorithms.comparison.contenders import TableRow
 from stages.algorithms.comparison.findings import LABELS_IN_USE, Findings
+from stages.algorithms.comparison.hand import BEYOND, FOLDS, Step, difference
 from stages.algorithms.comparison.stability import DOUBTFUL, EXCELLENT, POOR, STABLE
 from stages.algorithms.comparison.variants import CURVES
 from stages.algorithms.partitions.criteria import highest_gap
 from stages.algorithms.partitions.modularity import EXCESS
 from stages.algorithms.partitions.processes import Refusal
 
+ROUNDING = 1e-9  # a smaller difference is nothing but that
 LEVEL = 0.05  # the p-value up to which beating the null is not put down to chance
 
 MEASURES = {  # name in the table: (words, whether higher is better)
@@ -22,13 +26,22 @@ MEASURES = {  # name in the table: (words, whether higher is better)
     "v_measure": ("V-measure with the topics", True),
 }
 
+CHANGES = {  # what an edit changes: (words, whether higher is better)
+    "davies_bouldin": ("Davies-Bouldin", False),
+    "stability": ("stability", True),
+    "accuracy": ("accuracy", True),
+}
+
 
 def describe_findings(f: Findings) -> str:
     """The verdict as Markdown."""
     own = next(row for row in f.table if row["method"] == f.method)
     sections = [
         f"# What k = {f.k} is worth",
-        "\n".join(f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f), *_sampled(f))),
+        "\n".join(
+            f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f), *_sampled(f), *_edited(f))
+        ),
+        *_edits(f),
         *_shortlist(f),
         "## The clusters in use",
         f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
@@ -131,6 +144,60 @@ def _sampled(f: Findings) -> list[str]:
         f"`{f.method}` found there. What it finds in the sample has an adjusted Rand index of {f.same_method:.2f} with "
         "them, and is what the other methods and the recommendation are compared with."
     ]
+
+
+def _edited(f: Findings) -> list[str]:
+    """That not all is about the clusters that people see, where a hand has edited them."""
+    if not f.steps:
+        return []
+    edits = len(f.steps) - 1
+    return [
+        f"**What a hand has changed.** {edits} edit{'s' * (edits > 1)} in `curation.yaml` made {len(f.jaccards)} "
+        f"clusters of the {f.k} that were found. Labels, model and pictures have the edited ones, and so have the next "
+        "table and the Jaccard index of each cluster; all else here is of those found, as other methods find theirs."
+    ]
+
+
+def _edits(f: Findings) -> list[str]:
+    """What each edit by hand costs or brings."""
+    if not f.steps:
+        return []
+    found = f.steps[0]
+    head = ["", "clusters", *(words for words, _ in CHANGES.values()), "stability of those edited", "so"]
+    figures = [f"{getattr(found, name).value:.3f}" for name in CHANGES]
+    lines = [head, ["---"] * len(head), ["as found", str(len(found.numbers)), *figures, "-", "-"]]
+    lines += [_edit_row(before, step) for before, step in pairwise(f.steps)]
+    where = " of the sample" if f.sampled else ""
+    return [
+        "## What each edit costs or brings",
+        "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
+        "Edits are done one after the other; in brackets the difference to the line above and its standard error, from "
+        f"what it varies by over the parts; {BEYOND} of these or less are called noise. Score and accuracy are "
+        f"of the rows{where} that are no noise; accuracy is the share of them that are nearest, by cosine, to the "
+        f"centroid of their own cluster in the other {FOLDS - 1} of {FOLDS} folds. Stability is the mean Jaccard index "
+        f"of clusters with what `{f.method}` finds in {len(found.jaccards)} parts of {f.part_rows} rows, once each "
+        "edit is done there: to as many clusters of the part as it names, of those with more than half of their rows "
+        "in the clusters edited; to none where there is no such cluster. A merge leaves fewer clusters to take for "
+        "each other, and a drop of doubtful ones raises the means: that much they gain of themselves.",
+    ]
+
+
+def _edit_row(before: Step, step: Step) -> list[str]:
+    cells, better, worse = [], [], []
+    for name, (words, higher) in CHANGES.items():
+        value = getattr(step, name).value
+        apart, error = difference(getattr(before, name), getattr(step, name))
+        cells.append(f"{value:.3f} ({apart:+.3f} ± {error:.3f})")
+        if abs(apart) > max(BEYOND * error, ROUNDING):
+            (better if (apart > 0) == higher else worse).append(words)
+    so = [f"{which}: {', '.join(those)}" for which, those in (("better", better), ("worse", worse)) if those]
+    edited = f"{_means(before, step.edit.of)} -> {_means(step, step.edit.into)}"
+    return [str(step.edit), str(len(step.numbers)), *cells, edited, "; ".join(so) or "nothing beyond noise"]
+
+
+def _means(step: Step, clusters: tuple[int, ...]) -> str:
+    means = step.stability_of(clusters)
+    return ", ".join("-" if np.isnan(mean) else f"{mean:.2f}" for mean in means) or "none"
 
 
 def _shortlist(f: Findings) -> list[str]:
@@ -273,9 +340,9 @@ def _stability(f: Findings) -> str:
         words = "most clusters come back"
     else:
         words = "no majority either way"
-    where, beside, whose, limits = "", "", "", ""
+    where, beside, whose, limits = "", "", " as edited" if f.steps else "", ""
     if f.sampled:
-        where, whose = " of the sample", " in use"
+        where, whose = " of the sample", whose or " in use"
         beside = f" with what `{f.method}` finds in the sample, {f.in_use['stability']:.2f} with the labels in use"
         limits = f", which parts of {f.part_rows / f.all_rows:.1%} of the rows that were clustered meet less easily"
         if absent := np.isnan(f.jaccards).sum():

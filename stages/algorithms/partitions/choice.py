@@ -38,6 +38,7 @@ class Choice(NamedTuple):
     memberships: np.ndarray  # (n, k) float32, rows sum to 1 but for rounding, or to 0 for noise
     entropy: float  # of the memberships; 0 where a row has one cluster
     moved: int  # rows that consolidation moved
+    edits: int = 0  # that a hand has made of the clusters since
 
     @property
     def k(self) -> int:
@@ -91,7 +92,10 @@ def choose_clusters(
 
 
 def measure_choice(rows: np.ndarray, choice: Choice, parameters: ClusteringParameters) -> dict[str, Any]:
-    """The figures of a choice by their names, and a warning in the log of each that gives reason for one."""
+    """The figures of a choice by their names, and a warning in the log of each that gives reason for one.
+
+    After edits they are of the edited clusters, but for `gap` and `modularity`, which chose those that were edited.
+    """
     final = score_labels(rows, choice.labels)
     sizes, n = final.sizes[0], len(rows)
     k_min, k_max = parameters["k_min"], parameters["k_max"]
@@ -115,8 +119,28 @@ def measure_choice(rows: np.ndarray, choice: Choice, parameters: ClusteringParam
     if choice.support is not None:
         of_best = choice.candidates.extra["modularity"][choice.best]
         figures |= {"modularity": of_best, "modularity_p_value": choice.support.p_value}
+    if choice.edits:
+        figures["edits"] = choice.edits
     _warn(choice.k, sizes, n, figures, parameters)
     return figures
+
+
+def edited(choice: Choice, labels: np.ndarray, edits: int) -> Choice:
+    """The choice with what a hand has made of its clusters, each row in one of them or in none.
+
+    Parameters
+    ----------
+    choice : Choice
+    labels : ndarray of shape (n,), int32
+        Clusters 0 to k - 1, none empty; -1 is noise.
+    edits : int
+    """
+    return choice._replace(labels=labels, memberships=_hard(labels), entropy=0.0, edits=edits)
+
+
+def _hard(labels: np.ndarray) -> np.ndarray:
+    """Memberships of rows that are in one cluster or in none."""
+    return (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float32)
 
 
 def _null_band(
@@ -215,7 +239,7 @@ def _taken(
         labels, moved = consolidate(rows, labels)
         log.info("consolidate: %d of %d rows moved to a nearer centroid", moved, len(rows))
     if memberships is None:
-        memberships = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float32)
+        memberships = _hard(labels)
     else:
         entropy = membership_entropy(memberships)
     return Choice(candidates, best, band, backing, labels, memberships, entropy, moved)
@@ -229,7 +253,7 @@ def _warn(k: int, sizes: np.ndarray, n: int, figures: dict[str, Any], parameters
             k,
         )
     log.info("sizes %d to %d rows, the largest cluster holds %.1f %%", sizes[-1], sizes[0], 100 * sizes[0] / n)
-    if len(sizes) < k:
+    if len(sizes) < k and "edits" not in figures:
         empty = k - len(sizes)
         log.warning(
             "%d clusters were asked for, but %s leaves %d without rows; lower k_max, or set another method",

@@ -88,7 +88,7 @@ def score_cuts(rows: np.ndarray, tree: np.ndarray, k_min: int, k_max: int, silho
     return _score_clusters(rows, _clusters_of_cuts(tree, k_min, k_max), silhouette)
 
 
-def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
+def score_labels(rows: np.ndarray, labels: np.ndarray, silhouette: bool = True) -> CutScores:
     """The same scores for one partition, as a range of one k.
 
     Parameters
@@ -96,11 +96,14 @@ def score_labels(rows: np.ndarray, labels: np.ndarray) -> CutScores:
     rows : ndarray of shape (n, d)
     labels : ndarray of shape (n,), int
         Clusters 0 to k - 1, none empty; rows labelled -1 take no part.
+    silhouette : bool
+        As in `score_cuts`.
     """
     order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
     k = int(labels.max()) + 1
     borders = np.searchsorted(labels[order], np.arange(k + 1))
-    return _score_clusters(rows, _Clusters(order, borders[:-1], borders[1:], np.empty((0, 2), dtype=np.int64)))
+    clusters = _Clusters(order, borders[:-1], borders[1:], np.empty((0, 2), dtype=np.int64))
+    return _score_clusters(rows, clusters, silhouette)
 
 
 def join_scores(scores: list[CutScores]) -> CutScores:
