@@ -14,6 +14,7 @@ from stages.algorithms.partitions.methods import ClusteringParameters, ComparePa
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.intermediates import read_reduced, read_tree
 from stages.pictures.curves import write_davies_bouldin
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.arrays import save_array
 from stages.runtime.files import hold
@@ -44,7 +45,8 @@ def cluster(
     save_array(labels, choice.labels)
     save_array(memberships, choice.memberships)
     save_array(silhouettes, cosine_silhouettes(rows, choice.labels).astype(np.float32))
-    write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, len(rows))
+    plots = Plots(Path("plots"), labels=labels_digest(choice.labels))
+    write_davies_bouldin(plots, choice.candidates, choice.best, choice.band, len(rows))
     record.log_metrics("cluster", **figures)
 
 

@@ -2,7 +2,7 @@
 
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
 data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl
-  -> metrics/describe/, plots/topics.json and .png
+  -> metrics/describe/, plots/clusters.json, plots/topics.json and .png
 """
 
 import logging
@@ -17,8 +17,10 @@ from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
 from stages.files.model import read_whole
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
+from stages.pictures.cards import write_cards
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
+from stages.pictures.style import Plots, labels_digest, reduction_digest
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -36,6 +38,7 @@ def describe(
     clusters: Place = Path("data/clusters"),
     clustered: Place = Path("data/embeddings_clu"),
     new: Place = Path("data/embeddings_classf"),
+    plots: Path = Path("plots"),
 ) -> None:
     """Show each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones.
 
@@ -45,7 +48,7 @@ def describe(
     Memory: the reduced rows, and some 20 bytes for each other row; one text at a time.
     """
     folder = Path("metrics/describe")
-    hold(folder / "clusters.json")
+    hold(folder / "clusters.json", plots / "clusters.json")
     vectors = read_reduced(reduced)
     m, d = vectors.shape
     found = read_labels(labels, m, reduced)
@@ -67,7 +70,9 @@ def describe(
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
     write_clusters(folder, shown, everyone)
-    write_topics(Path("plots"), shown)
+    drawn = Plots(plots, labels_digest(found), reduction_digest(half.reduction_fingerprint))
+    write_cards(drawn, shown, everyone)
+    write_topics(drawn, shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 

@@ -27,6 +27,7 @@ from stages.pictures.curves import write_cluster_sizes
 from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import left_out_note, map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -92,11 +93,12 @@ def visualize(
     of_new = (column[chosen_new] for column in (predicted.cluster, predicted.probability))
     points += map_points(new_positions, *of_new, kinds, new_shown)
 
-    write_map(plots, points, names, note)
-    write_cluster_sizes(plots, found, classified, predicted.cluster, names)
-    write_silhouette(plots, of_rows, found, left_out_note(len(classified)))
+    drawn = Plots(plots, labels=labels_digest(found))
+    write_map(drawn, points, names, note)
+    write_cluster_sizes(drawn, found, classified, predicted.cluster, names)
+    write_silhouette(drawn, of_rows, found, names, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
-    write_dendrogram(plots, joined, is_cut, names)
+    write_dendrogram(drawn, joined, is_cut, names)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 
