@@ -68,7 +68,7 @@ def say(**changes) -> str:
         eps_table=[{"eps": 0.1, "clusters": 3, "noise_share": 0.1, "largest_share": 0.8}], departure=(0.5, 0.1),
         near=NearDuplicates(np.array([0, 0, 0, 1, 1, -1], np.int32), 0.1), advice=ADVICE,
     )  # fmt: skip
-    return describe_findings(findings._replace(**changes))
+    return describe_findings(findings._replace(**changes), "0123456789ab")
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ TEXT_LENGTH = 80
 NUMBERED = 100  # clusters, the largest, whose number is on the map of `dvc plots show`
 WRITTEN = 40  # clusters: of so few the names are on the maps too
 LABEL_LENGTH = 24
-MAP_SIZE = np.array([760, 700])  # of that map, and of a letter on it, in pixels
-LETTER_SIZE = np.array([6.2, 15])
+MAP_SIZE = np.array([620, 620])  # of that map, and of a letter on it, in pixels
+LETTER_SIZE = np.array([6.6, 15])
 
 
 def write_map(plots: Plots, points: Points, names: dict[int, str], note: str) -> None:
@@ -183,7 +183,7 @@ def _write_apart(axes: "Axes", texts: list[str], positions: np.ndarray, colors: 
             axes.plot([position[0], target[0]], [position[1], target[1]], color="black", linewidth=0.7)
 
 
-def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
+def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 4000) -> np.ndarray:
     """Move labels until none covers another, each round the least way for each pair of them.
 
     Parameters
