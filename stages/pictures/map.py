@@ -168,7 +168,7 @@ def _write_apart(axes: "Axes", texts: list[str], positions: np.ndarray, colors: 
         for text, position in zip(texts, positions, strict=True)
     ]
     extents = [box.get_window_extent() for box in boxes]
-    sizes = np.array([(extent.width + 7, extent.height + 4) for extent in extents]).reshape(-1, 2)
+    sizes = np.array([(extent.width + 7, extent.height + 5) for extent in extents]).reshape(-1, 2)
     anchors = axes.transData.transform(positions).reshape(-1, 2)
     places = push_apart(anchors, sizes)
     for i, (box, place, anchor, position, size) in enumerate(
