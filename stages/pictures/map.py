@@ -108,7 +108,11 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
     boxes = np.array([[len(text) + 1, 1] for text in written]).reshape(-1, 2) * LETTER_SIZE
-    places = push_apart(medians * scale, boxes) / scale
+    low, high = (
+        edge * scale + side * boxes / 2 for edge, side in ((positions.min(axis=0), 1), (positions.max(axis=0), -1))
+    )
+    places = push_apart(np.clip(medians * scale, low, np.maximum(low, high)), boxes)
+    places = np.clip(places, low, np.maximum(low, high)) / scale  # whole letters at the edges
     for row, text, (x, y) in zip(first[numbered].tolist(), written, places.tolist(), strict=True):
         points[row] |= {"written": text, "number_x": round(x, 2), "number_y": round(y, 2)}
 
