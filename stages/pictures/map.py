@@ -124,7 +124,7 @@ def _written(cluster: int, names: dict[int, str], k: int) -> str:
 
 def draw_map(points: Points) -> "Figure":
     """The map, coloured by cluster, each cluster's number and name near its median; of many, names are beneath."""
-    figure, axes = pyplot().subplots(figsize=(8, 7.4))
+    figure, axes = pyplot().subplots(figsize=(10, 9))
     x, y, clusters = column(points, "x"), column(points, "y"), column(points, "cluster")
     kinds = column(points, "kind")
     sizes = Counter(clusters[clusters >= 0].tolist())
