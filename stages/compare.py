@@ -21,6 +21,7 @@ from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, even_rows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, read_tree
 from stages.files.near_duplicates import write_near_duplicates
+from stages.files.numbers import numbers_of
 from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
 from stages.pictures.cards import write_verdict
@@ -57,7 +58,7 @@ def compare(
     hold(results / "verdict.md", plots / "null_band.json", record.metrics_of("compare"))
     rows = read_reduced(reduced)
     n = len(rows)
-    in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
+    (in_use, numbers), merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
     chosen = even_rows(n, compare["max_rows"])
     if len(chosen) < n:
@@ -72,10 +73,10 @@ def compare(
 
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
-    drawn = Plots(plots, labels=labels_digest(in_use))
+    drawn = Plots(plots, labels=labels_digest(numbers_of(in_use, numbers)))
     record.write_text(results / "verdict.md", describe_findings(findings, drawn.labels))
     write_verdict(drawn, main_lines(findings))
-    write_plots(drawn, findings)
+    write_plots(drawn, findings, numbers)
     record.write_plot(results / "methods.json", drawn.marked(full_table(findings)))
     record.log_metrics("compare", **figures(findings))
 

@@ -26,14 +26,18 @@ TOPICS_SHOWN = 40
 OTHER_TOPICS = "(other topics)"
 
 
-def write_confusion(plots: Plots, found: np.ndarray, predicted: np.ndarray, k: int) -> None:
-    """Write how many rows of each cluster (n,) are put into each, and the share of the cluster's rows that they are."""
+def write_confusion(plots: Plots, found: np.ndarray, predicted: np.ndarray, numbers: np.ndarray) -> None:
+    """Write how many rows of each cluster (n,) are put into each, and the share of the cluster's rows that they are.
+
+    `found` and `predicted` are places.
+    """
+    k = len(numbers)
     counts = np.zeros((k, k), dtype=np.int64)
     np.add.at(counts, (found, predicted), 1)
     points = [
         {
-            "actual": actual,
-            "predicted": other,
+            "actual": numbers[actual],
+            "predicted": numbers[other],
             "rows": counts[actual, other],
             "share": counts[actual, other] / counts[actual].sum(),
         }
@@ -44,18 +48,17 @@ def write_confusion(plots: Plots, found: np.ndarray, predicted: np.ndarray, k: i
 
 def draw_confusion(points: Points) -> "Figure":
     """Share of each cluster's rows that a model which has not seen them puts into each cluster."""
-    clusters = sorted({point[side] for point in points for side in ("actual", "predicted")})
-    places = {cluster: place for place, cluster in enumerate(clusters)}
-    shares = np.zeros((len(clusters), len(clusters)))
+    numbers = np.unique([[point["actual"], point["predicted"]] for point in points])
+    places = {number: place for place, number in enumerate(numbers.tolist())}
+    shares = np.zeros((len(numbers), len(numbers)))
     for point in points:
         shares[places[point["actual"]], places[point["predicted"]]] = point["share"]
     figure, axes = pyplot().subplots(figsize=(8, 6.6))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
     axes.set(**captions("confusion"))
-    at = ticks(len(clusters))
-    axes.set_xticks(at, [clusters[place] for place in at])
-    axes.set_yticks(at, [clusters[place] for place in at])
+    axes.set_xticks(**ticks(numbers))
+    axes.set_yticks(**ticks(numbers))
     figure.colorbar(image, label="share of the cluster's rows")
     return figure
 

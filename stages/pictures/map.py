@@ -8,13 +8,12 @@ import numpy as np
 
 from stages.files.rows import Row
 from stages.pictures.style import (
-    COLORS,
     NAMED,
-    NOISE,
     Plots,
     Points,
     captions,
     cluster_label,
+    color_of,
     column,
     counted,
     drawable,
@@ -38,7 +37,10 @@ LETTER_SIZE = np.array([6.6, 15])
 
 
 def write_map(plots: Plots, points: Points, names: dict[int, str], note: str) -> None:
-    """Write the map, of at least one point; the note says what it does not show."""
+    """Write the map, of at least one point; the note says what it does not show.
+
+    `names` has the name of each cluster by its number, the largest first.
+    """
     _name_first(points, names)
     # DVC draws no list of points whose first one lacks a field that another one has.
     points[0] = {"name": None, "written": None, "number_x": None, "number_y": None, "note": note} | points[0]
@@ -102,9 +104,8 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     numbers, first = np.unique(clusters, return_index=True)
     for cluster, row in zip(numbers.tolist(), first.tolist(), strict=True):
         points[row]["name"] = names.get(cluster, "noise" if cluster < 0 else "")
-    sizes = Counter(clusters[clusters >= 0].tolist())
-    numbered = np.isin(numbers, [cluster for cluster, _ in sizes.most_common(NUMBERED)])
-    written = [_written(cluster, names, len(sizes)) for cluster in numbers[numbered].tolist()]
+    numbered = np.isin(numbers, list(names)[:NUMBERED])
+    written = [_written(cluster, names, len(names)) for cluster in numbers[numbered].tolist()]
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
     boxes = np.array([[len(text) + 1, 1] for text in written]).reshape(-1, 2) * LETTER_SIZE
@@ -130,13 +131,14 @@ def draw_map(points: Points) -> "Figure":
     sizes = Counter(clusters[clusters >= 0].tolist())
     k, names = len(sizes), {cluster: drawable(name) for cluster, name in names_of(points).items()}
     size = float(np.clip(45_000 / len(points), 2, 20))
-    colors = np.where(clusters < 0, NOISE, np.array(COLORS)[clusters % len(COLORS)])
+    colors = np.array([color_of(cluster) for cluster in clusters.tolist()])
     for kind, marker, scale in (("clustered", "o", 1.0), ("new", "^", 1.3)):
         own = kinds == kind
         axes.scatter(x[own], y[own], s=scale * size, c=colors[own], marker=marker, linewidths=0)
     novel = kinds == "novel"
     axes.scatter(x[novel], y[novel], s=40, c="black", marker="x", linewidths=1.2)
     note = next((point["note"] for point in points if point.get("note")), "")
+    k = len(np.unique(clusters[clusters >= 0]))
     title = f"Map (t-SNE) of {counted(k, NAMED)}" + (f"\n{note}" if note else "")
     axes.set(aspect="equal", xticks=[], yticks=[], **captions("tsne", title=title))
     if not np.ptp(y):  # at true scale a map of one component has no height
@@ -144,14 +146,14 @@ def draw_map(points: Points) -> "Figure":
         axes.set_ylim(y[0] - height, y[0] + height)
     named = largest(sizes)
     medians = [(np.median(x[clusters == cluster]), np.median(y[clusters == cluster])) for cluster in named]
-    written, colors = [_written(c, names, k) for c in named], [COLORS[c % len(COLORS)] for c in named]
+    written, colors = [_written(c, names, k) for c in named], [color_of(c) for c in named]
     _write_apart(axes, written, np.array(medians).reshape(-1, 2), colors)
 
     from matplotlib.lines import Line2D
 
     # Of few clusters the names are on the map.
     listed = named if k > WRITTEN else []
-    handles = [Line2D([], [], marker="o", linestyle="", color=COLORS[c % len(COLORS)]) for c in listed]
+    handles = [Line2D([], [], marker="o", linestyle="", color=color_of(c)) for c in listed]
     entries = [cluster_label(cluster, names.get(cluster)) for cluster in listed]
     for kind, marker, color in (("new", "^", "#555555"), ("novel", "x", "black")):
         if (kinds == kind).any():

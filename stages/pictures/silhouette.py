@@ -31,8 +31,8 @@ def write_silhouette(
 ) -> None:
     """Write the rows' silhouettes from highest to lowest in each cluster, of large clusters evenly spaced ones.
 
-    The first point of each cluster has its name and how many rows it has. The note says which rows are left out, if
-    any.
+    `found` are numbers. The first point of each cluster has its name and how many rows it has. The note says which rows
+    are left out, if any.
     """
     clusters = np.unique(found[found >= 0]).tolist()
     points = []
