@@ -1,7 +1,7 @@
 """Classify new embeddings into the clusters found, and say how far to trust it.
 
 data/embeddings_classf/*.npy, data/model/
-  -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json
+  -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json and .png
 data/embeddings_clu/*.npy, data/labels.npy, data/silhouettes.npy, the model
   -> data/clusters/<batch>.parquet, the same of the clustered rows, and of those that were left out of the sample
 
@@ -46,11 +46,14 @@ from stages.files.classified import (
     write_predictions,
 )
 from stages.files.clustered import SampleRows, open_clustered
-from stages.files.drift_report import drift_points, refuse_another_report, write_report
+from stages.files.drift_report import refuse_another_report, write_report
 from stages.files.intermediates import read_labels, read_silhouettes, refuse_unequal
 from stages.files.model import Card, read_whole, refuse_other_numbers
+from stages.files.numbers import numbers_of
 from stages.files.predictions import LABELLERS
 from stages.files.reduction import refuse_other_embeddings
+from stages.pictures.drift import write_drift
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.parameters import PIPELINE, Number, Text
@@ -158,7 +161,9 @@ def classify(
             "clustered: %d rows have the label of the method, %d that of the model; %d of %d batches were up to date",
             by_method, by_model, done, len(batches),
         )  # fmt: skip
-        record.write_plot(Path("plots/drift.json"), drift_points(drifts))
+        clusters_of_all = np.concatenate([of_batch.cluster for of_batch in known.values()])
+        digest = labels_digest(numbers_of(clusters_of_all[clusters_of_all != OPEN], card.numbers))
+        write_drift(Plots(Path("plots"), labels=digest), drifts)
         record.log_metrics("classify", classified=rows, novel_share=novel_share)
     if left_out:
         return SOME_LEFT_OUT

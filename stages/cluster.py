@@ -22,6 +22,7 @@ from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_reduced, read_tree
 from stages.files.numbers import numbers_of, places_of
 from stages.pictures.curves import write_davies_bouldin
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.arrays import save_array
 from stages.runtime.files import hold
@@ -95,7 +96,8 @@ def cluster(
     save_array(labels, in_use)
     save_array(memberships, choice.memberships)
     save_array(silhouettes, cosine_silhouettes(rows, choice.labels).astype(np.float32))
-    write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, len(rows), note)
+    plots = Plots(Path("plots"), labels=labels_digest(in_use))
+    write_davies_bouldin(plots, choice.candidates, choice.best, choice.band, len(rows), note)
     record.log_metrics("cluster", **figures)
 
 

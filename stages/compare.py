@@ -2,7 +2,8 @@
 
 data/reduced.npy, data/tree.npy, data/found.npy, data/labels.npy, data/model/reduction.npz, data/embeddings_clu/
   -> metrics/compare/metrics.json, methods.json, verdict.md and near_duplicates.parquet,
-     plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each .json and .png
+     plots/verdict.json, and plots/null_band, stability, cluster_stability, eps_search and methods_<criterion>, each
+     .json and .png
 """
 
 import logging
@@ -13,7 +14,7 @@ import numpy as np
 
 from stages.algorithms.centroids import unit_vectors
 from stages.algorithms.comparison.findings import Edited, Embedded, compare_methods, figures, full_table
-from stages.algorithms.comparison.verdict import describe_findings
+from stages.algorithms.comparison.verdict import describe_findings, main_lines
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters
 from stages.algorithms.principal_components import deviations
 from stages.files.blocks import read_chosen
@@ -24,7 +25,9 @@ from stages.files.near_duplicates import write_near_duplicates
 from stages.files.numbers import numbers_of
 from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
+from stages.pictures.cards import write_verdict
 from stages.pictures.comparison import write_plots
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.progress import progress
@@ -77,9 +80,11 @@ def compare(
 
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
-    record.write_text(results / "verdict.md", describe_findings(findings))
-    write_plots(plots, findings, in_use[1])
-    record.write_plot(results / "methods.json", full_table(findings))
+    drawn = Plots(plots, labels=labels_digest(after))
+    record.write_text(results / "verdict.md", describe_findings(findings, drawn.labels))
+    write_verdict(drawn, main_lines(findings))
+    write_plots(drawn, findings, in_use[1])
+    record.write_plot(results / "methods.json", drawn.marked(full_table(findings)))
     record.log_metrics("compare", **figures(findings))
 
 

@@ -3,7 +3,7 @@
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
 data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl, curation.yaml; where numbers are kept, also
 data/identity.json and *.npy
-  -> metrics/describe/, plots/topics.json and .png
+  -> metrics/describe/, plots/clusters.json, plots/topics.json and .png
 """
 
 import logging
@@ -21,11 +21,14 @@ from stages.files.curation import read_curation
 from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
 from stages.files.model import read_whole, refuse_other_numbers
+from stages.files.numbers import numbers_of
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
+from stages.pictures.cards import write_cards
 from stages.pictures.changes_page import by_hand, describe_changes, nothing_kept, write_changes
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
+from stages.pictures.style import Plots, labels_digest, reduction_digest
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -45,6 +48,7 @@ def describe(
     clusters: Place = Path("data/clusters"),
     clustered: Place = Path("data/embeddings_clu"),
     new: Place = Path("data/embeddings_classf"),
+    plots: Path = Path("plots"),
 ) -> None:
     """Show each cluster by its words, its rows nearest to the centroid, on the border, and new and novel ones.
 
@@ -54,7 +58,7 @@ def describe(
     Memory: the reduced rows, and some 20 bytes for each other row; one text at a time.
     """
     folder = Path("metrics/describe")
-    hold(folder / "clusters.json")
+    hold(folder / "clusters.json", plots / "clusters.json")
     hand = read_curation(curation)
     vectors = read_reduced(reduced)
     m, d = vectors.shape
@@ -85,7 +89,10 @@ def describe(
         summary, changes = describe_changes(kept, card, shared, np.bincount(found[found >= 0]))
         log.info("%s", summary)
     write_changes(folder / "changes.md", changes + by_hand(hand, card))
-    write_topics(Path("plots"), shown)
+    digests = labels_digest(numbers_of(found, numbers)), reduction_digest(half.reduction_fingerprint)
+    drawn = Plots(plots, *digests)
+    write_cards(drawn, shown, everyone)
+    write_topics(drawn, shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 

@@ -20,6 +20,7 @@ from stages.algorithms.principal_components import (
     accumulate_moments,
     add_moments,
     explained_shares,
+    fingerprint,
     fit_reduction,
     overflows,
     reduce_blocks,
@@ -31,6 +32,7 @@ from stages.files.clustered import SampleRows, open_clustered, share_out
 from stages.files.embedding import read_embedding
 from stages.files.reduction import write_reduction
 from stages.pictures.curves import write_explained_variance
+from stages.pictures.style import Plots, reduction_digest
 from stages.runtime import command, record
 from stages.runtime.arrays import write_header
 from stages.runtime.files import hold, replacing
@@ -91,7 +93,8 @@ def reduce(
             _check_same(part, digest, again, run)
             file.write(rows.data)
     write_reduction(model, reduction, embedding)
-    write_explained_variance(Path("plots"), explained, variance_threshold)
+    digest = reduction_digest(fingerprint(reduction))
+    write_explained_variance(Plots(Path("plots"), reduction=digest), explained, variance_threshold)
     record.log_metrics("reduce", rows=n, columns=columns, n_components=d, explained_variance=explained[d - 1])
 
 

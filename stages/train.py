@@ -18,8 +18,10 @@ from stages.algorithms.validation import Validated, fit_and_validate
 from stages.files.blocks import read_chosen
 from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
+from stages.files.numbers import numbers_of
 from stages.files.reduction import read_reduction
 from stages.pictures.heat_maps import write_confusion
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.arrays import save_model
 from stages.runtime.files import hold
@@ -60,6 +62,7 @@ def train(
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
     refuse_unequal(embeddings, batches[0].columns, "columns", reduction, len(reduced_by.mean), "reduce")
 
+    plots = Plots(Path("plots"), labels=labels_digest(numbers_of(found, numbers)))
     noise, rows, found = rows[found < 0], rows[found >= 0], found[found >= 0]
     fitted_half, held_out_half = draw_halves(n, seed)
     with own_threads() as each:  # and one of BLAS: sums split over threads round otherwise
@@ -72,7 +75,7 @@ def train(
             validated.conformity,
         )  # fmt: skip
     save_model(model, **half._asdict())
-    write_confusion(Path("plots"), found, validated.predicted, numbers)
+    write_confusion(plots, found, validated.predicted, numbers)
     record.log_metrics("train", **validated.scores)
 
 

@@ -28,6 +28,7 @@ from stages.pictures.curves import write_cluster_sizes
 from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import left_out_note, map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
+from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -93,12 +94,14 @@ def visualize(
     of_new = numbers_of(predicted.cluster[chosen_new], numbers)
     points += map_points(new_positions, of_new, predicted.probability[chosen_new], kinds, new_shown)
 
-    write_map(plots, points, names, note)
-    of_kinds = (numbers_of(each, numbers) for each in (found, classified, predicted.cluster))
-    write_cluster_sizes(plots, *of_kinds, names)
-    write_silhouette(plots, of_rows, numbers_of(found, numbers), left_out_note(len(classified)))
+    found_numbers = numbers_of(found, numbers)
+    drawn = Plots(plots, labels=labels_digest(found_numbers))
+    write_map(drawn, points, names, note)
+    others = (numbers_of(each, numbers) for each in (classified, predicted.cluster))
+    write_cluster_sizes(drawn, found_numbers, *others, names)
+    write_silhouette(drawn, of_rows, found_numbers, names, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
-    write_dendrogram(plots, joined, is_cut, card.named)
+    write_dendrogram(drawn, joined, is_cut, card.named)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

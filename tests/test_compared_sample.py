@@ -26,6 +26,7 @@ from stages.algorithms.tree import linkage
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.clustered import even_rows
 from stages.pictures.comparison import DRAW, plot_points, write_plots
+from stages.pictures.style import Plots
 
 N, M, K = 1500, 150, 5
 ROWS, BLOBS = make_blobs(N, 12, 6, spread=1.6)
@@ -157,11 +158,11 @@ def test_table_figures_and_pictures_say_that_they_are_of_a_sample(both, tmp_path
             return figure
 
         monkeypatch.setitem(DRAW, name, drawn)
-    write_plots(tmp_path, sampled, range(K))
+    write_plots(Plots(tmp_path), sampled, range(K))
     assert all(title.endswith("\nof 150 of 1,500 rows, a sample") for title in titles.values()), titles
-    write_plots(tmp_path, alone, range(K))
+    write_plots(Plots(tmp_path), alone, range(K))
     assert not any("sample" in title for title in titles.values())
-    assert "sample" not in describe_findings(alone)
+    assert "sample" not in describe_findings(alone, "")
 
 
 def test_a_cluster_that_the_sample_lacks_is_neither_stable_nor_doubtful(_unadvised):
@@ -174,7 +175,7 @@ def test_a_cluster_that_the_sample_lacks_is_neither_stable_nor_doubtful(_unadvis
     counted = figures(found)
     assert counted["stable_clusters"] + counted["doubtful_clusters"] <= K
     assert plot_points(found, [*range(K), 31])["cluster_stability"][-1] == {"cluster": 31, "jaccard": None}
-    assert "(1 have no row in the sample)" in describe_findings(found)
+    assert "(1 have no row in the sample)" in describe_findings(found, "")
     DRAW["cluster_stability"](plot_points(found, range(K + 1))["cluster_stability"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Project
+from conftest import ROOT, Project, make_blobs
 
 selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -17,6 +17,8 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with its chromedriver is installed")
 
+# Plots that the page shows as words.
+IN_WORDS = ["#plots_clusters_json", "#plots_verdict_json", "#metrics_compare_methods_json"]
 # Every mark of a view with its place on the screen: groups nest, each with an offset of its own.
 FIND_MARKS = """
 const view = figures[arguments[0]], marks = [];
@@ -84,21 +86,43 @@ def point_at(browser, mark: dict, click: bool = False) -> None:
     time.sleep(0.3)
 
 
+def unfold(browser) -> list[str]:
+    """Open all parts of the page, wait until their figures are drawn, and give the names of these."""
+    browser.execute_script("document.querySelectorAll('main > details').forEach((part) => { part.open = true; })")
+    wanted = "return document.querySelectorAll('figure[data-figure]').length"
+    drawn = "return Object.keys(figures).length"
+    deadline = time.monotonic() + 60
+    while browser.execute_script(drawn) < browser.execute_script(wanted) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    figures = browser.execute_script("return Object.keys(figures)")
+    assert len(figures) == browser.execute_script(wanted)
+    return figures
+
+
+def show_map(browser) -> list[dict]:
+    """The marks of the map, once it is in sight."""
+    browser.execute_script("document.querySelector('#plots_tsne_json').scrollIntoView()")
+    time.sleep(0.2)
+    return browser.execute_script(FIND_MARKS, "#plots_tsne_json")
+
+
 def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, browser):
     project.run("dvc", "plots", "show")
     page = project.folder / "dvc_plots" / "index.html"
-    figures = open_page(browser, page)
+    assert set(open_page(browser, page)) == {"#plots_tsne_json", "#plots_dendrogram_json"}
+    figures = unfold(browser)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     plots = [path for stage in stages for entry in stage.get("plots", []) for path in entry]
-    assert sorted(figures) == sorted("#" + re.sub(r"\W", "_", path) for path in plots if path.endswith(".json"))
+    drawn = sorted("#" + re.sub(r"\W", "_", path) for path in plots if path.endswith(".json"))
+    assert sorted([*figures, *IN_WORDS]) == drawn
     for figure in figures:
         marks = browser.execute_script(FIND_MARKS, figure)
         assert sum(mark["role"] == "mark" for mark in marks) > 0, figure
     pictures = browser.execute_script("return [...document.querySelectorAll('details img')].map((i) => i.naturalWidth)")
     assert len(pictures) == sum(path.endswith(".png") for path in plots)
-    assert all(pictures)
+    assert "workspace" not in browser.execute_script("return document.body.innerText")
 
-    marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
+    marks = show_map(browser)
     points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
     assert len(points) == 200 + 100
     assert {point["opacity"] for point in points} == {0.85}
@@ -122,14 +146,89 @@ def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, b
     assert_quiet(browser)
 
 
+def test_the_page_answers_first(project, browser):
+    project.run("dvc", "plots", "show")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    heads = browser.execute_script("return [...document.querySelectorAll('main h2')].map((head) => head.innerText)")
+    assert heads[:2] == ["The verdict", "The clusters"]
+    lines = project.json("plots/verdict.json")
+    answers = browser.execute_script("return [...document.querySelectorAll('.answer')].map((each) => each.textContent)")
+    assert answers == [line["answer"] for line in lines]
+    said = browser.execute_script("return document.querySelector('.verdict').textContent")
+    assert all(line["command"] in said for line in lines if line["command"])
+    cards = browser.execute_script(
+        "return [...document.querySelectorAll('.card')].map((card) => [card.querySelector('a').getAttribute('href'), "
+        "[...card.querySelectorAll('li')].map((item) => item.textContent), card.textContent])"
+    )
+    clusters = project.json("metrics/describe/clusters.json")
+    stability = {point["cluster"]: point["jaccard"] for point in project.json("plots/cluster_stability.json")}
+    assert len(cards) == len(clusters) == 4
+    for (link, texts, words), cluster in zip(cards, clusters, strict=True):
+        number = cluster["cluster"]
+        assert link == f"../plots/map.html#cluster={number}"
+        # Texts that would break a page, letter by letter.
+        assert texts == [entry["text"] for entry in cluster["nearest"][:3]]
+        assert all(part in words for part in (cluster["name"], f"{cluster['rows']} rows", f"{stability[number]:.2f}"))
+    browser.execute_script(
+        "const find = document.querySelector('input'); find.value = 'no such word';"
+        "find.dispatchEvent(new Event('input'))"
+    )
+    assert browser.execute_script("return document.querySelectorAll('.card:not([hidden])').length") == 0
+
+
+@pytest.mark.parametrize("command", [("show",), ("diff", "HEAD")])
+def test_nothing_is_wider_than_the_page(project, browser, command):
+    project.run("dvc", "plots", *command)
+    page = project.folder / "dvc_plots" / "index.html"
+    for width in (800, 1280, 1600):
+        browser.set_window_size(width, 900)
+        open_page(browser, page)
+        figures = unfold(browser)
+        wide, inner = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert wide <= inner
+        for figure in figures:  # canvases would be scaled down, and what they say with them
+            drawn, room = browser.execute_script(
+                "const frame = document.querySelector(arguments[0]), canvas = frame.querySelector('canvas');"
+                "return [canvas.width / devicePixelRatio, frame.clientWidth]",
+                figure,
+            )
+            assert room - 60 <= drawn <= room + 6 or command[0] == "diff", figure
+            assert drawn <= room + 6, figure
+
+
 def test_two_revisions_are_drawn_side_by_side(project, browser):
     project.run("dvc", "plots", "diff", "HEAD")
     open_page(browser, project.folder / "dvc_plots" / "index.html")
-    marks = browser.execute_script(FIND_MARKS, "#plots_tsne_json")
-    points = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "symbol"]
+    points = [mark for mark in show_map(browser) if mark["role"] == "mark" and mark["type"] == "symbol"]
     left, right = ([mark["x"] for mark in points if mark["rev"] == rev] for rev in ("workspace", "HEAD"))
     assert max(left) < min(right)
+    heads = browser.execute_script("return [...document.querySelectorAll('main h2')].map((head) => head.innerText)")
+    for head in ("The verdict", "The clusters"):
+        assert {f"{head} (workspace)", f"{head} (HEAD)"} <= set(heads)
+    assert not browser.execute_script("return document.querySelector('.stale')")
     assert_quiet(browser)
+
+
+def test_what_was_made_from_other_clusters_is_left_out_and_named(project, browser):
+    rows, _ = make_blobs(300, 100, 5, seed=7)
+    for batch, part in (("a", rows[:150]), ("b", rows[150:])):
+        project.write_batch(f"embeddings_clu/{batch}", part)
+    project.run("dvc", "repro", "visualize", "describe")
+    project.run("dvc", "plots", "show")
+    figures = open_page(browser, project.folder / "dvc_plots" / "index.html") and unfold(browser)
+    heads = browser.execute_script("return [...document.querySelectorAll('main h2')].map((head) => head.innerText)")
+    assert "The verdict" not in heads
+    assert "The clusters" in heads
+    stale = browser.execute_script("return document.querySelector('.stale').innerText")
+    assert "dvc repro" in stale
+    of_compare = {"#plots_null_band_json", "#plots_stability_json", "#plots_cluster_stability_json"}
+    assert not of_compare & set(figures)
+    assert {"#plots_tsne_json", "#plots_davies_bouldin_json", "#plots_explained_variance_json"} <= set(figures)
+    assert "The verdict" in stale
+    pictures = browser.execute_script("return [...document.querySelectorAll('details img')].map((i) => i.src)")
+    assert not any("null_band" in picture for picture in pictures)
+    assert any("tsne" in picture for picture in pictures)
+    assert "Stability" not in browser.execute_script("return document.querySelector('.cards').textContent")
 
 
 def test_the_page_and_the_pictures_have_the_same_colors():

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
 from stages.algorithms.partitions.cuts import CutScores
 from stages.algorithms.partitions.null_band import NullBand
 from stages.pictures import style
@@ -27,10 +28,22 @@ from stages.pictures.curves import (
     write_davies_bouldin,
 )
 from stages.pictures.dendrogram import draw_dendrogram
+from stages.pictures.drift import draw_drift
 from stages.pictures.heat_maps import draw_confusion, draw_topics
 from stages.pictures.map import draw_map
 from stages.pictures.silhouette import draw_silhouette
-from stages.pictures.style import captions, pyplot, save_picture, write_plot
+from stages.pictures.style import (
+    BAND,
+    LINE,
+    MARK,
+    NULL,
+    Plots,
+    captions,
+    labels_digest,
+    pyplot,
+    save_picture,
+    write_plot,
+)
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 ENTRIES = {path: entry for stage in STAGES.values() for plot in stage.get("plots", []) for path, entry in plot.items()}
@@ -38,8 +51,11 @@ PLOTS = {path: entry for path, entry in ENTRIES.items() if path.endswith(".json"
 DRAWN = {
     "explained_variance": draw_explained_variance, "davies_bouldin": draw_davies_bouldin, "confusion": draw_confusion,
     "topics": draw_topics, "tsne": draw_map, "cluster_sizes": draw_cluster_sizes, "dendrogram": draw_dendrogram,
-    "silhouette": draw_silhouette, **DRAW,
+    "silhouette": draw_silhouette, "drift": draw_drift, **DRAW,
 }  # fmt: skip
+# What the page joins from the cards, as the stages that make these wait for no names.
+JOINED = {"plots/cluster_stability.json": {"name"}, "plots/confusion.json": {"name", "other_name"}}
+UNNAMED = {"plots/topics.json": {"other_name"}}  # the same template as that of the confusion
 EXPRESSIONS = ("calculate", "filter", "test")
 
 
@@ -76,7 +92,7 @@ def band_columns() -> set[str]:
     scores = CutScores(*(np.array([2.0, 3.0]) for _ in range(5)), [np.array([2]), np.array([1, 1])])
     candidates = SimpleNamespace(k=np.array([2, 3]), scores=scores, extra={})
     band = NullBand(*(np.array([1.0, 2.0]) for _ in range(6)), 0.5)
-    write_davies_bouldin(Path(), candidates, best=0, band=band, rows=2)
+    write_davies_bouldin(Plots(Path()), candidates, best=0, band=band, rows=2)
     return columns(json.loads(Path("davies_bouldin.json").read_text()))
 
 
@@ -86,11 +102,9 @@ def test_a_template_reads_columns_of_the_data(path):
     known = columns(json.loads((ROOT / path).read_text(encoding="utf-8")))
     if path == "plots/davies_bouldin.json":
         known |= band_columns()
+    known |= JOINED.get(path, set()) | UNNAMED.get(path, set())
     assert {entry["x"], entry["y"]} <= known
     template = ROOT / ".dvc" / "plots" / f"{entry['template']}.json"
-    if not template.exists():
-        assert entry["template"] == "simple"  # DVC's own, which reads x and y alone
-        return
     text = template.read_text(encoding="utf-8").replace("<DVC_METRIC_X>", entry["x"])
     read = fields(json.loads(text.replace("<DVC_METRIC_Y>", entry["y"])))
     assert len(read) > 1
@@ -229,15 +243,49 @@ def test_data_and_picture_are_written_both_or_neither():
         return figure
 
     folder = Path("plots")
-    write_plot(folder, "one", [{"x": np.float32(1 / 3)}, {"x": 2.0}], draw)
+    plots = Plots(folder)
+    write_plot(plots, "one", [{"x": np.float32(1 / 3)}, {"x": 2.0}], draw)
     assert json.loads((folder / "one.json").read_text()) == [{"x": 0.333333}, {"x": 2.0}]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert before.keys() == {"one.json", "one.png"}
     with pytest.raises(TypeError):
-        write_plot(folder, "one", [{"x": object()}], draw)  # cannot be drawn
+        write_plot(plots, "one", [{"x": object()}], draw)  # cannot be drawn
     with pytest.raises(TypeError):
-        write_plot(folder, "one", [{"x": 1.0, "y": object()}], draw)  # is drawn, and cannot be written
+        write_plot(plots, "one", [{"x": 1.0, "y": object()}], draw)  # is drawn, and cannot be written
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_every_plot_says_which_labels_or_reduction_it_is_made_from(finished):
+    labels = labels_digest(np.load(finished.folder / "data" / "labels.npy"))
+    first = {path: next(iter(finished.json(path)), {}) for path in PLOTS}
+    digests = {path: (point.get("labels_digest"), point.get("reduction_digest")) for path, point in first.items()}
+    reduction = digests["plots/explained_variance.json"][1]
+    assert len(labels) == len(reduction) == 12
+    with_both = {"plots/clusters.json", "plots/topics.json"}
+    for path, (of_labels, of_reduction) in digests.items():
+        assert of_labels == (None if path == "plots/explained_variance.json" else labels), path
+        assert of_reduction == (reduction if path in with_both | {"plots/explained_variance.json"} else None), path
+    assert f"labels `{labels}`" in (finished.folder / "metrics" / "compare" / "verdict.md").read_text()
+
+
+def test_labels_are_told_apart_by_their_digest_whatever_their_type():
+    labels = np.array([0, 1, -1, 0], dtype=np.int32)
+    assert labels_digest(labels) == labels_digest(labels.astype(np.int64)) == labels_digest(np.repeat(labels, 2)[::2])
+    assert labels_digest(labels) != labels_digest(labels[::-1])
+
+
+def test_picture_and_page_have_the_same_limits_and_colors():
+    templates = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / ".dvc" / "plots").glob("*.json")}
+    rules = [
+        layer["encoding"]["x"]["datum"] for layer in json.loads(templates["cluster_stability"])["spec"]["layer"][1:]
+    ]
+    assert rules == [STABLE, DOUBTFUL]
+    page = (ROOT / ".dvc" / "page" / "page.html").read_text(encoding="utf-8")
+    assert f"jaccard >= {STABLE} " in page
+    assert f"jaccard < {DOUBTFUL} " in page
+    drawn = {"band": [BAND, NULL], "silhouette": [LINE, MARK], "eps_search": [LINE, MARK, BAND], "dendrogram": [LINE]}
+    for name, colors in drawn.items():
+        assert set(re.findall("#[0-9a-f]{6}", templates[name])) == set(colors), name
 
 
 def test_the_page_holds_a_vega_without_known_faults():

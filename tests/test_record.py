@@ -15,6 +15,12 @@ def test_plots_hold_plain_numbers_of_six_digits():
     )
 
 
+def test_no_text_of_a_plot_ends_the_script_of_the_page_or_is_filled_in_by_dvc():
+    record.write_plot(Path("p.json"), [{"text": "</script> {refresh_tag}"}])
+    assert "</script>" not in Path("p.json").read_text(encoding="utf-8")
+    assert "{refresh_tag}" not in Path("p.json").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("Unknown level: 'ODD'"), KeyError("core"), Exception("Empty git repo")], ids=repr
 )

@@ -29,6 +29,7 @@ from stages.name import name as name_clusters
 from stages.pictures.curves import write_davies_bouldin, write_explained_variance
 from stages.pictures.heat_maps import write_confusion, write_topics
 from stages.pictures.map import draw_map
+from stages.pictures.style import Plots
 from stages.runtime.arrays import save_array, save_model
 from stages.runtime.cutting import cut_apart
 from stages.visualize import visualize
@@ -123,7 +124,7 @@ def of_no_matter(rows: int) -> dict[str, np.ndarray]:
 def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, list]:
     """Run both stages; the plot data by name, each as DVC takes it and drawn as a picture that is not empty."""
     save_array(Path("data/tree.npy"), linkage_tree(rows, "average").merges)
-    plots, k = Path("plots"), labels.max() + 1
+    plots, k = Plots(Path("plots")), labels.max() + 1
     write_explained_variance(plots, np.array([0.5, 1.0]), 0.95)
     write_davies_bouldin(plots, CANDIDATES, best=1, band=None, rows=9)
     clustered = labels[labels >= 0]
@@ -132,7 +133,7 @@ def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, l
     visualize(tsne=tsne, seed=0)
     for name in PLOTS:
         assert np.ptp(plt.imread(f"plots/{name}.png")) > 0.5
-    plots = {name: json.loads(Path(f"plots/{name}.json").read_text()) for name in PLOTS}
+    plots = {name: json.loads(Path(f"plots/{name}.json").read_text()) for name in [*PLOTS, "clusters"]}
     for points in plots.values():
         assert set(points[0]) == {field for point in points for field in point}  # or DVC draws nothing
     return plots
@@ -167,6 +168,7 @@ def test_without_texts_rows_are_named_by_batch_and_row():
     write_state(rows, blobs, None)
     plots = show(rows[:120], blobs[:120])
     assert plots["tsne"][5]["text"] == "batch, row 5"
+    assert re.fullmatch(r"batch, row \d+", plots["clusters"][0]["text_1"])
     assert all(cluster["words"] == [] and len(cluster["nearest"]) == 3 for cluster in clusters())
     assert json.loads(Path("metrics/describe/metrics.json").read_text()) == {"known_topics": 0}
     page = Path("metrics/describe/clusters.md").read_text(encoding="utf-8")
@@ -304,7 +306,7 @@ def test_texts_that_begin_alike_are_cut_apart():
 
 def test_a_topic_named_like_the_rest_of_the_topics_is_not_one_of_them():
     topics = {f"t{i:02}": 9 - i // 9 for i in range(45)} | {"(other topics)": 20}
-    write_topics(Path("plots"), [{"cluster": 0, "name": "", "rows": 300, "topics": topics}])
+    write_topics(Plots(Path("plots")), [{"cluster": 0, "name": "", "rows": 300, "topics": topics}])
     points = {point["topic"]: point["rows"] for point in json.loads(Path("plots/topics.json").read_text())}
     assert points["(other topics)"] == 20
     assert points["((other topics))"] == sum(sorted(topics.values())[:6])
@@ -326,6 +328,7 @@ def test_noise_is_shown_as_such():
     assert sizes[-1, "clustered"] == 28
     assert sizes[-1, "new"] == 0
     assert all(point["probability"] is None for point in plots["tsne"] if point["cluster"] < 0)
+    assert plots["clusters"][0]["noise_rows"] == 28
     assert "28 rows noise" in Path("metrics/describe/clusters.md").read_text()
 
 

@@ -68,7 +68,7 @@ def say(**changes) -> str:
         eps_table=[{"eps": 0.1, "clusters": 3, "noise_share": 0.1, "largest_share": 0.8}], departure=(0.5, 0.1),
         near=NearDuplicates(np.array([0, 0, 0, 1, 1, -1], np.int32), 0.1), advice=ADVICE,
     )  # fmt: skip
-    return describe_findings(findings._replace(**changes))
+    return describe_findings(findings._replace(**changes), "0123456789ab")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_of_a_sample_it_is_told_which_rows_each_figure_is_about():
     recommended = lines_of(said, "What is recommended")
     assert "Computed on the sample, where both are fitted to 100 rows: k 4 -> 7, stability 0.50 -> 0.80" in recommended
     assert "0.200 -> 0.400, largest cluster 30.0% -> 40.0%" in recommended
-    assert "on 1000 rows." in said
+    assert "on 1000 rows; labels `0123456789ab`." in said
     assert "The largest cluster holds 40.0% of the rows" in lines_of(said, "Guards")
     stability = lines_of(said, "Stability")
     assert "2 parts of 80 rows of the sample, the adjusted Rand index is 0.50 (0.40 to 0.60) with what" in stability

@@ -1,8 +1,6 @@
-"""The report on drift: drift.json, known by how it begins, and the points of its plot."""
+"""The report on drift: drift.json, known by how it begins."""
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 from stages.algorithms.prediction.drift import ALL, Drift, departures, furthest
 from stages.runtime import record
@@ -49,12 +47,3 @@ def write_report(path: Place, drifts: dict[str, Drift], left_out: dict[str, str]
     }
     others = {"others_like_training": len(drifts) - len(listed)} if len(listed) < len(drifts) else {}
     record.write_json(path, {"drift": table} | others | ({"left_out": left_out} if left_out else {}))
-
-
-def drift_points(drifts: dict[str, Drift]) -> Iterator[dict[str, Any]]:
-    """What the plot of drift shows: each test of the batches furthest from training."""
-    return (
-        {"batch": name, "test": test, "departure": departure, "verdict": drift.verdict}
-        for name, drift in furthest(drifts).items()
-        for test, departure in departures(drift).items()
-    )

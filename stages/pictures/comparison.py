@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,22 +9,25 @@ import numpy as np
 from stages.algorithms.comparison.findings import Findings
 from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
 from stages.algorithms.comparison.variants import CURVES
-from stages.pictures.style import LINE, MARK, Points, captions, pyplot, write_plot
+from stages.pictures.style import BAND, LINE, MARK, NAMED, NULL, Plots, Points, captions, pyplot, ticks, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_plots(plots: Path, findings: Findings, numbers: Sequence[int]) -> None:
+def write_plots(plots: Plots, findings: Findings, numbers: Sequence[int]) -> None:
     """Write the data and the picture of each plot into a folder; a picture of no data says that it is left out.
 
     `numbers` are those of the clusters in use.
     """
     for name, points in plot_points(findings, numbers).items():
-        if findings.sampled and points:
+        if points:
             # In the first point, since pictures are drawn from the points alone. DVC draws no list whose first one
             # lacks a field that another has.
-            points[0] = {"note": f"of {findings.rows:,} of {findings.all_rows:,} rows, a sample"} | points[0]
+            note = f"of {findings.rows:,} of {findings.all_rows:,} rows, a sample"
+            title = f"{findings.band.beats.sum()} of {len(points)} k beat data without clusters"
+            said = {"title": title} if name == "null_band" else {}
+            points[0] = said | ({"note": note} if findings.sampled else {}) | points[0]
         write_plot(plots, name, points, DRAW[name] if points else draw_nothing)
 
 
@@ -57,12 +59,11 @@ def draw_null_band(points: Points) -> "Figure":
     """The score over k, with the mean and range of the references."""
     figure, axes = pyplot().subplots()
     k = _column(points, "k")
-    axes.fill_between(k, _column(points, "null_low"), _column(points, "null_high"), color="#bbbbbb", linewidth=0)
-    axes.plot(k, _column(points, "null_mean"), color="#666666", linestyle="--", label="mean and range without clusters")
+    axes.fill_between(k, _column(points, "null_low"), _column(points, "null_high"), color=BAND, linewidth=0)
+    axes.plot(k, _column(points, "null_mean"), color=NULL, linestyle="--", label="mean and range without clusters")
     axes.plot(k, _column(points, "davies_bouldin"), color=LINE, marker=".", label="the data")
-    beating = sum(point["beats_null"] for point in points)
-    title = f"{beating} of {len(points)} k beat data without clusters"
-    axes.set(**_captions("null_band", points, title=title, ylabel="Davies-Bouldin score (lower is better)"))
+    axes.set(**_captions("null_band", points))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     return figure
 
@@ -71,23 +72,26 @@ def draw_stability(points: Points) -> "Figure":
     """The agreement of cuts on parts of the rows over k, with its range."""
     figure, axes = pyplot().subplots()
     k = _column(points, "k")
-    axes.fill_between(k, _column(points, "low"), _column(points, "high"), color=LINE, alpha=0.2, linewidth=0)
-    axes.plot(k, _column(points, "agreement"), color=LINE, marker=".")
-    axes.set(**_captions("stability", points), ylim=(min(0, _column(points, "low").min()), 1))
+    low = _column(points, "low")
+    axes.fill_between(k, low, _column(points, "high"), color=LINE, alpha=0.2, linewidth=0, label="lowest to highest")
+    axes.plot(k, _column(points, "agreement"), color=LINE, marker=".", label="mean of the parts")
+    axes.set(**_captions("stability", points), ylim=(min(0, np.nanmin(low)), 1))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
     return figure
 
 
 def draw_cluster_stability(points: Points) -> "Figure":
     """How well each cluster is found again."""
-    figure, axes = pyplot().subplots()
-    axes.bar(_column(points, "cluster"), _column(points, "jaccard"), color=LINE, width=0.85)
-    axes.axhline(STABLE, color=LINE, linestyle="--", linewidth=1, label=f"stable from {STABLE}")
-    axes.axhline(DOUBTFUL, color=MARK, linestyle="--", linewidth=1, label=f"not to be trusted below {DOUBTFUL}")
-    # What the page says of the limits, lines say here.
-    title = "How well each cluster is found again in parts of the rows"
-    axes.set(**_captions("cluster_stability", points, title=title), ylim=(0, 1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(visible=False, axis="x")
+    k = len(points)
+    figure, axes = pyplot().subplots(figsize=(8, 1.6 + 0.19 * min(k, NAMED)))
+    axes.barh(range(k), _column(points, "jaccard"), color=LINE, height=0.8)
+    axes.axvline(STABLE, color=LINE, linestyle="--", linewidth=1, label=f"stable from {STABLE}")
+    axes.axvline(DOUBTFUL, color=MARK, linestyle="--", linewidth=1, label=f"not to be trusted below {DOUBTFUL}")
+    at = range(k) if k <= NAMED else ticks(k)
+    axes.set_yticks(at, [points[place]["cluster"] for place in at], fontsize=9)
+    axes.set(**_captions("cluster_stability", points), xlim=(0, 1), ylim=(k - 0.4, -0.6))
+    axes.grid(visible=False, axis="y")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -98,9 +102,8 @@ def draw_eps_search(points: Points) -> "Figure":
     noise, largest = _column(points, "noise_share"), _column(points, "largest_share")
     shares = [largest, 1 - noise - largest, noise]
     labels = ["in the largest cluster", "in other clusters", "noise"]
-    axes.stackplot(_column(points, "eps"), shares, labels=labels, colors=[LINE, MARK, "#bbbbbb"])
-    # The page shows one of these shares.
-    axes.set(**_captions("eps_search", points, title="DBSCAN: where the rows go"), ylim=(0, 1))
+    axes.stackplot(_column(points, "eps"), shares, labels=labels, colors=[LINE, MARK, BAND])
+    axes.set(**_captions("eps_search", points), ylim=(0, 1))
     axes.margins(x=0)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
@@ -138,11 +141,11 @@ def draw_nothing(points: Points) -> "Figure":
     return figure
 
 
-def _captions(name: str, points: Points, **other: str) -> dict[str, str]:
-    """Title and names of the axes, and below the title of which rows the points are, if not of all."""
-    found = captions(name, **other)
-    note = points[0].get("note")
-    return found | {"title": f"{found['title']}\n{note}"} if note else found
+def _captions(name: str, points: Points) -> dict[str, str]:
+    """Title and names of the axes, as the points or else dvc.yaml has them, and below of which rows, if not of all."""
+    found = captions(name)
+    title, note = points[0].get("title", found["title"]), points[0].get("note")
+    return found | {"title": f"{title}\n{note}" if note else title}
 
 
 def _column(points: Points, name: str) -> np.ndarray:

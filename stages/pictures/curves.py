@@ -1,6 +1,5 @@
 """Lines and bars: the variance explained, the score over k, and the sizes of the clusters."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +10,13 @@ from stages.pictures.style import (
     NAMED,
     NOISE,
     SECOND,
+    Plots,
     Points,
     captions,
     cluster_label,
     column,
     counted,
+    largest,
     pyplot,
     write_plot,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_explained_variance(plots: Path, shares: np.ndarray, threshold: float) -> None:
+def write_explained_variance(plots: Plots, shares: np.ndarray, threshold: float) -> None:
     """Write the cumulative share of variance (d,) over the number of components, with the threshold."""
     points = [
         {"components": i + 1, "explained_variance": share, "threshold": threshold} for i, share in enumerate(shares)
@@ -49,7 +50,9 @@ def draw_explained_variance(points: Points) -> "Figure":
     return figure
 
 
-def write_davies_bouldin(plots: Path, candidates: Any, best: int, band: Any, rows: int, note: str = "") -> None:
+def write_davies_bouldin(
+    plots: Plots, candidates: Any, best: int, band: Any, rows: int, note: str = ""
+) -> None:
     """Write the scores of all that a method offers to choose from, by rising k.
 
     Parameters
@@ -107,24 +110,19 @@ def draw_davies_bouldin(points: Points) -> "Figure":
         axes.plot(k[i], scores[i], "o", color=MARK, markersize=9, label=f"chosen: k = {k[i]}, {scores[i]:.3f}")
     axes.legend(frameon=False)
     axes.margins(y=0.12)
-    axes.set(
-        **captions(
-            "davies_bouldin",
-            title="\n".join(filter(None, ("Davies-Bouldin score at every number of clusters", points[0].get("note")))),
-            ylabel="Davies-Bouldin score (lower is better)",
-        )
-    )
+    said = captions("davies_bouldin")
+    axes.set(**said | {"title": "\n".join(filter(None, (said["title"], points[0].get("note"))))})
     axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
 def write_cluster_sizes(
-    plots: Path, found: np.ndarray, classified: np.ndarray, new: np.ndarray, names: dict[int, str]
+    plots: Plots, found: np.ndarray, classified: np.ndarray, new: np.ndarray, names: dict[int, str]
 ) -> None:
     """Write how many rows each cluster has, of those that were clustered, and of others that the model classified.
 
     All are numbers. `classified` are rows of the clustered folder that its sample left out; they are shown where there
-    are any. Points of a kind are in the order of `names`, of which the first are drawn: the largest.
+    are any. Points of a kind are in the order of `names`, the largest first.
     """
     points, shown = [], names | ({-1: "noise"} if -1 in found else {})
     for kind, numbers in (("clustered", found), ("classified", classified), ("new", new)):
@@ -139,12 +137,12 @@ def write_cluster_sizes(
 
 def draw_cluster_sizes(points: Points) -> "Figure":
     """Rows of each cluster, each kind of rows in a panel of its own."""
-    by_size = list(dict.fromkeys(point["cluster"] for point in points if point["cluster"] >= 0))
-    k, drawn = len(by_size), {*by_size[:NAMED], -1}
-    shown = [point for point in points if point["cluster"] in drawn]
-    kinds = list(dict.fromkeys(point["kind"] for point in shown))
-    clusters = sorted({point["cluster"] for point in shown}, key=lambda cluster: (cluster < 0, cluster))
+    kinds = list(dict.fromkeys(point["kind"] for point in points))
+    sizes = {point["cluster"]: point["rows"] for point in points if point["kind"] == kinds[0]}
+    k = sum(cluster >= 0 for cluster in sizes)
+    clusters = sorted(largest(sizes), key=lambda cluster: -sizes[cluster]) + ([-1] if -1 in sizes else [])
     places = {cluster: place for place, cluster in enumerate(clusters)}
+    shown = [point for point in points if point["cluster"] in places]
     names = {point["cluster"]: point["name"] for point in shown}
     figure, panels = pyplot().subplots(
         1, len(kinds), figsize=(8, 1.4 + 0.19 * len(clusters)), sharey=True, squeeze=False
@@ -161,6 +159,6 @@ def draw_cluster_sizes(points: Points) -> "Figure":
     panels[0, 0].set_yticks(
         range(len(clusters)), [cluster_label(cluster, names[cluster]) for cluster in clusters], fontsize=9
     )
-    figure.suptitle(f"Sizes of {counted(k, NAMED)}", x=0.01, ha="left", fontsize=12)
+    figure.suptitle(f"Sizes of {counted(k, NAMED, 'shown')}", x=0.01, ha="left", fontsize=12)
     figure.tight_layout()
     return figure

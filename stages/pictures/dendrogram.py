@@ -1,12 +1,11 @@
 """How the clusters join, as a tree."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stages.algorithms.presentation.dendrogram import layout_tree, top_branches
-from stages.pictures.style import LINE, Points, captions, column, drawable, pyplot, write_plot
+from stages.pictures.style import LINE, Plots, Points, captions, column, drawable, pyplot, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 BRANCHES = 60  # leaves, each a cluster or a whole branch of them, that the picture has room for
 
 
-def write_dendrogram(plots: Path, merges: np.ndarray, is_cut: bool, names: dict[int, str]) -> None:
+def write_dendrogram(plots: Plots, merges: np.ndarray, is_cut: bool, names: dict[int, str]) -> None:
     """Write the leaves, and the corners of the bracket of each merge; of many clusters a leaf is a whole branch.
 
     `merges` and `is_cut` are as `join_clusters` gives them; `names` has the name of each cluster by its number, in the
@@ -58,6 +57,7 @@ def draw_dendrogram(points: Points) -> "Figure":
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.invert_xaxis()
+    axes.invert_yaxis()  # from the top, as on the page
     axes.margins(x=0.01, y=0.02)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

@@ -1,12 +1,23 @@
 """Heat maps: the out-of-fold confusion of clusters, and the known topics in each."""
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.pictures.style import Points, captions, drawable, pyplot, ticks, write_plot
+from stages.pictures.style import (
+    NAMED,
+    Plots,
+    Points,
+    captions,
+    cluster_label,
+    counted,
+    drawable,
+    largest,
+    pyplot,
+    ticks,
+    write_plot,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +26,7 @@ TOPICS_SHOWN = 40
 OTHER_TOPICS = "(other topics)"
 
 
-def write_confusion(plots: Path, found: np.ndarray, predicted: np.ndarray, numbers: np.ndarray) -> None:
+def write_confusion(plots: Plots, found: np.ndarray, predicted: np.ndarray, numbers: np.ndarray) -> None:
     """Write how many rows of each cluster (n,) are put into each, and the share of the cluster's rows that they are.
 
     `found` and `predicted` are places.
@@ -45,20 +56,14 @@ def draw_confusion(points: Points) -> "Figure":
     figure, axes = pyplot().subplots(figsize=(8, 6.6))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
-    axes.set(
-        **captions(
-            "confusion",
-            title="Where rows go that the classifier has not seen",
-            xlabel="cluster predicted out of fold",
-        )
-    )
+    axes.set(**captions("confusion"))
     axes.set_xticks(**ticks(numbers))
     axes.set_yticks(**ticks(numbers))
     figure.colorbar(image, label="share of the cluster's rows")
     return figure
 
 
-def write_topics(plots: Path, clusters: list[dict[str, Any]]) -> None:
+def write_topics(plots: Plots, clusters: list[dict[str, Any]]) -> None:
     """Write the share of each topic in each cluster; topics beyond the TOPICS_SHOWN most frequent count as one.
 
     Ties are broken by alphabetical order.
@@ -91,16 +96,26 @@ def write_topics(plots: Path, clusters: list[dict[str, Any]]) -> None:
 def draw_topics(points: Points) -> "Figure":
     """Share of each known topic in each cluster."""
     topics = sorted({point["topic"] for point in points})
-    numbers = np.unique([point["cluster"] for point in points])
-    places = {number: place for place, number in enumerate(numbers.tolist())}
-    shares = np.zeros((len(topics), len(numbers)))
+    names = {point["cluster"]: point["name"] for point in points}
+    rows = Counter()
     for point in points:
-        shares[topics.index(point["topic"]), places[point["cluster"]]] = point["share"]
-    figure, axes = pyplot().subplots(figsize=(8, 1.6 + 0.19 * len(topics)))
+        rows[point["cluster"]] += point["rows"]
+    clusters = largest(rows)
+    shares = np.zeros((len(clusters), len(topics)))
+    for point in points:
+        if point["cluster"] in clusters:
+            shares[clusters.index(point["cluster"]), topics.index(point["topic"])] = point["share"]
+    figure, axes = pyplot().subplots(figsize=(max(8, 4 + 0.2 * len(topics)), 2.4 + 0.19 * len(clusters)))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(visible=False)
-    axes.set_yticks(range(len(topics)), [drawable(topic) or f"topic {i}" for i, topic in enumerate(topics)], fontsize=9)
-    axes.set_xticks(**ticks(numbers))
-    axes.set(**captions("topics", ylabel=""))  # each topic is named
+    shown = [drawable(topic) or f"topic {i}" for i, topic in enumerate(topics)]
+    axes.set_xticks(range(len(topics)), shown, fontsize=9, rotation=40, ha="right", rotation_mode="anchor")
+    labels = [cluster_label(cluster, names[cluster]) for cluster in clusters]
+    axes.set_yticks(range(len(clusters)), labels, fontsize=9)
+    axes.tick_params(length=0)
+    title = captions("topics")["title"]
+    if len(names) > NAMED:
+        title += f" ({counted(len(names), NAMED, 'shown')})"
+    axes.set(**captions("topics", title=title, xlabel="", ylabel=""))  # each topic and cluster is named
     figure.colorbar(image, label="share of the cluster's rows")
     return figure

@@ -1,7 +1,7 @@
 """The clusters on a map, with their numbers and names."""
 
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,35 +9,41 @@ import numpy as np
 from stages.files.rows import Row
 from stages.pictures.style import (
     NAMED,
+    Plots,
     Points,
     captions,
     cluster_label,
     color_of,
     column,
     counted,
+    drawable,
     largest,
+    names_of,
     pyplot,
     write_plot,
 )
+from stages.runtime.cutting import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TEXT_LENGTH = 80
-NUMBERED = 100  # clusters, the largest, whose number is on the interactive map
-MAP_SIZE = np.array([640, 600])  # of the interactive map, and of a cluster's number on it, in pixels
-NUMBER_SIZE = np.array([22, 14])
+NUMBERED = 100  # clusters, the largest, whose number is on the map of `dvc plots show`
+WRITTEN = 40  # clusters: of so few the names are on the maps too
+LABEL_LENGTH = 24
+MAP_SIZE = np.array([620, 620])  # of that map, and of a letter on it, in pixels
+LETTER_SIZE = np.array([6.6, 15])
 
 
-def write_map(plots: Path, points: Points, names: dict[int, str], note: str) -> None:
+def write_map(plots: Plots, points: Points, names: dict[int, str], note: str) -> None:
     """Write the map, of at least one point; the note says what it does not show.
 
     `names` has the name of each cluster by its number, the largest first.
     """
     _name_first(points, names)
     # DVC draws no list of points whose first one lacks a field that another one has.
-    points[0] = {"name": None, "number_x": None, "number_y": None, "note": note} | points[0]
+    points[0] = {"name": None, "written": None, "number_x": None, "number_y": None, "note": note} | points[0]
     write_plot(plots, "tsne", points, draw_map)
 
 
@@ -89,7 +95,7 @@ def map_points(
 
 
 def _name_first(points: Points, names: dict[int, str]) -> None:
-    """Give the first point of each cluster the cluster's name and, of the largest, the place of its number on the map.
+    """Give the first point of each cluster the cluster's name and, of the largest, what is written on the map.
 
     The other points take the name from there: the file stays small.
     """
@@ -99,18 +105,31 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     for cluster, row in zip(numbers.tolist(), first.tolist(), strict=True):
         points[row]["name"] = names.get(cluster, "noise" if cluster < 0 else "")
     numbered = np.isin(numbers, list(names)[:NUMBERED])
+    written = [_written(cluster, names, len(names)) for cluster in numbers[numbered].tolist()]
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
-    places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
-    for row, (x, y) in zip(first[numbered].tolist(), places.tolist(), strict=True):
-        points[row] |= {"number_x": round(x, 2), "number_y": round(y, 2)}
+    boxes = np.array([[len(text) + 1, 1] for text in written]).reshape(-1, 2) * LETTER_SIZE
+    low, high = (
+        edge * scale + side * boxes / 2 for edge, side in ((positions.min(axis=0), 1), (positions.max(axis=0), -1))
+    )
+    places = push_apart(np.clip(medians * scale, low, np.maximum(low, high)), boxes)
+    places = np.clip(places, low, np.maximum(low, high)) / scale  # whole letters at the edges
+    for row, text, (x, y) in zip(first[numbered].tolist(), written, places.tolist(), strict=True):
+        points[row] |= {"written": text, "number_x": round(x, 2), "number_y": round(y, 2)}
+
+
+def _written(cluster: int, names: dict[int, str], k: int) -> str:
+    """What is written on the map of k clusters where one of them lies."""
+    return cut(f"{cluster} {names.get(cluster, '')}".rstrip(), LABEL_LENGTH) if k <= WRITTEN else str(cluster)
 
 
 def draw_map(points: Points) -> "Figure":
-    """The map, coloured by cluster, each cluster's number near its median, and their names beneath."""
-    figure, axes = pyplot().subplots(figsize=(8, 7.4))
+    """The map, coloured by cluster, each cluster's number and name near its median; of many, names are beneath."""
+    figure, axes = pyplot().subplots(figsize=(10, 9))
     x, y, clusters = column(points, "x"), column(points, "y"), column(points, "cluster")
     kinds = column(points, "kind")
+    sizes = Counter(clusters[clusters >= 0].tolist())
+    k, names = len(sizes), {cluster: drawable(name) for cluster, name in names_of(points).items()}
     size = float(np.clip(45_000 / len(points), 2, 20))
     colors = np.array([color_of(cluster) for cluster in clusters.tolist()])
     for kind, marker, scale in (("clustered", "o", 1.0), ("new", "^", 1.3)):
@@ -125,20 +144,17 @@ def draw_map(points: Points) -> "Figure":
     if not np.ptp(y):  # at true scale a map of one component has no height
         height = 0.4 * max(np.ptp(x), 1.0)
         axes.set_ylim(y[0] - height, y[0] + height)
-    named = largest(clusters[kinds == "clustered"], NAMED)
+    named = largest(sizes)
     medians = [(np.median(x[clusters == cluster]), np.median(y[clusters == cluster])) for cluster in named]
-    _write_apart(
-        axes,
-        [str(cluster) for cluster in named],
-        np.array(medians).reshape(-1, 2),
-        [color_of(cluster) for cluster in named],
-    )
+    written, colors = [_written(c, names, k) for c in named], [color_of(c) for c in named]
+    _write_apart(axes, written, np.array(medians).reshape(-1, 2), colors)
 
     from matplotlib.lines import Line2D
 
-    names = {point["cluster"]: point["name"] for point in points if point.get("name")}
-    handles = [Line2D([], [], marker="o", linestyle="", color=color_of(cluster)) for cluster in named]
-    entries = [cluster_label(cluster, names.get(cluster, "")) for cluster in named]
+    # Of few clusters the names are on the map.
+    listed = named if k > WRITTEN else []
+    handles = [Line2D([], [], marker="o", linestyle="", color=color_of(c)) for c in listed]
+    entries = [cluster_label(cluster, names.get(cluster)) for cluster in listed]
     for kind, marker, color in (("new", "^", "#555555"), ("novel", "x", "black")):
         if (kinds == kind).any():
             handles.append(Line2D([], [], marker=marker, linestyle="", color=color))
@@ -154,11 +170,11 @@ def _write_apart(axes: "Axes", texts: list[str], positions: np.ndarray, colors: 
     """Write texts near their positions, none over another, each on its colour, with a line to the position if far."""
     axes.figure.draw_without_rendering()  # the scale of the axes is known only then
     boxes = [
-        axes.text(*position, text, ha="center", va="center", fontsize=8.5, fontweight="bold")
+        axes.text(*position, text, ha="center", va="center", fontsize=7.5, fontweight="bold")
         for text, position in zip(texts, positions, strict=True)
     ]
     extents = [box.get_window_extent() for box in boxes]
-    sizes = np.array([(extent.width + 7, extent.height + 4) for extent in extents]).reshape(-1, 2)
+    sizes = np.array([(extent.width + 7, extent.height + 5) for extent in extents]).reshape(-1, 2)
     anchors = axes.transData.transform(positions).reshape(-1, 2)
     places = push_apart(anchors, sizes)
     for i, (box, place, anchor, position, size) in enumerate(
@@ -173,7 +189,7 @@ def _write_apart(axes: "Axes", texts: list[str], positions: np.ndarray, colors: 
             axes.plot([position[0], target[0]], [position[1], target[1]], color="black", linewidth=0.7)
 
 
-def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 500) -> np.ndarray:
+def push_apart(positions: np.ndarray, sizes: np.ndarray, rounds: int = 4000) -> np.ndarray:
     """Move labels until none covers another, each round the least way for each pair of them.
 
     Parameters

@@ -1,10 +1,11 @@
 """What every picture has in common: how a plot is written, its titles, colours and letters."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,7 @@ LINE = "#0072b2"  # the blue and the vermilion of Okabe & Ito, which colour-blin
 MARK = "#d55e00"
 SECOND = "#56b4e9"  # their sky blue, beside LINE
 NOISE = "#9a9a9a"
+BAND, NULL = "#bbbbbb", "#666666"  # the range of data without clusters, and their mean
 # The least distance between two of these in Oklab, as seen with normal, deutan, protan and (a quarter less strictly)
 # tritan vision (Machado, Oliveira & Fernandes 2009), is as large as a greedy search made it. Most distinct first.
 COLORS = [
@@ -52,12 +54,37 @@ COLORS = [
 NAMED = 60  # clusters, the largest, that a picture has room to name
 
 
-def write_plot(plots: Path, name: str, points: Iterable[dict[str, Any]], draw: Callable[[Points], "Figure"]) -> None:
+class Plots(NamedTuple):
+    """Where plots go, and digests of what their data are made from, by which the page leaves out what is stale."""
+
+    folder: Path
+    labels: str | None = None  # as `labels_digest` has it; None before there are labels
+    reduction: str | None = None  # that of the reduced rows, where a plot shows it
+
+    def marked(self, points: Iterable[dict[str, Any]]) -> Points:
+        """The points, of which the first carries the digests: DVC knows the columns of a plot by its first point."""
+        points = list(points)
+        digests = {"labels_digest": self.labels, "reduction_digest": self.reduction}
+        known = {name: digest for name, digest in digests.items() if digest is not None}
+        return [known | points[0], *points[1:]] if points else []
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """Which labels these are, in 12 characters: all that is made from the same labels, and nothing else, has them."""
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i4").tobytes()).hexdigest()[:12]
+
+
+def reduction_digest(fingerprint: np.ndarray) -> str:
+    """Which reduction it is, from the fingerprint that a model keeps of it."""
+    return fingerprint.tobytes().hex()[:12]
+
+
+def write_plot(plots: Plots, name: str, points: Iterable[dict[str, Any]], draw: Callable[[Points], "Figure"]) -> None:
     """Write the data of a plot, `<name>.json`, and the picture of just these data, `<name>.png`."""
-    points = [{key: record.rounded(value) for key, value in point.items()} for point in points]
-    with replacing(plots / f"{name}.png") as picture:
+    points = [{key: record.rounded(value) for key, value in point.items()} for point in plots.marked(points)]
+    with replacing(plots.folder / f"{name}.png") as picture:
         save_picture(draw(points), picture)
-        record.write_plot(plots / f"{name}.json", points)
+        record.write_plot(plots.folder / f"{name}.json", points)
 
 
 def save_picture(figure: "Figure", file: BinaryIO) -> None:
@@ -130,23 +157,27 @@ def ticks(numbers: np.ndarray) -> dict[str, np.ndarray]:
     return {"ticks": places, "labels": numbers[places]}
 
 
-def largest(clusters: np.ndarray, count: int) -> list[int]:
-    """The numbers of the largest clusters, rising, each as often in `clusters` as it has rows; noise is none."""
-    numbers, rows = np.unique(clusters[clusters >= 0], return_counts=True)
-    return np.sort(numbers[np.argsort(-rows, kind="stable")[:count]]).tolist()
-
-
 def color_of(cluster: int) -> str:
     """The colour of a cluster, by its number: it keeps it as long as it keeps that."""
     return NOISE if cluster < 0 else COLORS[cluster % len(COLORS)]
 
 
-def cluster_label(cluster: int, name: str) -> str:
-    return "noise" if cluster < 0 else f"{cluster} {drawable(name)}".rstrip()
+def cluster_label(cluster: int, name: str | None) -> str:
+    return "noise" if cluster < 0 else f"{cluster} {drawable(name or '')}".rstrip()
 
 
-def counted(k: int, shown: int) -> str:
-    return f"the {k} clusters" if k <= shown else f"{k} clusters, the {shown} largest named"
+def names_of(points: Points) -> dict[int, str]:
+    """The names of clusters, of which the first point of each has it."""
+    return {point["cluster"]: point["name"] for point in points if point.get("name")}
+
+
+def largest(sizes: dict[int, int]) -> list[int]:
+    """The clusters that a picture has room to name, by their numbers: the largest, without noise."""
+    return sorted(sorted((c for c in sizes if c >= 0), key=lambda c: (-sizes[c], c))[:NAMED])
+
+
+def counted(k: int, shown: int, what: str = "named") -> str:
+    return f"the {k} clusters" if k <= shown else f"{k} clusters, the {shown} largest {what}"
 
 
 @cache

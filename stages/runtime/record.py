@@ -50,10 +50,12 @@ def write_plot(path: Path, points: Iterable[dict[str, Any]]) -> None:
     """Write plot data as JSON, an object a line, floats rounded to six significant digits.
 
     A "<" is followed by an invisible word joiner: DVC writes the data into the script of a page, which a text such as
-    "</script>" would end.
+    "</script>" would end. So is the brace of "{refresh_tag}", which DVC would fill in.
     """
     lines = (
-        json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False).replace("<", "<\u2060")
+        json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False)
+        .replace("<", "<\u2060")
+        .replace("{refresh_tag}", "{\u2060refresh_tag}")
         for point in points
     )
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")

@@ -1,6 +1,7 @@
 """What a comparison found, in words computed from its numbers."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,19 +34,37 @@ CHANGES = {  # what an edit changes: (words, whether higher is better)
 }
 
 
-def describe_findings(f: Findings) -> str:
-    """The verdict as Markdown."""
+class Line(NamedTuple):
+    """One of the three lines that answer first."""
+
+    head: str
+    answer: str  # in a few words
+    text: str  # in Markdown, which the words are not but for `code`
+    command: str | None = None  # what to type, where something is recommended
+
+    def __str__(self) -> str:
+        command = f"`{self.command}`. " if self.command else ""
+        return f"**{self.head}.** {command}{self.text}"
+
+
+def main_lines(f: Findings) -> list[Line]:
+    """What the rule took, what is recommended, and whether there is structure."""
+    own = next(row for row in f.table if row["method"] == f.method)
+    return [_taken(f, own), _recommended(f, own), _structure(f)]
+
+
+def describe_findings(f: Findings, digest: str) -> str:
+    """The verdict as Markdown; `digest` says of which labels it is."""
     own = next(row for row in f.table if row["method"] == f.method)
     sections = [
         f"# What k = {f.k} is worth",
-        "\n".join(
-            f"- {each}" for each in (_taken(f, own), _recommended(f, own), _structure(f), *_sampled(f), *_edited(f))
-        ),
+        "\n".join(f"- {each}" for each in (*main_lines(f), *_sampled(f), *_edited(f))),
         *_edits(f),
         *_shortlist(f),
         "## The clusters in use",
         f"`{f.method}` over k = {f.parameters['k_min']}..{f.parameters['k_max']} by `{f.parameters['criterion']}`, on "
-        f"{f.all_rows} rows{_smoothed(f)}. All of this is computed from numbers; `dvc repro compare` writes it anew.",
+        f"{f.all_rows} rows{_smoothed(f)}; labels `{digest}`. All of this is computed from numbers; `dvc repro "
+        "compare` writes it anew.",
         "\n".join(
             f"- {each}" for each in (_edge(f), _null(f), _guards(f), _near_duplicates(f), _stability(f), _rules(f, own))
         ),
@@ -58,18 +77,19 @@ def describe_findings(f: Findings) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _taken(f: Findings, own: TableRow) -> str:
+def _taken(f: Findings, own: TableRow) -> Line:
     parameters = f.parameters
     at_edge = parameters["k_min"] < parameters["k_max"] and f.k in (parameters["k_min"], parameters["k_max"])
     where = ", the edge of the range" if at_edge else ""
     known = f.in_use["v_measure"]
     of_sample = f" of {f.rows} of them" if f.sampled else ""
     topics = "" if known is None else f", V-measure with the topics{of_sample} {known:.3f}"
-    return (
-        f"**What the rule took.** `{parameters['criterion']}` of `{f.method}` took k = {f.k} of {parameters['k_min']}.."
+    text = (
+        f"`{parameters['criterion']}` of `{f.method}` took k = {f.k} of {parameters['k_min']}.."
         f"{parameters['k_max']}{where}. {f.in_use['largest_share']:.1%} of the rows are in the largest cluster"
         f"{topics}{_comes_back(f, own)}."
     )
+    return Line("What the rule took", f"{f.k} clusters{where}", text)
 
 
 def _comes_back(f: Findings, own: TableRow) -> str:
@@ -83,14 +103,14 @@ def _comes_back(f: Findings, own: TableRow) -> str:
     return f", stability {stability:.2f}: {words}"
 
 
-def _recommended(f: Findings, own: TableRow) -> str:
-    head, advice = "**What is recommended.**", f.advice
+def _recommended(f: Findings, own: TableRow) -> Line:
+    head, advice = "What is recommended", f.advice
     if isinstance(advice, Refusal):
-        return f"{head} Not to be had: {advice.reason}"
+        return Line(head, "not to be had", f"Not to be had: {advice.reason}")
     if not advice.support.holds:
-        return f"{head} Nothing: see the next line."
+        return Line(head, "nothing", "Nothing: see the next line.")
     if not advice.changes:
-        return f"{head} What is in use. {_standardised(f)}"
+        return Line(head, "what is in use", f"What is in use. {_standardised(f)}")
     best = advice.best
     changes = [f"k {f.k} -> {best.k}", f"stability {own['stability']:.2f} -> {best.stability:.2f}"]
     if best.v_measure is not None and own["v_measure"] is not None:
@@ -100,7 +120,8 @@ def _recommended(f: Findings, own: TableRow) -> str:
         f"evenness {own['evenness']:.2f} -> {advice.evenness:.2f}",
     ]
     where = f"the sample, where both are fitted to {f.rows} rows" if f.sampled else "these rows"
-    return f"{head} `{advice.command()}`. Computed on {where}: {', '.join(changes)}. {_standardised(f)}"
+    text = f"Computed on {where}: {', '.join(changes)}. {_standardised(f)}"
+    return Line(head, f"{best.k} clusters", text, advice.command())
 
 
 def _standardised(f: Findings) -> str:
@@ -115,10 +136,10 @@ def _standardised(f: Findings) -> str:
     )
 
 
-def _structure(f: Findings) -> str:
-    head = "**Whether there is structure.**"
+def _structure(f: Findings) -> Line:
+    head = "Whether there is structure"
     if isinstance(f.advice, Refusal):
-        return f"{head} Not asked of the recommended clusters; see the null below."
+        return Line(head, "not asked", "Not asked of the recommended clusters; see the null below.")
     found = f.advice.support
     few_rows = "" if f.advice.support_rows == f.rows else f" of {f.advice.support_rows} rows at even distances"
     figures = (
@@ -128,9 +149,10 @@ def _structure(f: Findings) -> str:
         f"where {EXCESS:.0%} is needed"
     )
     if found.holds:
-        return f"{head} Yes: {figures}. Neighbours hang together more than independent components would let them."
+        why = "Neighbours hang together more than independent components would let them."
+        return Line(head, "yes", f"Yes: {figures}. {why}")
     few = " Of so few copies nothing is told; raise `compare.null_references`." if len(found.references) < 19 else ""
-    return f"{head} No number of clusters is better supported than none: {figures}.{few}"
+    return Line(head, "no", f"No number of clusters is better supported than none: {figures}.{few}")
 
 
 def _sampled(f: Findings) -> list[str]:
