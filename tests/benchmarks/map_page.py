@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent.parent
 OUTPUTS = ("reduced.npy", "labels.npy", "silhouettes.npy", "tree.npy", "model", "clusters")
 BATCH_ROWS = 20_000
 COUNT_FRAMES = """
-const until = performance.now() + 1000 * arguments[0], done = arguments[1], canvas = document.querySelector("#map canvas");
+const until = performance.now() + 1000 * arguments[0], done = arguments[1];
+const canvas = document.querySelector("#map canvas");
 const {left, top} = canvas.getBoundingClientRect();
 let frames = 0;
 const at = (type, target) => target.dispatchEvent(new MouseEvent(type, {bubbles: true, buttons: 1, view: window,
@@ -122,6 +123,7 @@ def main() -> None:
     try:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(folder / "clone")], check=True)
         for name in OUTPUTS:
+            shutil.rmtree(folder / "clone/data" / name, ignore_errors=True)  # the part of the model that Git has
             os.symlink(ROOT / "data" / name, folder / "clone/data" / name)
         for rows in arguments.rows:
             make_new_rows(folder / "clone/data/embeddings_classf", rows - 6000)
