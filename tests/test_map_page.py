@@ -1,0 +1,345 @@
+"""The page of the map, as bytes and in a browser: it searches, selects, filters, and takes texts for texts."""
+
+import csv
+import json
+import re
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TEXTS
+from test_page import BROWSER, DRIVER, assert_quiet, selenium
+
+from stages.algorithms.presentation.tsne import placing_on
+from stages.files.map_positions import positions_of, read_positions
+from stages.files.map_rows import (
+    HAS_TEXT,
+    NEW,
+    NOVEL,
+    TEXT_LENGTH,
+    UNSURE,
+    MapRows,
+    _shown,
+    find_tables,
+    iterate_shown,
+    read_map_rows,
+)
+from stages.pictures.map_page import write_map_page
+
+TEMPLATE = ROOT / ".dvc" / "page" / "map_template.html"
+HOSTILE = [
+    *TEXTS,
+    "</script><script>window.broken = 1</script>",
+    "<img src=x onerror='window.broken = 2'>",
+    "\u202eright to left\u202c العربية",
+    '=HYPERLINK("https://example.com")',
+    "a\ttab and a\nline",
+    "m" * 1_000_000,
+]
+EVENT = "document.querySelector(arguments[0]).dispatchEvent(new Event(arguments[1], {bubbles: true}))"
+ON_SCREEN = """
+const {left, top} = document.querySelector("#map").getBoundingClientRect();
+return [left + xScale(xs[arguments[0]]), top + yScale(ys[arguments[0]])];
+"""
+
+
+def make_rows(n: int = 400) -> tuple[MapRows, np.ndarray, list[str]]:
+    """Rows on a grid, in 4 clusters with gaps between their numbers, noise among them; and their texts."""
+    row = np.arange(n)
+    cluster = np.array([0, 2, 7, 31, -1], dtype=np.int32)[row % 20 // 4]
+    flags = np.where(row >= n // 2, NEW, 0) | np.where(row % 50 == 0, NOVEL, 0) | np.where(row % 9 == 0, UNSURE, 0)
+    texts = [f"{HOSTILE[i % len(HOSTILE)]} number{i}" if i % 3 else HOSTILE[i % len(HOSTILE)] for i in range(n)]
+    texts[:2] = ["Crème brûlée for Ёжик", "CREME of the crop"]
+    rows = MapRows(
+        batches=[("clustered", "a</script>", n // 2), ("new", "b", n // 2)],
+        cluster=cluster,
+        probability=np.where(cluster < 0, np.nan, row / n).astype(np.float32),
+        flags=(flags | HAS_TEXT).astype(np.uint8),
+        topic=(row % 3 - 1).astype(np.int32),
+        levels=np.empty((n, 0), dtype=np.int32),
+        topics=["<b>science", "sport"],
+        names={0: "</script><b>", 2: "birds, trees", 7: "", 31: "=1+1"},
+        level_names=[],
+    )
+    return rows, np.column_stack([row % 20, row // 20]).astype(np.float64), texts
+
+
+def as_shown(text: str) -> str:
+    """A text on one line, cut; something in its place where it is empty."""
+    line = " ".join(text.split())
+    return line[: TEXT_LENGTH - 1] + "…" if len(line) > TEXT_LENGTH else line or "(empty text)"
+
+
+def write_page(page: Path, rows: MapRows, positions: np.ndarray, texts: list[str]) -> Path:
+    write_map_page(
+        page, TEMPLATE, rows, positions, [[f"id{i}\t{_shown(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]]
+    )
+    return page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (BROWSER and DRIVER):
+        pytest.skip("no Chromium with its chromedriver is installed")
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(executable_path=DRIVER))
+    resize(browser, 1280, 800)
+    yield browser
+    browser.quit()
+
+
+def resize(browser, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def open_page(browser, page: Path, address: str = "") -> None:
+    browser.get("about:blank")
+    browser.get(page.as_uri() + address)
+    wait(browser, "return document.body.dataset.ready !== undefined")
+
+
+def wait(browser, question: str, *arguments) -> None:
+    deadline = time.monotonic() + 30
+    while not browser.execute_script(question, *arguments):
+        assert time.monotonic() < deadline, question
+        time.sleep(0.02)
+
+
+def drag(browser, *corners: tuple[float, float]) -> None:
+    actions = selenium.ActionChains(browser, duration=10)
+    pointer = actions.w3c_actions.pointer_action
+    pointer.move_to_location(*map(round, corners[0]))
+    pointer.pointer_down()
+    for (x, y), (right, bottom) in pairwise(corners):
+        for share in (0.05, 0.5, 1):
+            pointer.move_to_location(round(x + share * (right - x)), round(y + share * (bottom - y)))
+            pointer.pause(0.03)  # the map takes no more than one position a few milliseconds
+    pointer.pointer_up()
+    actions.perform()
+
+
+def listed(browser) -> list[str]:
+    """The texts of the list, which are few enough to be all there."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#rows .text')].map((each) => each.textContent)"
+    )
+
+
+def search(browser, query: str, found: int) -> None:
+    browser.execute_script("document.querySelector('#search').value = arguments[0]", query)
+    browser.execute_script(EVENT, "#search", "input")
+    wait(browser, "return document.querySelector('#count').textContent === arguments[0]", f"{found} found")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    return write_page(tmp_path_factory.mktemp("page") / "map.html", *make_rows())
+
+
+def test_the_page_searches_points_selects_and_filters_without_a_network(page, browser):
+    rows, positions, texts = make_rows()
+    shown = [as_shown(text) for text in texts]
+    open_page(browser, page)
+    n = len(texts)
+    assert browser.execute_script("return document.querySelector('#summary').textContent") == "400 texts in 4 clusters"
+
+    search(browser, "creme", 2)  # without case and accents
+    assert listed(browser) == shown[:2]
+    marks = browser.execute_script("return [...document.querySelectorAll('mark')].map((each) => each.textContent)")
+    assert marks == ["Crème", "CREME"]
+    search(browser, "ежик BRÛLÉE", 1)
+    browser.execute_script("clear()")
+
+    x, y = browser.execute_script(ON_SCREEN, 13)
+    actions = selenium.ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+    actions.perform()
+    wait(browser, "return !document.querySelector('#tip').hidden")
+    tip = browser.execute_script("return document.querySelector('#tip').textContent")
+    assert tip == f"{shown[13]}31=1+10.{round(1000 * 13 / n):03d}topic: <b>sciencea</script>, row 13"
+
+    (right, top), (left, bottom) = (browser.execute_script(ON_SCREEN, row) for row in (43, 2))
+    browser.execute_script("document.querySelector('[data-mode=rectangle]').click()")
+    drag(browser, (left - 9, top - 9), (right + 9, bottom + 9))
+    within = [row for row in range(n) if 2 <= positions[row, 0] <= 3 and positions[row, 1] <= 2]
+    wait(browser, "return listed.length === arguments[0]", len(within))
+    assert listed(browser) == [shown[row] for row in within]
+
+    browser.execute_script("clear(); document.querySelector('[data-mode=lasso]').click()")
+    around = [(right + 9 * x, top + 9 * y) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -0.9))]
+    drag(browser, *around)
+    wait(browser, "return listed.length === 1")
+    assert listed(browser) == [shown[43]]
+
+    browser.execute_script("clear(); document.querySelector('#show input[value=novel]').click()")
+    novel = [row for row in range(n) if rows.flags[row] & NOVEL]
+    assert browser.execute_script("return listed") == novel
+    wait(browser, "return scatterplot.get('filteredPoints').length === arguments[0]", len(novel))
+    assert_quiet(browser)
+
+
+def test_a_cluster_is_opened_by_its_number_in_the_address_or_in_the_list(page, browser):
+    rows, _, _ = make_rows()
+    open_page(browser, page, "#cluster=31")
+    assert browser.execute_script("return listed") == np.flatnonzero(rows.cluster == 31).tolist()
+    assert browser.execute_script("return document.querySelector('#why').textContent") == "80 rows in 31 =1+1"
+    numbers = "return [...document.querySelectorAll('#groups button')].map((each) => each.textContent)"
+    names = ["0</script><b>80", "2birds, trees80", "7(no name)80", "31=1+180", "noise80"]
+    assert browser.execute_script(numbers) == names
+    browser.execute_script("document.querySelectorAll('#groups button')[2].click()")
+    assert browser.execute_script("return location.hash") == "#cluster=7"
+    assert browser.execute_script("return listed") == np.flatnonzero(rows.cluster == 7).tolist()
+    open_page(browser, page, "#cluster=5")
+    assert "no cluster 5" in browser.execute_script("return document.querySelector('#note').textContent")
+    assert_quiet(browser)
+
+
+def test_texts_are_texts_wherever_they_are_shown_and_no_formula_in_a_spreadsheet(page, browser):
+    _, _, texts = make_rows()
+    open_page(browser, page)
+    for row in range(2, 20):
+        browser.execute_script("openRow(arguments[0]); showTip(arguments[0])", row)
+        for place in ("#detail", "#tip"):
+            read = browser.execute_script(f"return document.querySelector('{place} .text').textContent")
+            assert read == as_shown(texts[row])
+    for color in ("topic", "batch", "kind", "probability", "cluster"):
+        browser.execute_script("document.querySelector('#color').value = arguments[0]", color)
+        browser.execute_script(EVENT, "#color", "change")
+    assert browser.execute_script("return window.broken") is None
+    assert browser.execute_script("return document.querySelectorAll('img, b > *, main script').length") == 0
+    table = list(csv.reader(browser.execute_script("return asTable(visible)").splitlines()))
+    assert len(table) == 1 + len(texts)
+    assert table[0] == ["set", "batch", "row", "id", "text", "topic", "cluster", "name", "probability", "novel", "sure"]
+    fields = [field for line in table for field in line]
+    assert [field for field in fields if field[:1] in "=+-@" and field and field != "-1"] == []
+    formula = HOSTILE.index('=HYPERLINK("https://example.com")')
+    assert next(line[4] for line in table[1:] if "HYPERLINK" in line[4]) == f"'{texts[formula]}"
+    assert_quiet(browser)
+
+
+@pytest.mark.parametrize("width", [800, 1280, 1600])
+def test_nothing_scrolls_sideways(page, browser, width):
+    resize(browser, width, 700)
+    open_page(browser, page)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    right = "return Math.max(...[...document.querySelectorAll('body *')].map((e) => e.getBoundingClientRect().right))"
+    assert browser.execute_script(right) <= width
+    resize(browser, 1280, 800)
+
+
+def test_rows_without_texts_are_searched_nowhere_and_say_where_they_are(browser, tmp_path):
+    rows, positions, texts = make_rows()
+    rows = rows._replace(flags=rows.flags - HAS_TEXT, topics=[], topic=np.full_like(rows.topic, -1))
+    open_page(browser, write_page(tmp_path / "map.html", rows, positions, [""] * len(texts)))
+    assert browser.execute_script("return document.querySelector('#search').disabled")
+    browser.execute_script("openTab('rows')")
+    assert listed(browser)[:2] == ["a</script>, row 0", "a</script>, row 1"]
+    assert_quiet(browser)
+
+
+def test_levels_name_the_map_from_afar(browser, tmp_path):
+    rows, positions, texts = make_rows()
+    levels = np.column_stack([np.where(rows.cluster < 0, -1, rows.cluster > 2), np.full(len(texts), -1)])
+    rows = rows._replace(levels=levels.astype(np.int32), level_names=[{0: "living", 1: "<i>rest"}, {}])
+    open_page(browser, write_page(tmp_path / "map.html", rows, positions, texts))
+    headings = "return [...document.querySelectorAll('#groups h2')].map((each) => each.textContent)"
+    assert browser.execute_script(headings)[:2] == ["living", "<i>rest"]
+    assert browser.execute_script("return labelled().map((way) => way.key)").count("level0") == 1
+    assert_quiet(browser)
+
+
+def test_without_webgl_the_lists_still_work(page, browser):
+    hide = (
+        "const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = function (kind) {"
+    )
+    hide += " return kind.startsWith('webgl') ? null : get.apply(this, arguments); };"
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": hide})["identifier"]
+    try:
+        open_page(browser, page)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
+    assert "WebGL is off" in browser.execute_script("return document.querySelector('#loading').innerText")
+    search(browser, "creme", 2)
+
+
+def test_the_same_rows_give_the_same_bytes_and_no_text_is_in_them_as_it_is(page, tmp_path):
+    again = write_page(tmp_path / "map.html", *make_rows()).read_bytes()
+    assert again == page.read_bytes()
+    head, _, tail = TEMPLATE.read_text(encoding="utf-8").partition("\nDATA\n")
+    data = again.decode().removeprefix(f"{head}\n").removesuffix(tail)
+    blocks = re.findall(r"<script type=\"[a-z/]+\" [^<>]*>([^<]*)</script>\n", data)
+    assert data.count("<") == 2 * len(blocks)
+    assert all(re.fullmatch(r"[A-Za-z0-9+/]+=*", block) for block in blocks[1:])
+
+
+def test_a_template_that_is_another_page_is_refused(tmp_path):
+    (tmp_path / "other.html").write_text("<html>")
+    rows, positions, texts = make_rows()
+    with pytest.raises(ValueError, match=r"other\.html: no line DATA, expected one where the data go"):
+        write_map_page(tmp_path / "map.html", tmp_path / "other.html", rows, positions, [texts])
+
+
+def test_rows_on_the_map_stay_and_others_lie_beside_their_nearest(copy):
+    # The map of 200 rows of each kind: 100 of the clustered ones are not on it.
+    points = copy.json("plots/tsne.json")
+    dropped = [point for point in points if point["kind"] == "clustered"][::2]
+    kept = [point for point in points if point not in dropped]
+    (copy.folder / "plots/tsne.json").write_text(json.dumps(kept))
+    before = (copy.folder / "plots/map.html").read_bytes()
+    copy.run_here("map")
+    page = (copy.folder / "plots/map.html").read_text(encoding="utf-8")
+    assert page.encode() != before
+    copy.run_here("map")
+    assert (copy.folder / "plots/map.html").read_text(encoding="utf-8") == page
+
+
+def test_a_row_is_placed_where_an_equal_one_lies_and_a_part_at_a_time():
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(6, 8))
+    blobs = rng.integers(6, size=300)
+    rows, positions = centers[blobs] + 0.1 * rng.normal(size=(300, 8)), 30 * rng.normal(size=(6, 2))[blobs]
+    positions += rng.normal(size=positions.shape)
+    placed = placing_on(rows, positions)(2 * rows)
+    assert np.median(np.linalg.norm(placed - positions, axis=1)) < 1
+    nearest = np.linalg.norm(placed[:, None] - positions, axis=2).argmin(axis=1)
+    assert (blobs[nearest] == blobs).mean() > 0.99
+    one = np.array([[3.0], [-1.0], [2.0], [8.0]])
+    at = np.array([[30.0, 0], [-10, 0], [20, 0], [80, 0]])
+    assert placing_on(one, at)(np.array([[2.1], [-7.0], [99.0], [2.9]])).tolist() == at[[2, 1, 3, 0]].tolist()
+    assert placing_on(rows[:2], positions[:2])(rows[1:2]).tolist() == positions[1:2].tolist()
+
+
+def test_tables_are_read_with_lists_of_levels_that_may_be_short(copy):
+    data = copy.folder / "data"
+    tables = find_tables(data / "clusters", data / "embeddings_clu", "clustered")
+    tables |= find_tables(data / "predictions", data / "embeddings_classf", "new")
+    rows = read_map_rows(tables)
+    assert [(which, name, count) for which, name, count in rows.batches] == [
+        ("clustered", "a", 150), ("clustered", "b", 150), ("new", "new", 100),
+    ]  # fmt: skip
+    assert (rows.flags & HAS_TEXT > 0).tolist() == [True] * 150 + [False] * 250
+    assert (rows.flags & NEW > 0).tolist() == [False] * 300 + [True] * 100
+    shown = [line for part in iterate_shown(tables) for line in part]
+    assert shown[:2] == [f"\t{TEXTS[0]}", f"\t{TEXTS[1]}"]
+    assert len(shown) == len(rows.cluster)
+    positions = read_positions(copy.folder / "plots/tsne.json")
+    assert not np.isnan(positions_of(positions["new", "new"], 0, 100)).all()
+
+
+@pytest.mark.parametrize(("harm", "said"), [("other", "not a map of these rows and clusters"), ("none", "visualize")])
+def test_a_map_of_other_rows_is_refused(copy, harm, said, caplog):
+    path = copy.folder / "plots/tsne.json"
+    if harm == "none":
+        path.unlink()
+    else:
+        path.write_text(re.sub(r'"cluster": \d+', '"cluster": 99', path.read_text()))
+    with pytest.raises(SystemExit) as refused:
+        copy.run_here("map")
+    assert said in f"{refused.value}{caplog.text}"
