@@ -115,14 +115,13 @@ def wait(browser, question: str, *arguments) -> None:
 
 
 def drag(browser, *corners: tuple[float, float]) -> None:
-    actions = selenium.ActionChains(browser, duration=10)
+    actions = selenium.ActionChains(browser, duration=0)
     pointer = actions.w3c_actions.pointer_action
     pointer.move_to_location(*map(round, corners[0]))
     pointer.pointer_down()
     for (x, y), (right, bottom) in pairwise(corners):
         for share in (0.05, 0.5, 1):
             pointer.move_to_location(round(x + share * (right - x)), round(y + share * (bottom - y)))
-            pointer.pause(0.03)  # the map takes no more than one position a few milliseconds
     pointer.pointer_up()
     actions.perform()
 
