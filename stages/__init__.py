@@ -12,7 +12,7 @@ classify   embeddings to be classified, model -> cluster, probability and novelt
 emerging   new and clustered embeddings, predictions -> groups of new rows where hardly any clustered row lies
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows
 visualize  embeddings, labels, silhouettes, tree, model, predictions -> the map and the pictures
-map        the map of visualize, embeddings, model, clusters, predictions, texts -> all rows on one page to search and read
+map        the map of visualize, embeddings, labels, model, clusters, predictions -> all rows on one page to search
 table      tables of clusters and predictions, emerging groups, the map -> one table of all rows; a command, which no
            stage waits for
 compare    reduced embeddings, tree, labels -> every method side by side, null band, stability, a verdict in words

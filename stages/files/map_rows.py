@@ -8,9 +8,8 @@ import pyarrow
 import pyarrow.compute
 
 from stages.files.batches import open_batches
-from stages.files.predictions import iterate_table, list_tables, path_of
+from stages.files.predictions import iterate_table, path_of
 from stages.files.texts import one_line
-from stages.runtime.arrays import damaged
 from stages.runtime.cutting import cut
 from stages.runtime.remote import Place
 
@@ -36,32 +35,15 @@ class MapRows(NamedTuple):
 
 
 def find_tables(folder: Place, embeddings: Place, which: str) -> Tables:
-    """The tables that classify wrote of the batches of a folder, in their order.
-
-    Parameters
-    ----------
-    folder, embeddings : Path or Address
-    which : str
-        The set, "clustered" or "new".
-
-    Raises
-    ------
-    ValueError
-        If one is missing, is of no batch, not as classify wrote it, or of another number of rows.
-    """
-    found, batches = list_tables(folder, which == "clustered"), open_batches(embeddings)
-    tables = {(which, batch.path.stem): path_of(folder, batch) for batch in batches}
-    if set(found) != set(tables.values()):
-        raise damaged(folder, f"not one table for each of the {len(tables)} batches of {embeddings}", "classify")
-    for batch, path in zip(batches, tables.values(), strict=True):
-        rows = sum(part.num_rows for part in iterate_table(path, ["row"]))
-        if rows != batch.rows:
-            raise damaged(path, f"{rows} rows, but {batch.path} has {batch.rows}", "classify")
-    return tables
+    """Where classify writes what it says of the batches of a folder, in their order; `which` set they are of."""
+    return {(which, batch.path.stem): path_of(folder, batch) for batch in open_batches(embeddings)}
 
 
 def read_map_rows(tables: Tables) -> MapRows:
-    """Read all but the texts. Memory: some 20 bytes a row, and each topic once."""
+    """Read all but the texts, of tables that their reader has found whole.
+
+    Memory: some 20 bytes a row, and each topic once.
+    """
     batches, columns = [], []
     topics: dict[str | None, int] = {}
     names: dict[int, str] = {}

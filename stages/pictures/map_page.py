@@ -1,8 +1,8 @@
 """All rows on one page to search, to select on and to read: the data put into the page that is made for it.
 
-The page is `.dvc/page/map.html`, with the scripts that it needs inside (`map_template.html`); .dvc/README.md says how it
-is used. What is put into it are blocks of characters, none of which can end a script or begin a tag: numbers and texts
-in base64, and JSON without "<".
+The page is `.dvc/page/map.html`, with the scripts that it needs inside (`map_template.html`); .dvc/README.md says how
+it is used. What is put into it are blocks of characters, none of which can end a script or begin a tag: numbers and
+texts in base64, and JSON without "<".
 """
 
 import base64

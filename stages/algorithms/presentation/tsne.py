@@ -142,7 +142,7 @@ def placing_on(rows: np.ndarray, positions: np.ndarray) -> Callable[[np.ndarray]
 def _drawn_to(
     new_rows: np.ndarray, rows: np.ndarray, positions: np.ndarray, perplexity: float, threads: int
 ) -> np.ndarray:
-    """Where new rows (m, 2) are drawn by the nearest of the rows (n, d) at these positions (n, 2); all are directions."""
+    """Where new rows (m, 2) are drawn by the nearest of the rows (n, d) at these positions (n, 2): all directions."""
     perplexity = min(PLACING_PERPLEXITY, perplexity)
     nearest, distances = nearest_rows(new_rows, rows, min(len(rows), int(3 * perplexity)))
     shares = keep_bits(_shares(distances, perplexity), AFFINITY_BITS)
