@@ -252,7 +252,7 @@ def test_the_page_holds_a_vega_without_known_faults():
 
 
 @pytest.mark.parametrize(("template", "source"), [("template.html", "page.html"), ("map_template.html", "map.html")])
-def test_a_page_is_made_of_the_source_beside_it(template, source):
+def test_the_page_is_made_of_the_source_beside_it(template, source):
     folder = ROOT / ".dvc" / "page"
     before, after = (folder / source).read_text(encoding="utf-8").split("BUNDLE")
     page = (folder / template).read_text(encoding="utf-8")
