@@ -225,6 +225,39 @@ def test_texts_are_texts_wherever_they_are_shown_and_no_formula_in_a_spreadsheet
     assert_quiet(browser)
 
 
+def test_what_is_selected_is_copied_and_downloaded_and_the_keyboard_does_as_the_mouse(page, browser, tmp_path):
+    _, _, texts = make_rows()
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    open_page(browser, page)
+    keys = selenium.ActionChains(browser)
+    keys.send_keys("/").send_keys("creme").perform()
+    wait(browser, "return document.querySelector('#count').textContent === '2 found'")
+    browser.execute_script("document.querySelector('#copy').click()")
+    wait(browser, "return document.querySelector('#note').textContent === 'Copied 2 texts.'")
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    assert browser.execute_async_script(read) == "\n".join(texts[:2])
+    browser.execute_script("document.querySelector('#download').click()")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "rows.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    table = (tmp_path / "rows.csv").read_bytes()
+    assert table.startswith(b"\xef\xbb\xbf")
+    assert table.decode("utf-8-sig") == browser.execute_script("return asTable(sorted)")
+    browser.execute_script("document.querySelector('#rows').focus()")
+    arrows = selenium.ActionChains(browser)
+    arrows.send_keys(selenium.Keys.ARROW_DOWN).send_keys(selenium.Keys.ARROW_DOWN).perform()
+    assert browser.execute_script("return state.row") == 1
+    assert browser.execute_script("return document.querySelector('#detail .text').textContent") == texts[1]
+    selenium.ActionChains(browser).send_keys(selenium.Keys.ESCAPE).perform()
+    assert browser.execute_script("return [listed.length, state.row]") == [400, None]
+    before = browser.execute_script("return xScale(0)")
+    browser.execute_script("document.querySelector('#map canvas').focus()")
+    selenium.ActionChains(browser).send_keys(selenium.Keys.ARROW_RIGHT).perform()
+    wait(browser, "return xScale(0) < arguments[0] - 50", before)
+    assert_quiet(browser)
+
+
 @pytest.mark.parametrize("width", [800, 1280, 1600])
 def test_nothing_scrolls_sideways(page, browser, width):
     resize(browser, width, 700)
