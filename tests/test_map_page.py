@@ -148,7 +148,6 @@ def test_the_page_searches_points_selects_and_filters_without_a_network(page, br
     rows, positions, texts = make_rows()
     shown = [as_shown(text) for text in texts]
     open_page(browser, page)
-    n = len(texts)
     assert browser.execute_script("return document.querySelector('#summary').textContent") == "400 texts in 4 clusters"
 
     search(browser, "creme", 2)  # without case and accents
@@ -158,18 +157,25 @@ def test_the_page_searches_points_selects_and_filters_without_a_network(page, br
     search(browser, "ежик BRÛLÉE", 1)
     browser.execute_script("clear()")
 
-    x, y = browser.execute_script(ON_SCREEN, 13)
+    free = "return visible.find((i) => i > 12 && placed.every(({box}) => Math.abs(yScale(ys[i]) - box[1] - 12) > 15))"
+    row = browser.execute_script(free)  # that lies under no name
+    x, y = browser.execute_script(ON_SCREEN, row)
     actions = selenium.ActionChains(browser)
     actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
     actions.perform()
     wait(browser, "return !document.querySelector('#tip').hidden")
     tip = browser.execute_script("return document.querySelector('#tip').textContent")
-    assert tip == f"{shown[13]}31=1+10.{round(1000 * 13 / n):03d}topic: <b>sciencea</script>, row 13"
+    group = rows.cluster[row]
+    share = "" if group < 0 else f"{rows.probability[row]:.3f}"
+    flags = "novel" * bool(rows.flags[row] & NOVEL) + "new" * bool(rows.flags[row] & NEW)
+    topic = f"topic: {rows.topics[rows.topic[row]]}" if rows.topic[row] >= 0 else ""
+    cluster = "noise" if group < 0 else f"{group}{rows.names[group]}"
+    assert tip == f"{shown[row]}{cluster}{share}{flags}{topic}a</script>, row {row}"
 
     (right, top), (left, bottom) = (browser.execute_script(ON_SCREEN, row) for row in (43, 2))
     browser.execute_script("document.querySelector('[data-mode=rectangle]').click()")
     drag(browser, (left - 9, top - 9), (right + 9, bottom + 9))
-    within = [row for row in range(n) if 2 <= positions[row, 0] <= 3 and positions[row, 1] <= 2]
+    within = [row for row in range(len(texts)) if 2 <= positions[row, 0] <= 3 and positions[row, 1] <= 2]
     wait(browser, "return listed.length === arguments[0]", len(within))
     assert listed(browser) == [shown[row] for row in within]
 
@@ -180,7 +186,7 @@ def test_the_page_searches_points_selects_and_filters_without_a_network(page, br
     assert listed(browser) == [shown[43]]
 
     browser.execute_script("clear(); document.querySelector('#show input[value=novel]').click()")
-    novel = [row for row in range(n) if rows.flags[row] & NOVEL]
+    novel = [row for row in range(len(texts)) if rows.flags[row] & NOVEL]
     assert browser.execute_script("return listed") == novel
     wait(browser, "return scatterplot.get('filteredPoints').length === arguments[0]", len(novel))
     assert_quiet(browser)
@@ -197,6 +203,17 @@ def test_a_cluster_is_opened_by_its_number_in_the_address_or_in_the_list(page, b
     browser.execute_script("document.querySelectorAll('#groups button')[2].click()")
     assert browser.execute_script("return location.hash") == "#cluster=7"
     assert browser.execute_script("return listed") == np.flatnonzero(rows.cluster == 7).tolist()
+    browser.execute_script("clear()")
+    label = """
+    const [{box, spot}] = placed, {left, top} = document.querySelector("#map").getBoundingClientRect();
+    return [left + (box[0] + box[2]) / 2, top + (box[1] + box[3]) / 2, spot.group.number];
+    """
+    x, y, number = browser.execute_script(label)
+    actions = selenium.ActionChains(browser)
+    actions.w3c_actions.pointer_action.move_to_location(round(x), round(y))
+    actions.w3c_actions.pointer_action.click()
+    actions.perform()
+    wait(browser, "return location.hash === `#cluster=${arguments[0]}`", number)
     open_page(browser, page, "#cluster=5")
     assert "no cluster 5" in browser.execute_script("return document.querySelector('#note').textContent")
     assert_quiet(browser)
