@@ -10,11 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from conftest import ROOT, TEXTS
 from test_page import BROWSER, DRIVER, assert_quiet, selenium
 
 from stages.algorithms.presentation.tsne import placing_on
+from stages.files import map_rows
 from stages.files.map_positions import positions_of, read_positions
 from stages.files.map_rows import (
     HAS_TEXT,
@@ -381,7 +383,7 @@ def test_a_row_is_placed_where_an_equal_one_lies_and_a_part_at_a_time():
     assert placing_on(rows[:2], positions[:2])(rows[1:2]).tolist() == positions[1:2].tolist()
 
 
-def test_tables_are_read_with_lists_of_levels_that_may_be_short(copy):
+def test_tables_are_read_in_the_order_of_their_batches(copy):
     data = copy.folder / "data"
     tables = find_tables(data / "clusters", data / "embeddings_clu", "clustered")
     tables |= find_tables(data / "predictions", data / "embeddings_classf", "new")
@@ -396,6 +398,24 @@ def test_tables_are_read_with_lists_of_levels_that_may_be_short(copy):
     assert len(shown) == len(rows.cluster)
     positions = read_positions(copy.folder / "plots/tsne.json")
     assert not np.isnan(positions_of(positions["new", "new"], 0, 100)).all()
+
+
+def test_levels_of_rows_may_be_fewer_or_none(monkeypatch):
+    part = pyarrow.record_batch({
+        "cluster": pyarrow.array([4, 9, -1, 4], pyarrow.int32()),
+        "name": ["birds", "trees", None, "birds"],
+        "probability": pyarrow.array([0.5, 1, None, 0.25], pyarrow.float32()),
+        "novel": [False] * 4,
+        "sure": [True] * 4,
+        "levels": pyarrow.array([[1, 7], [0], None, [1, None]], pyarrow.list_(pyarrow.int32())),
+        "level_names": [["living", "owls"], ["rest"], None, ["living", None]],
+    })  # fmt: skip
+    monkeypatch.setattr(map_rows, "iterate_table", lambda path, columns: [part, part.slice(1, 2)])
+    rows = map_rows.read_map_rows({("new", "b"): Path("b")})
+    assert rows.levels.tolist() == [[1, 7], [0, -1], [-1, -1], [1, -1], [0, -1], [-1, -1]]
+    assert rows.level_names == [{0: "rest", 1: "living"}, {7: "owls"}]
+    assert rows.names == {4: "birds", 9: "trees"}
+    assert np.isnan(rows.probability).tolist() == [False, False, True, False, False, True]
 
 
 @pytest.mark.parametrize(("harm", "said"), [("other", "not a map of these rows and clusters"), ("none", "visualize")])
