@@ -14,6 +14,7 @@ emerging   new and clustered embeddings, predictions -> groups of new rows where
 describe   labels of all rows, model, predictions, texts -> what each cluster is about, in words and in rows; what has
            become of the clusters whose numbers are kept
 visualize  embeddings, labels, silhouettes, tree, model, predictions -> the map and the pictures
+map        the map of visualize, embeddings, labels, model, clusters, predictions -> all rows on one page to search
 table      tables of clusters and predictions, emerging groups, the map -> one table of all rows; a command, which no
            stage waits for
 keep       embeddings, labels, model -> what their clusters are known by later, so that numbers last; a command, which

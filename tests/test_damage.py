@@ -28,14 +28,14 @@ PREDICTED, LABELLED = "data/predictions/new.parquet", "data/clusters/a.parquet"
 READERS = {
     REDUCED: ["link", "cluster", "train", "describe", "visualize", "compare"],
     TREE: ["cluster", "visualize", "compare"],
-    LABELS: ["train", "name", "classify", "describe", "visualize", "compare"],
+    LABELS: ["train", "name", "classify", "describe", "visualize", "map", "compare"],
     FOUND: ["compare"],
     SILHOUETTES: ["classify", "visualize"],
-    REDUCTION: ["train", "name", "classify", "describe", "visualize"],
+    REDUCTION: ["train", "name", "classify", "describe", "visualize", "map"],
     CLASSIFIER: ["name", "classify", "describe", "visualize"],
     MODEL: ["classify", "describe", "visualize"],
-    PREDICTED: ["describe", "visualize"],
-    LABELLED: ["describe", "visualize"],
+    PREDICTED: ["describe", "visualize", "map"],
+    LABELLED: ["describe", "visualize", "map"],
 }
 Change = Callable[[bytes], bytes]
 

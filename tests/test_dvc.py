@@ -1,8 +1,8 @@
 """What Git and DVC do with the repository between runs: it moves, it is cloned, shared, queued and swept.
 
 After each the outputs are the bytes of the undisturbed project, and nothing is run again that need not be. With nothing
-but Git's files, that is `reduce` to `emerging`, whose outputs lie in DVC's cache; those of `describe`, `visualize` and
-`compare` lie in Git.
+but Git's files, that is `reduce` to `emerging` and `map`, whose outputs lie in DVC's cache; those of `describe`,
+`visualize` and `compare` lie in Git.
 """
 
 import json
@@ -17,8 +17,8 @@ import psutil
 import pytest
 from conftest import ROOT, Project, at
 
-REBUILT = ["reduce", "link", "cluster", "train", "name", "classify", "emerging"]
-AFTER_LINK = ["cluster", "train", "name", "classify", "emerging", "describe", "visualize", "compare"]
+REBUILT = ["reduce", "link", "cluster", "train", "name", "classify", "emerging", "map"]
+AFTER_LINK = ["cluster", "train", "name", "classify", "emerging", "describe", "visualize", "map", "compare"]
 
 
 def repro(project: Project, *options: str) -> list[str]:

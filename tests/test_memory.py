@@ -70,6 +70,18 @@ table(predictions="p", output=sys.argv[1])
 print(peak())
 """
 
+MAP_PAGE = """
+from stages.files.map_rows import find_tables, iterate_shown, read_map_rows
+from stages.pictures.map_page import write_map_page
+
+import numpy as np
+tables = find_tables(Path("p"), Path("new"), "new")
+rows = read_map_rows(tables)
+positions = np.arange(2.0 * len(rows.cluster)).reshape(-1, 2) / 10
+write_map_page(Path("map.html"), Path(sys.argv[1]), rows, positions, iterate_shown(tables))
+print(peak())
+"""
+
 TREE = """
 import numpy as np
 from stages.algorithms.tree.linkage import linkage_tree
@@ -210,7 +222,7 @@ def test_rows_that_are_left_out_of_the_sample_take_a_few_bytes_each_to_label_and
         assert (more - less) / (3 * few * FILE_ROWS) < 100
 
 
-def test_tables_are_written_and_joined_in_memory_that_does_not_grow_with_their_rows(tmp_path):
+def test_tables_are_written_joined_and_put_on_a_page_in_memory_that_does_not_grow_with_their_rows(tmp_path):
     # 2.5 kB of text a row: all of them would take 100 MB more.
     peaks = []
     for rows in (40_000, 80_000):
@@ -218,7 +230,9 @@ def test_tables_are_written_and_joined_in_memory_that_does_not_grow_with_their_r
         folder.mkdir()
         written = peak_beyond(TABLES, str(rows), folder=folder, PYTHONPATH=str(ROOT))
         joined = [peak_beyond(TABLE, name, folder=folder, PYTHONPATH=str(ROOT)) for name in ("t.csv", "t.parquet")]
-        peaks.append([written, *joined])
+        template = str(ROOT / ".dvc/page/map_template.html")
+        page = peak_beyond(MAP_PAGE, template, folder=folder, PYTHONPATH=str(ROOT))
+        peaks.append([written, *joined, page])
     for less, more in zip(*peaks, strict=True):
         assert more - less < 40 * 2**20
 

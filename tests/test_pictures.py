@@ -299,23 +299,26 @@ def test_the_page_holds_a_vega_without_known_faults():
     assert all(f'"{name}@{version}"' in source for name, version in versions.items())
 
 
-def test_the_page_is_made_of_the_source_beside_it():
+@pytest.mark.parametrize(("template", "source"), [("template.html", "page.html"), ("map_template.html", "map.html")])
+def test_the_page_is_made_of_the_source_beside_it(template, source):
     folder = ROOT / ".dvc" / "page"
-    before, after = (folder / "page.html").read_text(encoding="utf-8").split("BUNDLE")
-    template = (folder / "template.html").read_text(encoding="utf-8")
-    assert template.startswith(before)
-    assert template.endswith(after)
+    before, after = (folder / source).read_text(encoding="utf-8").split("BUNDLE")
+    page = (folder / template).read_text(encoding="utf-8")
+    assert page.startswith(before)
+    assert page.endswith(after)
 
 
 def test_a_page_that_is_not_what_the_registry_has_is_found(tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(ROOT / ".dvc" / "page", tmp_path / "page")
-    template = folder / "template.html"
-    page = template.read_text(encoding="utf-8")
     specification = spec_from_file_location("make_template", folder / "make_template.py")
     specification.loader.exec_module(make_template := module_from_spec(specification))
-    # What npm would fetch.
-    scripts = dict(zip(make_template.PACKAGES, re.findall("<script>(.*?)</script>", page, flags=re.S), strict=False))
-    monkeypatch.setattr(make_template, "read_script", scripts.__getitem__)
+    scripts = {}  # what npm would fetch
+    for name, made in make_template.TEMPLATES.items():
+        found = re.findall("<script>(.*?)</script>", (folder / name).read_text(encoding="utf-8"), flags=re.S)
+        scripts |= dict(zip(made.scripts, found, strict=False))
+    monkeypatch.setattr(make_template, "read_script", lambda package, path: scripts[package])
+    template = folder / "template.html"
+    page = template.read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["make_template.py", "--check"])
     make_template.main()
     assert "as the registry has them" in capsys.readouterr().out

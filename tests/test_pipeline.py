@@ -48,8 +48,8 @@ def imported_files(path: Path) -> set[str]:
 
 
 def test_there_are_stages():
-    stages = ["reduce", "link", "cluster", "train", "name", "classify", "emerging", "describe", "visualize", "compare"]
-    assert list(PIPELINE) == stages
+    stages = ["reduce", "link", "cluster", "train", "name", "classify", "emerging", "describe", "visualize", "map"]
+    assert list(PIPELINE) == [*stages, "compare"]
 
 
 @pytest.mark.parametrize("stage", PIPELINE)
@@ -147,7 +147,7 @@ def test_repro_finds_the_blobs_and_classifies_new_rows_into_them(copy):
     metrics = {
         stage: copy.json(f"metrics/{stage}/metrics.json")
         for stage in PIPELINE
-        if stage not in ("link", "name", "emerging", "visualize")
+        if stage not in ("link", "name", "emerging", "visualize", "map")
     }
     assert metrics["cluster"]["n_clusters"] == 6
     assert metrics["cluster"]["k_at_edge"] is False
@@ -185,7 +185,7 @@ def test_a_new_batch_reruns_classify_and_what_shows_its_results(copy):
     rows, _ = make_blobs(10, 100, 6, seed=1)
     texts = [{"text": f"text {i}", "id": f"n{i}"} for i in range(10)]
     copy.write_batch("embeddings_classf/more", rows, texts)
-    assert sorted(ran(copy.run("dvc", "repro").stdout)) == ["classify", "describe", "emerging", "visualize"]
+    assert sorted(ran(copy.run("dvc", "repro").stdout)) == ["classify", "describe", "emerging", "map", "visualize"]
     table = pq.read_table(copy.folder / "data" / "predictions" / "more.parquet")
     assert table["id"].to_pylist() == [f"n{i}" for i in range(10)]
 

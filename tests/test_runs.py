@@ -18,6 +18,7 @@ HELD = {
     "classify": ("data/predictions", "plots/drift.json"),
     "describe": ("metrics/describe/clusters.json", "plots/topics.png"),
     "visualize": ("plots/tsne.json", "plots/dendrogram.png"),
+    "map": ("plots/map.html", "plots/map.html"),
     "compare": ("metrics/compare/verdict.md", "metrics/compare/methods.json"),
 }
 

@@ -50,9 +50,7 @@ def draw_explained_variance(points: Points) -> "Figure":
     return figure
 
 
-def write_davies_bouldin(
-    plots: Plots, candidates: Any, best: int, band: Any, rows: int, note: str = ""
-) -> None:
+def write_davies_bouldin(plots: Plots, candidates: Any, best: int, band: Any, rows: int, note: str = "") -> None:
     """Write the scores of all that a method offers to choose from, by rising k.
 
     Parameters

@@ -107,12 +107,46 @@ def fit_map(
     positions = _optimised(rows, start, perplexity, seed, threads, progress)
     if len(new_rows) == 0:
         return positions, np.empty((0, 2))
-    perplexity = min(PLACING_PERPLEXITY, perplexity)
-    nearest, distances = nearest_rows(directions(new_rows), directions(rows), min(n, int(3 * perplexity)))
-    shares = keep_bits(_shares(distances, perplexity), AFFINITY_BITS)
-    placed = _placed(positions, nearest, shares, threads)
+    placed = _drawn_to(directions(new_rows), directions(rows), positions, perplexity, threads)
     progress(PLACING)
     return positions, placed
+
+
+def placing_on(rows: np.ndarray, positions: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What places new rows on a map that is there already, as `fit_map` does.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, d)
+        Those of the map.
+    positions : ndarray of shape (n, 2)
+        Where they lie on it.
+
+    Returns
+    -------
+    callable
+        (m, d) -> (m, 2) float64; safe to call from several threads. On a map of one component, or of too few rows to
+        have neighbourhoods, a new row lies where the nearest row does.
+    """
+    n, d = rows.shape
+    if n < 4 or not np.ptp(rows, axis=0).any():
+        return lambda new_rows: positions[cosine_distances(new_rows, rows).argmin(axis=1)]
+    if d == 1:
+        order = np.argsort(rows[:, 0], kind="stable")
+        borders = (rows[order[1:], 0] + rows[order[:-1], 0]) / 2
+        return lambda new_rows: positions[order[borders.searchsorted(new_rows[:, 0])]]
+    among = directions(rows)
+    return lambda new_rows: _drawn_to(directions(new_rows), among, positions, (n - 1) / 3, 1)
+
+
+def _drawn_to(
+    new_rows: np.ndarray, rows: np.ndarray, positions: np.ndarray, perplexity: float, threads: int
+) -> np.ndarray:
+    """Where new rows (m, 2) are drawn by the nearest of the rows (n, d) at these positions (n, 2): all directions."""
+    perplexity = min(PLACING_PERPLEXITY, perplexity)
+    nearest, distances = nearest_rows(new_rows, rows, min(len(rows), int(3 * perplexity)))
+    shares = keep_bits(_shares(distances, perplexity), AFFINITY_BITS)
+    return _placed(positions, nearest, shares, threads)
 
 
 def _shares(distances: np.ndarray, perplexity: float) -> np.ndarray:
