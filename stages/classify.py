@@ -48,7 +48,7 @@ from stages.files.classified import (
 from stages.files.clustered import SampleRows, open_clustered
 from stages.files.drift_report import drift_points, refuse_another_report, write_report
 from stages.files.intermediates import read_labels, read_silhouettes, refuse_unequal
-from stages.files.model import read_whole
+from stages.files.model import Card, read_whole, refuse_other_numbers
 from stages.files.predictions import LABELLERS
 from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
@@ -74,7 +74,7 @@ SOME_LEFT_OUT, DRIFTED = 1, 2  # exit statuses; that of a refusal is 1 as well
 class Known(NamedTuple):
     """What is known of rows that were clustered; of others their cluster is `OPEN`."""
 
-    cluster: np.ndarray | None  # (n,) int32, -1 for noise
+    cluster: np.ndarray | None  # (n,) int32, by place, -1 for noise
     silhouette: np.ndarray | None  # (n,) float32, NaN where there is none
 
 
@@ -124,10 +124,11 @@ def classify(
         raise ValueError(
             f"--model {model}: no such folder; give one that holds reduction.npz, classifier.npz and model.json."
         )
-    trained, names, origin = load_model(model)
+    trained, card, origin = load_model(model)
+    names = card.named
     batches, left_out = _open(embeddings, len(trained.folded.mean), model, wait, strictly=own)
     refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
-    known = _read_known(clustered, sample_rows, labels, silhouettes, trained, model) if own else {}
+    known = _read_known(clustered, sample_rows, labels, silhouettes, trained, card, model) if own else {}
     if own:
         refuse_other_embeddings(clustered, list(known), model / "reduction.npz")
     for folder in [predictions, clusters] if own else [predictions]:
@@ -196,12 +197,18 @@ def _open(
 
 
 def _read_known(
-    clustered: Place, sample_rows: int | None, labels: Path, silhouettes: Path, trained: Trained, model: Place
+    clustered: Place,
+    sample_rows: int | None,
+    labels: Path,
+    silhouettes: Path,
+    trained: Trained,
+    card: Card,
+    model: Place,
 ) -> dict[Batch, Known]:
     """The batches of the clustered folder, and what is known of their rows."""
     batches, sample = opened = open_clustered(clustered, sample_rows)
-    found = read_labels(labels, len(sample), clustered)
-    refuse_unequal(model, len(trained.folded.intercept), "clusters", labels, int(found.max()) + 1, "train")
+    found, numbers = read_labels(labels, len(sample), clustered)
+    refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(trained.folded.mean), "reduce")
     known = Known(np.full(opened.rows, OPEN, dtype=np.int32), np.full(opened.rows, np.nan, dtype=np.float32))
     known.cluster[sample] = found
@@ -216,7 +223,7 @@ def _bring_up_to_date(
     batches: list[Batch],
     origin: str,
     trained: Trained,
-    names: list[str],
+    names: dict[int, str],
     known: dict[Batch, Known] | None,
     run: RunParameters,
     left_out: dict[str, str] | None = None,
@@ -282,11 +289,11 @@ def followed(path: Place) -> Place:
     return path if isinstance(path, Address) else Path(os.path.realpath(path))
 
 
-def load_model(folder: Place) -> tuple[Trained, list[str], str]:
-    """Load a model; with it, the names of its clusters, and the digest of it and code."""
+def load_model(folder: Place) -> tuple[Trained, Card, str]:
+    """Load a model; with it, what is said of it, and the digest of it and code."""
     reduction, half, card = read_whole(folder)
-    made_from = [*reduction, *half, card.names, card.quantile, card.coverage]
-    return join_halves(reduction, half, card.quantile, card.coverage), card.names, digest_origin(made_from)
+    made_from = [*reduction, *half, card.names, card.numbers, card.quantile, card.coverage]
+    return join_halves(reduction, half, card.quantile, card.coverage), card, digest_origin(made_from)
 
 
 def _classify_part(part: Batch, known: np.ndarray | None, folded: Folded, edges: Edges) -> Result | ValueError:

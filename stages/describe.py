@@ -14,7 +14,7 @@ from stages.algorithms.presentation.representatives import measure_memberships, 
 from stages.algorithms.presentation.topic_words import DescribeParameters
 from stages.algorithms.topic_agreement import agree_with_numbers
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
-from stages.files.model import read_whole
+from stages.files.model import read_whole, refuse_other_numbers
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
@@ -48,19 +48,19 @@ def describe(
     hold(folder / "clusters.json")
     vectors = read_reduced(reduced)
     m, d = vectors.shape
-    found = read_labels(labels, m, reduced)
-    k = int(found.max()) + 1
+    found, numbers = read_labels(labels, m, reduced)
+    k = len(numbers)
     _, half, card = read_whole(model)
-    refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
+    refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(model, half.centroids.shape[1], "components", reduced, d, "train")
-    everyone = read_all_labels(clusters, clustered, labels, found)
-    predicted = read_predictions(predictions, new, k)
+    everyone = read_all_labels(clusters, clustered, labels, found, numbers)
+    predicted = read_predictions(predictions, new, numbers)
 
     topics = Topics()
     topics.take(read_rows(clustered))
     memberships = measure_memberships(vectors, found, half.centroids, half.coef, half.intercept)
     picked = pick_members(memberships, found, describe["rows"])
-    members = show_members(_read_picked(clustered, picked, everyone.sample), memberships, *picked)
+    members = show_members(_read_picked(clustered, picked, everyone.sample), memberships, *picked, numbers)
     novel = pick_novel(predicted, k, describe["rows"])
     strangers = show_novel(_read_picked(new, [novel], np.arange(len(predicted.novel))), predicted, novel)
     counts = count_clusters(everyone, *topics.numbered(), predicted, card)

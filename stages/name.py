@@ -60,9 +60,9 @@ def name(
     """
     hold(model / CARD)
     batches, sample = opened = open_clustered(clustered, sample_rows)
-    found = read_labels(labels, len(sample), clustered)
+    found, numbers = read_labels(labels, len(sample), clustered)
     reduction, half = read_halves(model)
-    k = int(found.max()) + 1
+    k = len(numbers)
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
@@ -85,8 +85,9 @@ def name(
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    write_card(model, Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from))
-    named = [f"{cluster} {of_cluster}" for cluster, of_cluster in enumerate(names) if of_cluster]
+    card = Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from, numbers.tolist())
+    write_card(model, card)
+    named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 
 
