@@ -1,6 +1,7 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
-data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz
+data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz, names.yaml; where
+numbers are kept, also data/identity.json
   -> data/model/model.json
 """
 
@@ -20,6 +21,8 @@ from stages.algorithms.presentation.topic_words import DescribeParameters, Word,
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, even_rows, open_clustered
+from stages.files.given_names import NAMES, apply_names, read_names
+from stages.files.identity import IdentityFile, read_identity
 from stages.files.intermediates import read_labels, refuse_unequal
 from stages.files.model import CARD, Card, read_halves, write_card
 from stages.files.reduction import read_embedding_of
@@ -49,13 +52,16 @@ def name(
     linkage: Linkage,
     smooth: Smooth,
     consolidate: bool,
+    identity: IdentityFile = None,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
     model: Path = Path("data/model"),
+    names: Path = NAMES,
 ) -> None:
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
-    Names are of the texts that were clustered, and of no others. Memory: one text at a time.
+    Names are of the texts that were clustered, and of no others; those that names.yaml gives go before them. Memory:
+    one text at a time.
     """
     hold(model / CARD)
     batches, sample = opened = open_clustered(clustered, sample_rows)
@@ -65,11 +71,17 @@ def name(
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
+    given, kept = read_names(names), None
+    if given and identity:
+        known = read_identity(Path(identity), batches[0].columns, clustered)
+        kept = known.clusters.numbers.tolist() if known else []
+
     some = sample[even_rows(len(sample), SAMPLE)]
     wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
     texts = (row.text or "" for row in read_rows(clustered, sample))
     words = cut_words(topic_words(texts, found, describe["words"], wording))
-    names = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    of_words = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    called = apply_names(names, given, of_words, numbers.tolist(), kept)
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
         "rows": opened.rows,
@@ -89,7 +101,7 @@ def name(
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
     texts_of, weights = ([[word[i] for word in of_cluster] for of_cluster in words] for i in (0, 1))
     shares = novelty["quantile"], doubt["coverage"]
-    card = Card(names, texts_of, *shares, limits, made_from, numbers.tolist(), weights)
+    card = Card(called, texts_of, *shares, limits, made_from, numbers.tolist(), weights)
     write_card(model, card)
     named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))

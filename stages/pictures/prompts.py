@@ -34,7 +34,9 @@ def write_prompts(path: Path, clusters: list[dict[str, Any]], centroids: np.ndar
             "words": [word for word in cluster["words"] if " " not in word],
             "phrases": [word for word in cluster["words"] if " " in word],
             "texts": [entry["text"] for entry in cluster["nearest"]],
-            "neighbours": {clusters[place]["cluster"]: clusters[place]["words"][:NEIGHBOUR_WORDS] for place in near.tolist()},
+            "neighbours": {
+                clusters[place]["cluster"]: clusters[place]["words"][:NEIGHBOUR_WORDS] for place in near.tolist()
+            },
             "instruction": INSTRUCTION.format(number=cluster["cluster"]),
         }
         lines.append(json.dumps(prompt, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The languages that texts are in, found by their stop words and a dictionary; with the stop words and lemmas of each."""
+"""The languages that texts are in, found by stop words and dictionaries, and the stop words and lemmas of each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -11,18 +11,17 @@ StopWords = Literal["auto", "english", "frequent", "none"]
 
 SAMPLE = 1000  # texts that a language is found from
 LEAST_TEXTS = 0.05  # share of the texts that speak for a language
-LEAST_KNOWN = 0.5  # share of their words that its dictionary knows; of 58 languages tried, none of another reached 0.53
-# Languages of both simplemma and stopwordsiso, by the codes of either. Without words between spaces there are no lemmas.
-CODES = {
-    code: code
-    for code in (
-        "ar bg ca cs cy da de el en eo es et fa fi fr ga gl he hi hu hy id it la lt lv ms nl pl pt ro ru sk sl sv sw tl "
-        "tr uk"
-    ).split()
-} | {"hbs": "hr", "nb": "no"}
-
-# Of these, those whose nouns have so many cases that a text seldom writes the one that a name is in.
-DECLINING = frozenset("ar cs el et fi hbs hi hu hy la lt lv pl ru sk sl tr uk".split())
+LEAST_KNOWN = 0.5  # share of their words that its dictionary has to know
+# Languages that both simplemma and stopwordsiso have. First those whose nouns have so many cases that a text seldom
+# writes the one that a name is in.
+DECLINING = frozenset([
+    "ar", "cs", "el", "et", "fi", "hbs", "hi", "hu", "hy", "la", "lt", "lv", "pl", "ru", "sk", "sl", "tr", "uk",
+])  # fmt: skip
+LANGUAGES = DECLINING | frozenset([
+    "bg", "ca", "cy", "da", "de", "en", "eo", "es", "fa", "fr", "ga", "gl", "he", "id", "it", "ms", "nb", "nl", "pt",
+    "ro", "sv", "sw", "tl",
+])  # fmt: skip
+OTHER_CODES = {"hbs": "hr", "nb": "no"}  # of stopwordsiso, where it calls one otherwise
 
 
 class Wording(NamedTuple):
@@ -66,7 +65,8 @@ def find_languages(texts: Iterable[str]) -> tuple[str, ...]:
 
     A text speaks for the language whose stop words weigh most among its words, two at least; one that n languages list
     weighs 1 / n. The language of most texts is taken if its dictionary knows at least half of their words. Others
-    follow, of texts where those found before weigh less than half as much.
+    follow, of texts where those found before weigh less than half as much. Of messages of programs in 52 languages (the
+    catalogues of gettext), their own dictionary knows 0.54 to 0.88 of the words, that of a neighbour seldom 0.5.
     """
     listing = _listing()
     spoken = []  # of each text: its words, and the weight of each language
@@ -111,7 +111,7 @@ def _known(texts: list[list[str]], language: str) -> float:
 def _listing() -> dict[str, list[str]]:
     """The languages that list each stop word."""
     listing = defaultdict(list)
-    for language in sorted(CODES):
+    for language in sorted(LANGUAGES):
         for word in _listed(language):
             listing[word].append(language)
     return listing
@@ -126,7 +126,7 @@ def _listed(language: str) -> frozenset[str]:
     """
     from stopwordsiso import stopwords
 
-    words = {word.lower() for word in stopwords(CODES[language])}
+    words = {word.lower() for word in stopwords(OTHER_CODES.get(language, language))}
     if language == "en":
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 

@@ -4,7 +4,6 @@ import re
 from array import array
 from collections.abc import Iterable
 from itertools import islice
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypedDict
 
 import numpy as np
@@ -52,7 +51,7 @@ class Terms(NamedTuple):
     forms: list[str]
     lemmas: list[tuple[str, ...]]  # in alphabetical order
     lemma_of: np.ndarray  # (forms,) int, the place of each form's lemmas there
-    written: "csr_array"  # (k, forms) int64: in how many texts of each cluster lemmas are, by the form that is first there
+    written: "csr_array"  # (k, forms) int64: in how many texts of each cluster a form is the first of its lemmas
 
     def by_lemma(self) -> "csr_array":
         """In how many texts of each cluster lemmas are: (k, lemmas) int64."""
@@ -256,39 +255,37 @@ def best_words(counts: Counts, count: int, wording: Wording) -> list[list[Word]]
     for cluster, texts in enumerate(counts.texts.tolist()):
         words, often = _row(in_words, cluster)
         phrases, together = _row(in_phrases, cluster)
-        if len(words) == 0:
-            found.append([])
-            continue
-        at = np.minimum(words.searchsorted(parts[phrases]), len(words) - 1)  # (phrases, 2)
-        # A word that was forgotten, being rare, is in no phrase; nor is one that is a stop word for being frequent.
-        known = (words[at] == parts[phrases]).all(axis=1) & (rarity[words[at]] > 0).all(axis=1)
-        alone = np.sqrt(np.maximum(often[at] - together[:, None], 0)) * rarity[words[at]]
+        # A word that was forgotten, being rare, is in no phrase; nor is one that is too frequent.
+        known = np.isin(parts[phrases], words[rarity[words] > 0]).all(axis=1) & (together >= LEAST_PHRASE)
+        phrases, together = phrases[known], together[known]
+        own_parts = parts[phrases]  # (phrases, 2)
+        at = words.searchsorted(own_parts)
+        alone = np.sqrt(np.maximum(often[at] - together[:, None], 0)) * rarity[own_parts]
         phrase_scores = np.sqrt(together) * phrase_rarity[phrases]
-        taken = known & (together >= LEAST_PHRASE) & (phrase_scores >= alone.max(axis=1, initial=0))
+        taken = phrase_scores >= alone.max(axis=1, initial=0)
         without = often.copy()
         np.subtract.at(without, at[taken], together[taken, None])
 
+        # Words, then phrases.
         scores = np.concatenate([np.sqrt(np.maximum(without, 0)) * rarity[words], phrase_scores * taken])
         inside = np.concatenate([often, together])
         outside = np.concatenate([totals[words], phrase_totals[phrases]]) - inside
         lifted = inside * (all_texts - texts) >= LEAST_LIFT * outside * texts
         if (scores * lifted).any():
             scores *= lifted
+        scale = np.sqrt(max(often.sum(), 1))  # p has one denominator within a cluster
         best: list[Word] = []
         seen: set[str] = set()
         for place in np.argsort(-scores, kind="stable").tolist():
             if len(best) == count or scores[place] == 0:
                 break
-            own = place < len(words)
-            terms, shown, column = (
-                (counts.words, shown_words, words[place])
-                if own
-                else (counts.phrases, shown_phrases, phrases[place - len(words)])
+            i = place - len(words)
+            lemmas, text = (shown_phrases if i >= 0 else shown_words).of(
+                cluster, phrases[i] if i >= 0 else words[place]
             )
-            lemmas = terms.lemmas[column]
             if seen.isdisjoint(lemmas):
                 seen.update(lemmas)
-                best.append(Word(shown.form(cluster, column), float(on_grid(scores[place] / np.sqrt(often.sum()), WEIGHT_UNIT)), lemmas))
+                best.append(Word(text, float(on_grid(scores[place] / scale, WEIGHT_UNIT)), lemmas))
         found.append(best)
     return found
 
@@ -313,21 +310,25 @@ class _Shown:
         self._order = np.argsort(terms.lemma_of, kind="stable")
         self._starts = np.searchsorted(terms.lemma_of[self._order], np.arange(len(terms.lemmas) + 1))
 
-    def form(self, cluster: int, place: int) -> str:
-        """As most texts of a cluster write it; where nouns decline, with as many lemmas as any does, a word as its lemma."""
+    def of(self, cluster: int, place: int) -> tuple[tuple[str, ...], str]:
+        """The lemmas at a place, and how they are shown for a cluster.
+
+        As most of its texts write them. Where nouns decline, a word is shown as its lemma, and of phrases as they are
+        written those in which most words are lemmas go first.
+        """
         lemmas = self._terms.lemmas[place]
         if self._declines and len(lemmas) == 1:
-            return lemmas[0]
+            return lemmas, lemmas[0]
         forms = self._order[self._starts[place] : self._starts[place + 1]]
         columns, often = _row(self._terms.written, cluster)
         at = np.minimum(columns.searchsorted(forms), len(columns) - 1)
-        written = {self._terms.forms[form]: int(often[i]) for form, i in zip(forms, at, strict=True) if columns[i] == form}
+        written = {self._terms.forms[forms[i]]: int(often[at[i]]) for i in np.flatnonzero(columns[at] == forms)}
 
         def rank(form: str) -> tuple[int, int, str]:
             plain = sum(word == lemma for word, lemma in zip(form.split(" "), lemmas, strict=True))
             return -plain * self._declines, -written[form], form
 
-        return min(written, key=rank)
+        return lemmas, min(written, key=rank)
 
 
 def choose_names(words: list[list[Word]]) -> list[list[Word]]:
@@ -361,5 +362,5 @@ def _first(words: list[Word], cluster: int, left_out: set[tuple[int, str]]) -> l
 
 
 def _same_stem(a: str, b: str) -> bool:
-    alike = len(commonprefix((a, b)))
+    alike = next((i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
     return alike >= SAME_STEM and max(len(a), len(b)) - alike <= SAME_ENDING

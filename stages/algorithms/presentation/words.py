@@ -15,7 +15,7 @@ def _marks() -> str:
 
 
 MARKS = _marks()
-# A run of letters and digits, an apostrophe or a hyphen may stand inside; or a mark of punctuation, which ends a phrase.
+# A run of letters and digits, with an apostrophe or a hyphen inside; or a mark of punctuation, which ends a phrase.
 RUN = rf"(?:[^\W_][{MARKS}]*)+"
 TOKEN = re.compile(rf"{RUN}(?:['-]{RUN})*|[^\w\s]")
 LETTER = re.compile(r"[^\W\d_]")
