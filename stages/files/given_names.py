@@ -78,8 +78,8 @@ def apply_names(
     if fleeting:
         raise ValueError(
             f"{path}: names {', '.join(map(str, fleeting))}, but data/identity.json does not keep "
-            f"{'these numbers' if len(fleeting) > 1 else 'this number'} yet, so that another run may move it; remove the "
-            "entry, run `dvc repro` and `python -m stages.keep`, and add it again."
+            f"{'these numbers' if len(fleeting) > 1 else 'this number'} yet, so that another run may move it; remove "
+            "the entry, run `dvc repro` and `python -m stages.keep`, and add it again."
         )
     if gone := [number for number in given if number not in numbers]:
         log.warning("%s names %s, which no cluster has", path, ", ".join(map(str, gone)))

@@ -137,8 +137,8 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
         *_sampling(rows, len(everyone.sample)),
         "",
         "_About_: words and phrases that are frequent in the cluster and rare in the others; numbers beside them are "
-        "weights (class-based TF-IDF). _New rows_ were classified into the cluster; _novel_ ones among them lie farther "
-        "out than nearly all rows like training.",
+        "weights (class-based TF-IDF). _New rows_ were classified into the cluster; _novel_ ones among them lie "
+        "farther out than nearly all rows like training.",
         "",
         table_line(columns),
         table_line(["---", "---", "--:", "--:", "--:", "--:", "---"][: len(columns)]),

@@ -223,9 +223,9 @@ def best_words(counts: Counts, count: int, wording: Wording) -> list[list[Word]]
     data. What is not at least twice as common in the texts of c as in all others tells it from none of them, and is
     left out, unless there is nothing else: what all texts of a collection begin or end with.
 
-    A phrase is weighed as a word. It is taken where it weighs at least as much as either of its words does in the texts
-    without it, as a term within a longer one counts where it stands alone (the C-value of Frantzi, Ananiadou & Mima
-    2000): "new york" is, as york is nowhere else, and "large bird" is not. Its words are then weighed by these texts.
+    A phrase is weighed as a word. It is taken where more than half of the cluster's texts with the weightier of its words
+    have both together: "new york" is, as york is nowhere else, and "large bird" is not. Its words are then weighed by
+    the texts in which they stand alone, as terms within longer ones are (the C-value of Frantzi, Ananiadou & Mima 2000).
 
     Parameters
     ----------
@@ -260,14 +260,15 @@ def best_words(counts: Counts, count: int, wording: Wording) -> list[list[Word]]
         phrases, together = phrases[known], together[known]
         own_parts = parts[phrases]  # (phrases, 2)
         at = words.searchsorted(own_parts)
-        alone = np.sqrt(np.maximum(often[at] - together[:, None], 0)) * rarity[own_parts]
-        phrase_scores = np.sqrt(together) * phrase_rarity[phrases]
-        taken = phrase_scores >= alone.max(axis=1, initial=0)
-        without = often.copy()
-        np.subtract.at(without, at[taken], together[taken, None])
+        weightier = (np.sqrt(often[at]) * rarity[own_parts]).argmax(axis=1, keepdims=True)
+        taken = 2 * together > np.take_along_axis(often[at], weightier, axis=1)[:, 0]
+        phrases, together, at = phrases[taken], together[taken], at[taken]
+        alone = often.copy()
+        np.subtract.at(alone, at, together[:, None])
 
         # Words, then phrases.
-        scores = np.concatenate([np.sqrt(np.maximum(without, 0)) * rarity[words], phrase_scores * taken])
+        alone, phrase_scores = np.maximum(alone, 0), np.sqrt(together) * phrase_rarity[phrases]
+        scores = np.concatenate([np.sqrt(alone) * rarity[words], phrase_scores])
         inside = np.concatenate([often, together])
         outside = np.concatenate([totals[words], phrase_totals[phrases]]) - inside
         lifted = inside * (all_texts - texts) >= LEAST_LIFT * outside * texts
