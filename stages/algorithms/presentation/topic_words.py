@@ -223,9 +223,10 @@ def best_words(counts: Counts, count: int, wording: Wording) -> list[list[Word]]
     data. What is not at least twice as common in the texts of c as in all others tells it from none of them, and is
     left out, unless there is nothing else: what all texts of a collection begin or end with.
 
-    A phrase is weighed as a word. It is taken where more than half of the cluster's texts with the weightier of its words
-    have both together: "new york" is, as york is nowhere else, and "large bird" is not. Its words are then weighed by
-    the texts in which they stand alone, as terms within longer ones are (the C-value of Frantzi, Ananiadou & Mima 2000).
+    A phrase is weighed as a word. It is taken where more than half of the cluster's texts with the weightier of its
+    words have both together: "new york" is, as york is nowhere else, and "large bird" is not. Its words are then
+    weighed by the texts in which they stand alone, as terms within longer ones are (the C-value of Frantzi, Ananiadou &
+    Mima 2000).
 
     Parameters
     ----------
