@@ -3,7 +3,7 @@
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
 data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl, curation.yaml; where numbers are kept, also
 data/identity.json and *.npy
-  -> metrics/describe/, plots/clusters.json, plots/topics.json and .png
+  -> metrics/describe/, plots/clusters.json, plots/topics.json and .png, plots/words.json and .png
 """
 
 import logging
@@ -28,7 +28,9 @@ from stages.pictures.cards import write_cards
 from stages.pictures.changes_page import by_hand, describe_changes, nothing_kept, write_changes
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
+from stages.pictures.prompts import write_prompts
 from stages.pictures.style import Plots, labels_digest, reduction_digest
+from stages.pictures.words import write_words
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -83,6 +85,7 @@ def describe(
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
     write_clusters(folder, shown, everyone)
+    write_prompts(folder / "prompts.jsonl", shown, half.centroids)
     changes = nothing_kept(asked=bool(identity))
     if kept:
         shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)
@@ -93,6 +96,7 @@ def describe(
     drawn = Plots(plots, *digests)
     write_cards(drawn, shown, everyone)
     write_topics(drawn, shown)
+    write_words(drawn, shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 

@@ -1,6 +1,7 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
-data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz, curation.yaml
+data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz, names.yaml,
+curation.yaml; where numbers are kept, also data/identity.json
   -> data/model/model.json
 """
 
@@ -15,23 +16,24 @@ from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
-from stages.algorithms.presentation.topic_words import DescribeParameters, topic_words
+from stages.algorithms.presentation.languages import SAMPLE, find_wording
+from stages.algorithms.presentation.topic_words import DescribeParameters, Word, choose_names, topic_words
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
-from stages.files.clustered import SampleRows, open_clustered
+from stages.files.clustered import SampleRows, even_rows, open_clustered
 from stages.files.curation import read_curation, rename
+from stages.files.given_names import NAMES, apply_names, read_names
+from stages.files.identity import IdentityFile, read_identity
 from stages.files.intermediates import read_labels, refuse_unequal
 from stages.files.model import CARD, Card, read_halves, write_card
 from stages.files.reduction import read_embedding_of
 from stages.files.rows import read_rows
 from stages.runtime import command
-from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
+from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut_apart
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
-
-NAME_WORDS = 3
 
 
 class NoveltyParameters(TypedDict):
@@ -51,14 +53,17 @@ def name(
     linkage: Linkage,
     smooth: Smooth,
     consolidate: bool,
+    identity: IdentityFile = None,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
     curation: Path = Path("curation.yaml"),
     model: Path = Path("data/model"),
+    names: Path = NAMES,
 ) -> None:
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
-    Names are of the texts that were clustered, and of no others, or given by hand. Memory: one text at a time.
+    Names are of the texts that were clustered, and of no others; those that names.yaml gives go before them, and those
+    that curation.yaml gives before both. Memory: one text at a time.
     """
     hold(model / CARD)
     hand = read_curation(curation)
@@ -69,10 +74,17 @@ def name(
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
+    given, kept = read_names(names), None
+    if given and identity:
+        known = read_identity(Path(identity), batches[0].columns, clustered)
+        kept = known.clusters.numbers.tolist() if known else []
+
+    some = sample[even_rows(len(sample), SAMPLE)]
+    wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
     texts = (row.text or "" for row in read_rows(clustered, sample))
-    words = cut_words(topic_words(texts, found, describe["words"], describe["stop_words"]))
-    names = [cut(", ".join(of_cluster[:NAME_WORDS]), NAME_LENGTH) for of_cluster in words]
-    names = rename(hand, names, numbers.tolist())
+    words = cut_words(topic_words(texts, found, describe["words"], wording))
+    of_words = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    called = rename(hand, apply_names(names, given, of_words, numbers.tolist(), kept), numbers.tolist())
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
         "rows": opened.rows,
@@ -85,20 +97,35 @@ def name(
         "linkage": linkage,
         "smooth": smooth,
         "consolidate": consolidate,
+        "languages": list(wording.languages),
     }
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    card = Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from, numbers.tolist())
+    texts_of, weights = ([[word[i] for word in of_cluster] for of_cluster in words] for i in (0, 1))
+    shares = novelty["quantile"], doubt["coverage"]
+    card = Card(called, texts_of, *shares, limits, made_from, numbers.tolist(), weights)
     write_card(model, card)
     named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 
 
-def cut_words(words: list[list[str]]) -> list[list[str]]:
+def cut_words(words: list[list[Word]]) -> list[list[Word]]:
     """The words of each cluster, cut to what there is room for; no two come out alike."""
-    shown = cut_apart((word for of_cluster in words for word in of_cluster), WORD_LENGTH)
-    return [[shown[word] for word in of_cluster] for of_cluster in words]
+    texts = {word.text for of_cluster in words for word in of_cluster}
+    phrases = {text for text in texts if " " in text}
+    shown = cut_apart(texts - phrases, WORD_LENGTH) | cut_apart(phrases, NAME_LENGTH)
+    return [[word._replace(text=shown[word.text]) for word in of_cluster] for of_cluster in words]
+
+
+def join_words(words: list[Word]) -> str:
+    """The name of a cluster: as many of these words as there is room for."""
+    name = ""
+    for word in words:
+        longer = f"{name}, {word.text}" if name else word.text
+        if len(longer) <= NAME_LENGTH:
+            name = longer
+    return name
 
 
 if __name__ == "__main__":
