@@ -1,7 +1,8 @@
 """Choose the number of clusters and label each row.
 
 data/reduced.npy, data/tree.npy
-  -> data/labels.npy, data/memberships.npy, data/silhouettes.npy, metrics/cluster/, plots/davies_bouldin.json and .png
+  -> data/labels.npy, data/levels.npy, data/memberships.npy, data/silhouettes.npy, metrics/cluster/,
+     plots/davies_bouldin.json and .png
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Unpack
 import numpy as np
 
 from stages.algorithms.partitions.choice import choose_clusters, measure_choice
+from stages.algorithms.partitions.levels import Levels, cut_levels, refuse_levels
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.intermediates import read_reduced, read_tree
@@ -25,23 +27,30 @@ from stages.runtime.signatures import spell_out
 def cluster(
     *,
     compare: CompareParameters,
+    levels: Levels,
     reduced: Path = Path("data/reduced.npy"),
     tree: Path = Path("data/tree.npy"),
     labels: Path = Path("data/labels.npy"),
+    nested: Path = Path("data/levels.npy"),
     memberships: Path = Path("data/memberships.npy"),
     silhouettes: Path = Path("data/silhouettes.npy"),
     **parameters: Unpack[ClusteringParameters],
 ) -> None:
-    """Score what the method finds at every k, take the best by the criterion, and write its labels."""
+    """Score what the method finds at every k, take the best by the criterion, and write its labels.
+
+    With the levels that are asked for: nested clusters, coarser and finer than these.
+    """
     refuse(parameters)
-    hold(labels, memberships, silhouettes, record.metrics_of("cluster"))
+    hold(labels, nested, memberships, silhouettes, record.metrics_of("cluster"))
     rows = read_reduced(reduced)
     merges = read_tree(tree, len(rows), reduced)
+    refuse_levels(levels or [], len(rows))
 
     choice = choose_clusters(rows, merges, parameters, compare["null_references"], progress)
     figures = measure_choice(rows, choice, parameters)
 
     save_array(labels, choice.labels)
+    save_array(nested, cut_levels(rows, merges, choice.labels, levels or []))
     save_array(memberships, choice.memberships)
     save_array(silhouettes, cosine_silhouettes(rows, choice.labels).astype(np.float32))
     write_davies_bouldin(Path("plots"), choice.candidates, choice.best, choice.band, len(rows))

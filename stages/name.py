@@ -1,6 +1,7 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
-data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz
+data/embeddings_clu/*.jsonl, data/labels.npy, data/levels.npy, data/tree.npy, data/model/reduction.npz,
+data/model/classifier.npz
   -> data/model/model.json
 """
 
@@ -15,12 +16,14 @@ from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
-from stages.algorithms.presentation.topic_words import DescribeParameters, topic_words
+from stages.algorithms.presentation.dendrogram import is_cut
+from stages.algorithms.presentation.levels import level_words, nest_levels
+from stages.algorithms.presentation.topic_words import DescribeParameters
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, open_clustered
-from stages.files.intermediates import read_labels, refuse_unequal
-from stages.files.model import CARD, Card, read_halves, write_card
+from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
+from stages.files.model import CARD, Card, Level, read_halves, write_card
 from stages.files.reduction import read_embedding_of
 from stages.files.rows import read_rows
 from stages.runtime import command
@@ -52,23 +55,33 @@ def name(
     consolidate: bool,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
+    nested: Path = Path("data/levels.npy"),
+    tree: Path = Path("data/tree.npy"),
     model: Path = Path("data/model"),
 ) -> None:
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
-    Names are of the texts that were clustered, and of no others. Memory: one text at a time.
+    Names are of the texts that were clustered, and of no others; those of clusters in levels tell them apart from their
+    siblings. Memory: one text at a time.
     """
     hold(model / CARD)
     batches, sample = opened = open_clustered(clustered, sample_rows)
     found = read_labels(labels, len(sample), clustered)
+    levels = read_levels(nested, found, labels)
     reduction, half = read_halves(model)
     k = int(found.max()) + 1
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
     texts = (row.text or "" for row in read_rows(clustered, sample))
-    words = cut_words(topic_words(texts, found, describe["words"], describe["stop_words"]))
-    names = [cut(", ".join(of_cluster[:NAME_WORDS]), NAME_LENGTH) for of_cluster in words]
+    words, of_levels = level_words(texts, found, levels, describe["words"], describe["stop_words"])
+    words, of_levels = cut_words(words), [cut_words(each) for each in of_levels]
+    names = names_of(words)
+    of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
+    card_levels = [
+        Level(names_of(each), each, nesting.parents.tolist(), nesting.clusters.tolist(), of_tree)
+        for each, nesting in zip(of_levels, nest_levels(found, levels), strict=True)
+    ]
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
         "rows": opened.rows,
@@ -85,9 +98,15 @@ def name(
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    write_card(model, Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from))
+    card = Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from, levels=tuple(card_levels))
+    write_card(model, card)
     named = [f"{cluster} {of_cluster}" for cluster, of_cluster in enumerate(names) if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
+
+
+def names_of(words: list[list[str]]) -> list[str]:
+    """The name of each cluster: its first words, cut to what there is room for."""
+    return [cut(", ".join(of_cluster[:NAME_WORDS]), NAME_LENGTH) for of_cluster in words]
 
 
 def cut_words(words: list[list[str]]) -> list[list[str]]:

@@ -42,6 +42,22 @@ HALF = {
 }
 
 
+class Level(NamedTuple):
+    """Clusters that are coarser or finer than those in use, and nested with them; lists by their numbers."""
+
+    names: list[str]  # told apart from its siblings, which have the same parent
+    words: list[list[str]]
+    parents: list[int]  # the cluster of the next coarser level, or in use, that holds each; -1 at the coarsest
+    # Of a coarser level, by the place of a cluster in use: which of its clusters holds it. Of a finer level, by its
+    # own clusters: the place of the cluster in use that holds each.
+    clusters: list[int]
+    of_tree: bool  # a cut of the tree; else the centroids of the clusters in use are joined
+
+    def is_finer(self, k: int) -> bool:
+        """Whether it parts the k clusters in use, so that a row's cluster does not say where the row is."""
+        return len(self.names) > k
+
+
 class Card(NamedTuple):
     """What model.json says of a model beside its arrays."""
 
@@ -52,6 +68,7 @@ class Card(NamedTuple):
     limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
     digest: str = ""  # of all of this and of both halves, as it is written
+    levels: tuple[Level, ...] = ()  # coarsest first
 
 
 def read_half(path: Path) -> Half:
@@ -118,6 +135,8 @@ def write_card(folder: Path, card: Card) -> None:
         "made_from": card.made_from,
         "clusters": [{"name": name, "words": words} for name, words in zip(card.names, card.words, strict=True)],
     }
+    if card.levels:
+        said["levels"] = [level._asdict() for level in card.levels]
     write_json(folder / CARD, {"format": FORMAT, "digest": _digest(said)} | said, indent=1)
 
 
@@ -130,7 +149,21 @@ def _parse(said: dict[str, Any]) -> Card:
             raise ValueError(f"{name} is {shown(share, 20)}, expected above 0 and below 1")
     if not all(isinstance(said[name], dict) for name in ("limits", "made_from", "files")):
         raise ValueError("limits, made_from and files are no objects")
-    return Card(names, words, quantile, coverage, said["limits"], said["made_from"])
+    levels = tuple(Level(**each) for each in said.get("levels", []))
+    for level in levels:
+        _check_level(level, len(names))
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], levels=levels)
+
+
+def _check_level(level: Level, k: int) -> None:
+    """Refuse a level that is none beside k clusters."""
+    m = len(level.names)
+    "".join(level.names + [word for of_cluster in level.words for word in of_cluster]).encode()
+    clusters, others = (m, k) if level.is_finer(k) else (k, m)
+    if [len(level.words), len(level.parents), len(level.clusters)] != [m, m, clusters]:
+        raise ValueError(f"a level of {m} clusters has not as many words and parents")
+    if not all(type(each) is int and 0 <= each < others for each in level.clusters):
+        raise ValueError(f"a level of {m} clusters is not nested with the {k} in use")
 
 
 def _digest(said: dict[str, Any]) -> str:

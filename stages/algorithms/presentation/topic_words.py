@@ -80,15 +80,30 @@ def topic_words(
     Memory: a number for each word of each cluster. Of more than `MOST_WORDS` words the rarest half is forgotten as soon
     as there are so many, however many texts there are: numbers, names and slips of the pen, which name no cluster.
     """
+    words, frequency = count_words(texts, labels, stop_words)
+    return best_words(words, frequency, np.count_nonzero(labels >= 0), count, stop_words)
+
+
+def count_words(
+    texts: Iterable[str], labels: np.ndarray, stop_words: Literal["english", "frequent", "none"]
+) -> tuple[list[str], "csr_array"]:
+    """Words in alphabetical order, and in how many texts of each cluster each is: (k, words) int64."""
     k = int(labels.max(initial=-1)) + 1
     vocabulary, frequency = _count_words(zip(texts, labels, strict=True), k, _analyzer(stop_words))
     words = sorted(vocabulary)
-    frequency = frequency[:, [vocabulary[word] for word in words]]  # (k, words)
+    return words, frequency[:, [vocabulary[word] for word in words]]
+
+
+def best_words(
+    words: list[str], frequency: "csr_array", texts: int, count: int, stop_words: Literal["english", "frequent", "none"]
+) -> list[list[str]]:
+    """What `topic_words` gives, from the counts of `count_words` in so many texts."""
+    k = frequency.shape[0]
     frequency.sort_indices()
     totals = np.asarray(frequency.sum(axis=0)).ravel()
-    weights = np.log1p(frequency.sum() / max(k, 1) / totals)
+    weights = np.log1p(frequency.sum() / max(k, 1) / np.maximum(totals, 1))
     if stop_words == "frequent":
-        weights[totals > FREQUENT * np.count_nonzero(labels >= 0)] = 0
+        weights[totals > FREQUENT * texts] = 0
     found = []
     for cluster in range(k):
         own = slice(frequency.indptr[cluster], frequency.indptr[cluster + 1])
