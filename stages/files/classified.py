@@ -16,8 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
+from stages.algorithms.prediction.prediction import OPEN
 from stages.files.batches import Batch, is_utf8, open_input, split_rows
 from stages.files.blocks import digest_batch
+from stages.files.model import Level
 from stages.files.predictions import OF_TEXTS, path_of, schema_of
 from stages.files.stamped import KEY, UNKNOWN, Digesting, Stamp, check_digest, read_footer, read_metadata, read_stamp
 from stages.files.texts import iterate_texts
@@ -109,6 +111,7 @@ def write_predictions(
     origin: str,
     results: Iterable[Result],
     names: Sequence[str],
+    levels: Sequence[Level] = (),
     clustered: bool = False,
 ) -> dict[Batch, Counts]:
     """Write the predictions of batches, each file as soon as the last of its parts is there.
@@ -123,6 +126,7 @@ def write_predictions(
         Of `parts_of` these batches, in order.
     names : sequence of str
         Of the clusters; empty where there is none.
+    levels : sequence of Level
     clustered : bool
         Whether they are of the clustered folder.
 
@@ -132,7 +136,7 @@ def write_predictions(
         Of each batch, its parts together.
     """
     return {
-        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs), names, clustered)
+        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs), names, levels, clustered)
         for batch, pairs in _by_batch(batches, results)
     }
 
@@ -264,7 +268,13 @@ def _digest_whole(parts: Iterable[bytes], texts: bytes) -> str:
 
 
 def _write_batch(
-    folder: Place, batch: Batch, origin: str, results: Iterable[Result], names: Sequence[str], clustered: bool
+    folder: Place,
+    batch: Batch,
+    origin: str,
+    results: Iterable[Result],
+    names: Sequence[str],
+    levels: Sequence[Level],
+    clustered: bool,
 ) -> Counts:
     """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all.
 
@@ -272,7 +282,7 @@ def _write_batch(
     """
     digest = xxhash.xxh3_128()
     texts = iterate_texts(batch, digest) if batch.has_texts else None
-    schema = schema_of(batch.has_texts, clustered)
+    schema = schema_of(batch.has_texts, clustered, bool(levels))
     shown = pyarrow.array([name or None for name in names], pyarrow.string())
     rows, digests, counts = 0, [], []
     # A dictionary of values that hardly repeat takes time and no less space.
@@ -282,10 +292,15 @@ def _write_batch(
         with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=repeating) as writer:
             for result in results:
                 n = len(result.columns["cluster"])
-                columns = _columns(result.columns, shown) | {
-                    "batch": pyarrow.repeat(batch.path.stem, n),
-                    "row": np.arange(rows, rows + n, dtype=np.int32),
-                }
+                of_levels = _level_columns(result.columns, len(names), levels) if levels else {}
+                columns = (
+                    _columns(result.columns, shown)
+                    | of_levels
+                    | {
+                        "batch": pyarrow.repeat(batch.path.stem, n),
+                        "row": np.arange(rows, rows + n, dtype=np.int32),
+                    }
+                )
                 first = 0
                 for piece in [[{}] * n] if texts is None else _in_pieces(islice(texts, n)):
                     of_texts = {name: [text.get(name) for text in piece] for name in OF_TEXTS}
@@ -336,6 +351,29 @@ def _columns(found: dict[str, np.ndarray], names: pyarrow.Array) -> dict[str, An
         "name": names.take(pyarrow.array(found["cluster"], mask=found["cluster"] < 0)),  # noise has none
         "runner_up_name": names.take(pyarrow.array(found["runner_up"])),
         "candidates": pyarrow.ListArray.from_arrays(ends, pyarrow.array(candidates)),
+    }
+
+
+def _level_columns(found: dict[str, np.ndarray], k: int, levels: Sequence[Level]) -> dict[str, pyarrow.Array]:
+    """The cluster of each row at each level, and its name; null at a finer level where only the row's cluster is known.
+
+    Where a task has found `levels`, these are known of rows that were clustered, and `OPEN` of others.
+    """
+    cluster, known = found["cluster"], found.get("levels")
+    n, count = len(cluster), len(levels)
+    values = np.full((n, count), OPEN, dtype=np.int32)
+    for i, level in enumerate(levels):
+        if not level.is_finer(k):
+            values[:, i] = np.append(level.clusters, -1)[cluster]  # noise is noise at every level
+        elif known is not None:
+            values[:, i] = known[:, i]
+    starts = np.cumsum([0, *(len(level.names) for level in levels)])[:-1]  # of a level's names, among those of all
+    names = pyarrow.array([name or None for level in levels for name in level.names], pyarrow.string())
+    ends = pyarrow.array(np.arange(0, n * count + 1, count, dtype=np.int32))
+    flat, places = values.ravel(), (values + starts).ravel()
+    return {
+        "levels": pyarrow.ListArray.from_arrays(ends, pyarrow.array(flat, mask=flat == OPEN)),
+        "level_names": pyarrow.ListArray.from_arrays(ends, names.take(pyarrow.array(places, mask=flat < 0))),
     }
 
 

@@ -193,6 +193,12 @@ def iterate_table(path: Place, columns: list[str] | None = None) -> Iterator[pya
         )
 
 
+def count_levels(path: Place) -> int:
+    """How many levels a file that `list_tables` has found says the clusters of."""
+    first = next(iterate_table(path, ["levels"]))
+    return len(first["levels"][0]) if first.schema.names else 0
+
+
 def _read_whole(file: BinaryIO) -> tuple[Stamp, pyarrow.parquet.FileMetaData, int]:
     """The stamp of a file, its metadata and the number of its rows, after a look at all of its bytes."""
     footer = read_footer(file)
