@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xxhash
-from tqdm import tqdm
 
 from stages.algorithms.prediction.drift import (
     ALL,
@@ -54,6 +53,7 @@ from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.parameters import PIPELINE, Number, Text
+from stages.runtime.progress import counted
 from stages.runtime.remote import Address, Place
 from stages.runtime.workers import HERE, RunParameters, map_tasks
 
@@ -258,7 +258,7 @@ def _bring_up_to_date(
     results = map_tasks(_classify_part, tasks, run, constants)
     if run["backend"] == "dask":
         results = _of_the_same_rows(results, parts)
-    results = tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None)
+    results = counted(results, len(parts), folder.name, "part")
     stopped: list[Exception] = []
     results = _noting(results, stopped)
     if known is not None:

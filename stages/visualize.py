@@ -11,7 +11,6 @@ from typing import Annotated, TypedDict
 
 import numpy as np
 from annotated_types import Interval
-from tqdm import tqdm
 
 from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.representatives import measure_memberships
@@ -29,6 +28,7 @@ from stages.pictures.map import left_out_note, map_points, sampling_note, write_
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
 from stages.runtime.files import hold
+from stages.runtime.progress import Work
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,8 @@ def visualize(
     counts = {"clustered": (len(chosen), len(found)), "new": (len(chosen_new), len(predicted.cluster))}
     note = sampling_note(counts, len(classified), d)
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
-    with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
-        start = rows[chosen, :2] * reduction.scale[:2]
-        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, bar.update)
+    start, work = rows[chosen, :2] * reduction.scale[:2], Work("t-SNE", ITERATIONS, "iteration")
+    positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, work)
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     kinds = ["clustered"] * len(chosen)
