@@ -12,6 +12,7 @@ from typing import Annotated, TypedDict
 import numpy as np
 from annotated_types import Interval
 
+from stages.algorithms.presentation.alignment import align
 from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
@@ -19,6 +20,7 @@ from stages.algorithms.principal_components import reduce_rows
 from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_reduced, read_silhouettes, read_tree, refuse_unequal
+from stages.files.map_positions import committed_positions, places_of
 from stages.files.model import read_whole
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import read_rows
@@ -56,7 +58,11 @@ def visualize(
     labelled: Place = Path("data/clusters"),
     plots: Path = Path("plots"),
 ) -> None:
-    """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes."""
+    """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes.
+
+    The map is turned, mirrored and scaled onto that of the last commit, by the rows that are on both, so that what
+    `dvc plots diff` shows elsewhere has moved.
+    """
     hold(plots / "tsne.json")
     rows = read_reduced(reduced)
     n, d = rows.shape
@@ -83,6 +89,9 @@ def visualize(
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
     start, work = rows[chosen, :2] * reduction.scale[:2], Work("t-SNE", ITERATIONS, "iteration")
     positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, work)
+    last = committed_positions(plots / "tsne.json")
+    earlier = np.concatenate([places_of(last, "clustered", shown), places_of(last, "new", new_shown)])
+    positions, new_positions = np.split(align(np.concatenate([positions, new_positions]), earlier), [len(chosen)])
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     kinds = ["clustered"] * len(chosen)
