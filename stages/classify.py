@@ -47,7 +47,7 @@ from stages.files.classified import (
 from stages.files.clustered import SampleRows, open_clustered
 from stages.files.drift_report import drift_points, refuse_another_report, write_report
 from stages.files.intermediates import read_labels, read_levels, read_silhouettes, refuse_unequal
-from stages.files.model import Card, read_whole
+from stages.files.model import Card, read_whole, refuse_other_numbers
 from stages.files.predictions import LABELLERS
 from stages.files.reduction import refuse_other_embeddings
 from stages.runtime import command, record
@@ -74,7 +74,7 @@ SOME_LEFT_OUT, DRIFTED = 1, 2  # exit statuses; that of a refusal is 1 as well
 class Known(NamedTuple):
     """What is known of rows that were clustered; of others their cluster is `OPEN`, and so are their levels."""
 
-    cluster: np.ndarray | None  # (n,) int32, -1 for noise
+    cluster: np.ndarray | None  # (n,) int32, by place, -1 for noise
     silhouette: np.ndarray | None  # (n,) float32, NaN where there is none
     levels: np.ndarray | None  # (n, levels) int32, -1 for noise
 
@@ -209,8 +209,8 @@ def _read_known(
 ) -> dict[Batch, Known]:
     """The batches of the clustered folder, and what is known of their rows."""
     batches, sample = opened = open_clustered(clustered, sample_rows)
-    found = read_labels(labels, len(sample), clustered)
-    refuse_unequal(model, len(trained.folded.intercept), "clusters", labels, int(found.max()) + 1, "train")
+    found, numbers = read_labels(labels, len(sample), clustered)
+    refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(trained.folded.mean), "reduce")
     levels = read_levels(nested, found, labels)
     refuse_unequal(model, len(card.levels), "levels", nested, levels.shape[1], "name")
@@ -272,7 +272,7 @@ def _bring_up_to_date(
         of_batch = islice(results, len(parts_of([batch])))
         try:
             good = map(_good, of_batch)
-            counts |= write_predictions(folder, [batch], origin, good, card.names, card.levels, known is not None)
+            counts |= write_predictions(folder, [batch], origin, good, card.named, card.levels, known is not None)
         except ValueError as error:
             if left_out is None or stopped:
                 raise
@@ -301,9 +301,9 @@ def followed(path: Place) -> Place:
 
 
 def load_model(folder: Place) -> tuple[Trained, Card, str]:
-    """Load a model; with it, what model.json says, and the digest of it and code."""
+    """Load a model; with it, what is said of it, and the digest of it and code."""
     reduction, half, card = read_whole(folder)
-    made_from = [*reduction, *half, card.names, repr(card.levels), card.quantile, card.coverage]
+    made_from = [*reduction, *half, card.names, card.numbers, repr(card.levels), card.quantile, card.coverage]
     return join_halves(reduction, half, card.quantile, card.coverage), card, digest_origin(made_from)
 
 

@@ -54,7 +54,7 @@ def compare(
     hold(results / "verdict.md", plots / "null_band.json", record.metrics_of("compare"))
     rows = read_reduced(reduced)
     n = len(rows)
-    in_use, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
+    (in_use, numbers), merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
     chosen = even_rows(n, compare["max_rows"])
     if len(chosen) < n:
@@ -70,7 +70,7 @@ def compare(
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
     record.write_text(results / "verdict.md", describe_findings(findings))
-    write_plots(plots, findings)
+    write_plots(plots, findings, numbers)
     record.write_plot(results / "methods.json", full_table(findings))
     record.log_metrics("compare", **figures(findings))
 

@@ -1,7 +1,7 @@
 """Say what each cluster is about.
 
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
-data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl
+data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl; where numbers are kept, also data/identity.json and *.npy
   -> metrics/describe/, plots/topics.json and .png
 """
 
@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.algorithms.partitions.identity import share_rows
 from stages.algorithms.presentation.representatives import measure_memberships, pick_members
 from stages.algorithms.presentation.topic_words import DescribeParameters
 from stages.algorithms.topic_agreement import agree_with_numbers
+from stages.files.batches import open_batches
+from stages.files.clustered import Clustered
+from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_labels, read_reduced, refuse_unequal
-from stages.files.model import read_whole
+from stages.files.model import read_whole, refuse_other_numbers
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import Row, Topics, read_rows
+from stages.pictures.changes_page import describe_changes, nothing_kept, write_changes
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
 from stages.runtime import command, record
@@ -29,6 +34,7 @@ log = logging.getLogger(__name__)
 def describe(
     *,
     describe: DescribeParameters,
+    identity: IdentityFile = None,
     reduced: Path = Path("data/reduced.npy"),
     labels: Path = Path("data/labels.npy"),
     model: Place = Path("data/model"),
@@ -48,25 +54,33 @@ def describe(
     hold(folder / "clusters.json")
     vectors = read_reduced(reduced)
     m, d = vectors.shape
-    found = read_labels(labels, m, reduced)
-    k = int(found.max()) + 1
+    found, numbers = read_labels(labels, m, reduced)
+    k = len(numbers)
     _, half, card = read_whole(model)
-    refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
+    refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(model, half.centroids.shape[1], "components", reduced, d, "train")
-    everyone = read_all_labels(clusters, clustered, labels, found)
-    predicted = read_predictions(predictions, new, k)
+    everyone = read_all_labels(clusters, clustered, labels, found, numbers)
+    predicted = read_predictions(predictions, new, numbers)
+    batches = Clustered(open_batches(clustered), everyone.sample)
+    kept = read_identity(Path(identity), batches.batches[0].columns, clustered) if identity else None
 
     topics = Topics()
     topics.take(read_rows(clustered))
     memberships = measure_memberships(vectors, found, half.centroids, half.coef, half.intercept)
     picked = pick_members(memberships, found, describe["rows"])
-    members = show_members(_read_picked(clustered, picked, everyone.sample), memberships, *picked)
+    members = show_members(_read_picked(clustered, picked, everyone.sample), memberships, *picked, numbers)
     novel = pick_novel(predicted, k, describe["rows"])
     strangers = show_novel(_read_picked(new, [novel], np.arange(len(predicted.novel))), predicted, novel)
     counts = count_clusters(everyone, *topics.numbered(), predicted, card)
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
     write_clusters(folder, shown, everyone)
+    changes = nothing_kept(asked=bool(identity))
+    if kept:
+        shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)
+        summary, changes = describe_changes(kept, card, shared, np.bincount(found[found >= 0]))
+        log.info("%s", summary)
+    write_changes(folder / "changes.md", changes)
     write_topics(Path("plots"), shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 

@@ -70,7 +70,7 @@ def emerging(
     known, new = open_batches(clustered), open_batches(embeddings)
     refuse_unequal(embeddings, new[0].columns, "columns", clustered, known[0].columns, "reduce")
     card = read_card(model)
-    predicted = read_predictions(predictions, embeddings, len(card.names))
+    predicted = read_predictions(predictions, embeddings, card.numbers)
 
     clustered_rows, new_rows = (sum(batch.rows for batch in batches) for batches in (known, new))
     of_known, of_new = even_rows(clustered_rows, MOST_CLUSTERED), even_rows(new_rows, MOST_NEW)

@@ -8,12 +8,14 @@ A command: no stage of the pipeline waits for it. Neither Git nor DVC tracks the
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stages.files.batches import open_batches
 from stages.files.blocks import read_blocks
+from stages.files.numbers import places_of
 from stages.files.reduction import refuse_other_embeddings
 from stages.model import Clusters, Table
 from stages.runtime import command
@@ -40,7 +42,8 @@ def export(
 
     Its input, `embeddings`, is (rows, columns) of the precision: float16, float32 or float64. All within is double.
     Its outputs are columns of data/predictions: cluster, probability, margin, runner_up, distance, novel, sure, and
-    candidates as true or false, (rows, clusters). The names of the clusters stand in its metadata.
+    candidates as true or false, (rows, clusters). The names of the clusters stand in its metadata, and their numbers
+    where these are not 0 to k - 1.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}.")
@@ -65,13 +68,13 @@ def export(
         raise ValueError(
             f"ONNX cannot be written or checked ({error}); run `pip install -r requirements-export.txt`."
         ) from None
-    content = onnx_bytes(clusters.folded.model, metadata_of(clusters), precision)
+    content = onnx_bytes(clusters.folded.model, metadata_of(clusters), precision, clusters.numbers)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     differing, rows = 0, sum(batch.rows for batch in batches)
     for block in read_blocks(batches):
         given = block.astype(precision)
         found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {INPUT: given}), strict=True))
-        differing += rows_that_differ(found, clusters.classify(given))
+        differing += rows_that_differ(found, clusters.classify(given), clusters.numbers)
     if differing:
         raise RuntimeError(
             f"{output}: not written, because onnxruntime {onnxruntime.__version__} says otherwise of {differing} of "
@@ -87,10 +90,12 @@ def export(
 def metadata_of(clusters: Clusters) -> dict[str, str]:
     """What the file says of the model, each as JSON but the digest."""
     said = {"names": clusters.names, "embedding": clusters.embedding and clusters.embedding._asdict()}
+    if clusters.numbers != list(range(len(clusters.numbers))):
+        said["numbers"] = clusters.numbers
     return {"digest": clusters.digest} | {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
 
 
-def rows_that_differ(found: dict[str, np.ndarray], expected: Table) -> int:
+def rows_that_differ(found: dict[str, np.ndarray], expected: Table, numbers: Sequence[int]) -> int:
     """How many rows have other classes or candidates, or a number that is further off than `TOLERANCE`."""
     differs = np.zeros(len(expected["cluster"]), dtype=bool)
     for name in CLASSES:
@@ -99,7 +104,8 @@ def rows_that_differ(found: dict[str, np.ndarray], expected: Table) -> int:
         differs |= ~(np.abs(found[name] - expected[name]) <= TOLERANCE)
     candidates = np.zeros(found["candidates"].shape, dtype=bool)
     counts = [len(each) for each in expected["candidates"]]
-    candidates[np.repeat(np.arange(len(counts)), counts), np.concatenate(expected["candidates"])] = True
+    places = places_of(np.concatenate(expected["candidates"]), np.asarray(numbers))
+    candidates[np.repeat(np.arange(len(counts)), counts), places] = True
     differs |= (found["candidates"] != candidates).any(axis=1)
     return int(np.count_nonzero(differs))
 

@@ -18,6 +18,7 @@ from stages.algorithms.prediction.prediction import Classified
 from stages.files.blocks import CENTRED_ROWS, centre
 from stages.files.embedding import Embedding
 from stages.files.model import CARD, Card, read_whole
+from stages.files.numbers import numbers_of
 from stages.files.reduction import read_embedding_of
 from stages.runtime.remote import Address, place
 from stages.runtime.workers import map_tasks
@@ -46,7 +47,9 @@ class Clusters:
     Attributes
     ----------
     names : list of str or None
-        Of each cluster, by its number; None where its texts have no words.
+        Of each cluster, in the order of `numbers`; None where its texts have no words.
+    numbers : list of int
+        Of the clusters, rising: 0 to k - 1 unless the pipeline keeps numbers from one training to the next.
     words : list of list of str
         Of each cluster, the most telling first.
     columns : int
@@ -60,7 +63,7 @@ class Clusters:
 
     def __init__(self, folded: Folded, card: Card, embedding: Embedding | None):
         self.names = [name or None for name in card.names]
-        self.words, self.digest, self.embedding = card.words, card.digest, embedding
+        self.numbers, self.words, self.digest, self.embedding = card.numbers, card.words, card.digest, embedding
         self.columns, self.folded = len(folded.mean), folded
 
     @classmethod
@@ -108,13 +111,14 @@ class Clusters:
         found = Classified(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         names = np.array(self.names, dtype=object)
         ends = np.cumsum(found.candidate_counts)[:-1]
-        candidates = np.fromiter(np.split(found.candidates, ends), dtype=object, count=len(rows)) if len(rows) else []
+        numbered = numbers_of(found.candidates, self.numbers)
+        candidates = np.fromiter(np.split(numbered, ends), dtype=object, count=len(rows)) if len(rows) else []
         return Table(
-            cluster=found.cluster,
+            cluster=numbers_of(found.cluster, self.numbers),
             name=names[found.cluster],
             probability=found.probability,
             margin=found.margin,
-            runner_up=found.runner_up,
+            runner_up=numbers_of(found.runner_up, self.numbers),
             runner_up_name=names[found.runner_up],
             distance=found.distance,
             novel=found.novel,

@@ -66,10 +66,10 @@ def name(
     """
     hold(model / CARD)
     batches, sample = opened = open_clustered(clustered, sample_rows)
-    found = read_labels(labels, len(sample), clustered)
+    found, numbers = read_labels(labels, len(sample), clustered)
     levels = read_levels(nested, found, labels)
     reduction, half = read_halves(model)
-    k = int(found.max()) + 1
+    k = len(numbers)
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
@@ -98,9 +98,12 @@ def name(
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    card = Card(names, words, novelty["quantile"], doubt["coverage"], limits, made_from, levels=tuple(card_levels))
+    card = Card(
+        names, words, novelty["quantile"], doubt["coverage"], limits, made_from, numbers.tolist(),
+        levels=tuple(card_levels),
+    )  # fmt: skip
     write_card(model, card)
-    named = [f"{cluster} {of_cluster}" for cluster, of_cluster in enumerate(names) if of_cluster]
+    named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 
 

@@ -54,7 +54,7 @@ def train(
     hold(model, record.metrics_of("train"))
     rows = read_reduced(reduced)
     n, d = rows.shape
-    found = read_labels(labels, n, reduced)
+    found, numbers = read_labels(labels, n, reduced)
     reduced_by = read_reduction(reduction)
     refuse_unequal(reduction, len(reduced_by.components), "components", reduced, d, "reduce")
     batches, sample = reopen_clustered(embeddings, sample_rows, reduced, n)
@@ -72,7 +72,7 @@ def train(
             validated.conformity,
         )  # fmt: skip
     save_model(model, **half._asdict())
-    write_confusion(Path("plots"), found, validated.predicted, len(half.centroids))
+    write_confusion(Path("plots"), found, validated.predicted, numbers)
     record.log_metrics("train", **validated.scores)
 
 

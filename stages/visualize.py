@@ -21,7 +21,8 @@ from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_reduced, read_silhouettes, read_tree, refuse_unequal
 from stages.files.map_positions import committed_positions, places_of
-from stages.files.model import read_whole
+from stages.files.model import read_whole, refuse_other_numbers
+from stages.files.numbers import numbers_of
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.rows import read_rows
 from stages.pictures.curves import write_cluster_sizes
@@ -66,16 +67,14 @@ def visualize(
     hold(plots / "tsne.json")
     rows = read_reduced(reduced)
     n, d = rows.shape
-    found, merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
-    k = int(found.max()) + 1
+    (found, numbers), merges = read_labels(labels, n, reduced), read_tree(tree, n, reduced)
     of_rows = read_silhouettes(silhouettes, found, labels).astype(np.float64)
     reduction, half, card = read_whole(model)
-    refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
+    refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(model, len(reduction.components), "components", reduced, d, "reduce")
-    names = dict(enumerate(card.names))
-    predicted = read_predictions(predictions, new, k)
+    predicted = read_predictions(predictions, new, numbers)
     new_batches = open_batches(new)
-    everyone = read_all_labels(labelled, clustered, labels, found)
+    everyone = read_all_labels(labelled, clustered, labels, found, numbers)
     classified = np.delete(everyone.cluster, everyone.sample)  # rows of the folder that its sample has left out
     refuse_unequal(new, new_batches[0].columns, "columns", model, len(reduction.mean), "classify")
 
@@ -94,17 +93,20 @@ def visualize(
     positions, new_positions = np.split(align(np.concatenate([positions, new_positions]), earlier), [len(chosen)])
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
+    largest = np.argsort(-np.bincount(found[found >= 0]), kind="stable").tolist()
+    names = {card.numbers[place]: card.names[place] for place in largest}
     kinds = ["clustered"] * len(chosen)
-    points = map_points(positions, found[chosen], memberships.probability, kinds, shown)
+    points = map_points(positions, numbers_of(found[chosen], numbers), memberships.probability, kinds, shown)
     kinds = np.where(predicted.novel[chosen_new], "novel", "new").tolist()
-    of_new = (column[chosen_new] for column in (predicted.cluster, predicted.probability))
-    points += map_points(new_positions, *of_new, kinds, new_shown)
+    of_new = numbers_of(predicted.cluster[chosen_new], numbers)
+    points += map_points(new_positions, of_new, predicted.probability[chosen_new], kinds, new_shown)
 
     write_map(plots, points, names, note)
-    write_cluster_sizes(plots, found, classified, predicted.cluster, names)
-    write_silhouette(plots, of_rows, found, left_out_note(len(classified)))
+    of_kinds = (numbers_of(each, numbers) for each in (found, classified, predicted.cluster))
+    write_cluster_sizes(plots, *of_kinds, names)
+    write_silhouette(plots, of_rows, numbers_of(found, numbers), left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
-    write_dendrogram(plots, joined, is_cut, names)
+    write_dendrogram(plots, joined, is_cut, card.named)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

@@ -74,7 +74,7 @@ def name_model(folder: Path, quantile: float = 0.99, coverage: float = 0.9) -> P
     from stages.files.model import Card, read_halves, write_card
 
     k = len(read_halves(folder)[1].centroids)
-    write_card(folder, Card([""] * k, [[] for _ in range(k)], quantile, coverage, {}, {}))
+    write_card(folder, Card([""] * k, [[] for _ in range(k)], quantile, coverage, {}, {}, list(range(k))))
     return folder
 
 
@@ -113,7 +113,7 @@ class Project:
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         left_out = [":!data", ":!tests", ":!metrics", ":!plots", ":!*.lock"]
         files = subprocess.run([*listing, "--", *left_out], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-        for name in filter(None, files.split("\0")):
+        for name in [*filter(None, files.split("\0")), "data/identity.json"]:
             if (ROOT / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
@@ -188,7 +188,8 @@ class Project:
         """The bytes of every output, by name."""
         paths = (path for folder in ("data", "metrics", "plots") for path in (self.folder / folder).rglob("*"))
         names = (path.relative_to(self.folder).as_posix() for path in sorted(paths) if path.is_file())
-        outputs = (name for name in names if "embeddings_" not in name and ".partial-" not in name)
+        inputs = ("embeddings_", "identity.json", ".partial-")
+        outputs = (name for name in names if not any(part in name for part in inputs))
         return {name: (self.folder / name).read_bytes() for name in outputs}
 
 

@@ -545,11 +545,11 @@ def test_any_bit_of_a_file_of_predictions_counts(fitted):
     run(fitted)
     path = Path("p/b0.parquet")
     content, rng = path.read_bytes(), np.random.default_rng(0)
-    read_predictions(Path("p"), Path("new"), K)
+    read_predictions(Path("p"), Path("new"), range(K))
     for at in rng.choice(len(content), 200, replace=False).tolist():
         path.write_bytes(flip(at / len(content))(content))
         with pytest.raises(ValueError, match=r"^p/b0.parquet: .+; run `dvc repro classify` to make it again\.$"):
-            read_predictions(Path("p"), Path("new"), K)
+            read_predictions(Path("p"), Path("new"), range(K))
 
 
 def test_rows_of_predictions_are_counted_before_they_are_read(fitted, monkeypatch):
@@ -559,7 +559,7 @@ def test_rows_of_predictions_are_counted_before_they_are_read(fitted, monkeypatc
     assert Path("p/b0.parquet").stat().st_size < 1_000_000
     monkeypatch.setattr(predictions.pyarrow.parquet.ParquetFile, "read", None)
     with pytest.raises(ValueError, match=r"^p/b0.parquet: .*2000000 rows, but new/b0.npy has"):
-        read_predictions(Path("p"), Path("new"), 2)
+        read_predictions(Path("p"), Path("new"), range(2))
 
 
 def forge_rows(path: Path, rows: int) -> None:
@@ -583,10 +583,10 @@ def test_predictions_of_two_models_are_not_read_as_one(fitted):
     run(fitted, predictions="q", quantile=0.9)
     shutil.copy("q/b1.parquet", "p/b1.parquet")
     with pytest.raises(ValueError, match=r"^p/b1.parquet: of another model than b0.parquet, expected one for all"):
-        read_predictions(Path("p"), Path("new"), K)
+        read_predictions(Path("p"), Path("new"), range(K))
     Path("p/b1.parquet").unlink()
     with pytest.raises(ValueError, match=r"^p/b1.parquet: no such file; run `dvc repro classify`"):
-        read_predictions(Path("p"), Path("new"), K)
+        read_predictions(Path("p"), Path("new"), range(K))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])

@@ -104,7 +104,7 @@ def test_every_figure_of_a_sample_is_that_of_its_rows_alone(both):
     for found, expected in zip(sampled.band, alone.band, strict=True):
         np.testing.assert_array_equal(found, expected)
     of_labels = {"cluster_stability"}  # the clusters in use are those of all rows
-    drawn, expected = plot_points(sampled), plot_points(alone)
+    drawn, expected = plot_points(sampled, range(K)), plot_points(alone, range(K))
     assert all(drawn[name] == expected[name] for name in set(drawn) - of_labels)
     for one, other in zip(sampled.advice.shortlist, alone.advice.shortlist, strict=True):
         assert one.k == other.k
@@ -157,9 +157,9 @@ def test_table_figures_and_pictures_say_that_they_are_of_a_sample(both, tmp_path
             return figure
 
         monkeypatch.setitem(DRAW, name, drawn)
-    write_plots(tmp_path, sampled)
+    write_plots(tmp_path, sampled, range(K))
     assert all(title.endswith("\nof 150 of 1,500 rows, a sample") for title in titles.values()), titles
-    write_plots(tmp_path, alone)
+    write_plots(tmp_path, alone, range(K))
     assert not any("sample" in title for title in titles.values())
     assert "sample" not in describe_findings(alone)
 
@@ -173,9 +173,9 @@ def test_a_cluster_that_the_sample_lacks_is_neither_stable_nor_doubtful(_unadvis
     assert found.in_use["small_clusters"] >= 1
     counted = figures(found)
     assert counted["stable_clusters"] + counted["doubtful_clusters"] <= K
-    assert plot_points(found)["cluster_stability"][-1] == {"cluster": K, "jaccard": None}
+    assert plot_points(found, range(K + 1))["cluster_stability"][-1] == {"cluster": K, "jaccard": None}
     assert "(1 have no row in the sample)" in describe_findings(found)
-    DRAW["cluster_stability"](plot_points(found)["cluster_stability"])
+    DRAW["cluster_stability"](plot_points(found, range(K + 1))["cluster_stability"])
 
 
 def test_of_a_sample_dbscan_is_fitted_at_the_eps_that_comes_nearest_to_the_labels_in_use(_unadvised):

@@ -52,7 +52,7 @@ def write_some_predictions(path: Path) -> None:
     columns = {name: rng().random(300).astype(np.float32) for name in ("probability", "margin", "distance")}
     columns |= dict.fromkeys(("cluster", "runner_up", "candidates"), np.zeros(300, np.int32))
     columns |= dict.fromkeys(("novel", "sure"), np.zeros(300, bool)) | {"candidate_counts": np.ones(300, np.int32)}
-    write_predictions(path.parent, [batch], "origin", [Result(columns, (np.zeros(3, int),), b"digest")], ["name"])
+    write_predictions(path.parent, [batch], "origin", [Result(columns, (np.zeros(3, int),), b"digest")], {0: "name"})
 
 
 # Every kind of file that a stage writes, by the function that it is written with.

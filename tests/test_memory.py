@@ -59,7 +59,7 @@ numbers |= {name: np.zeros(n, dtype=bool) for name in ("novel", "sure")}
 numbers["candidate_counts"] = np.ones(n, dtype=np.int32)
 parts = [slice(start, start + 16384) for start in range(0, n, 16384)]
 results = (Result({name: values[part] for name, values in numbers.items()}, (1,), b"") for part in parts)
-write_predictions(Path("p"), open_batches(Path("new")), "model", results, ["name"])
+write_predictions(Path("p"), open_batches(Path("new")), "model", results, {0: "name"})
 print(peak())
 """
 

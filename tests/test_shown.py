@@ -106,12 +106,12 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     columns = {"cluster": shares.argmax(axis=1).astype(np.int32), "novel": np.arange(new) < 2} | of_no_matter(new)
     columns |= dict.fromkeys(("probability", "margin", "distance"), shares.max(axis=1).astype(np.float32))
     batches, result = open_batches(Path("data/embeddings_classf")), Result(columns, (), b"rows")
-    write_predictions(Path("data/predictions"), batches, "model", [result], [""] * k)
+    write_predictions(Path("data/predictions"), batches, "model", [result], dict.fromkeys(range(k), ""))
     same = np.ones(len(found), dtype=np.float32)
     columns = {"cluster": found, "novel": same < 0, "labelled_by": np.full(len(found), "method")}
     columns |= dict.fromkeys(("probability", "margin", "distance", "silhouette"), same) | of_no_matter(len(found))
     batches, result = open_batches(Path("data/embeddings_clu")), Result(columns, (), b"rows")
-    write_predictions(Path("data/clusters"), batches, "model", [result], [""] * k, clustered=True)
+    write_predictions(Path("data/clusters"), batches, "model", [result], dict.fromkeys(range(k), ""), clustered=True)
 
 
 def of_no_matter(rows: int) -> dict[str, np.ndarray]:
@@ -127,7 +127,7 @@ def show(rows: np.ndarray, labels: np.ndarray, tsne: dict = TSNE) -> dict[str, l
     write_explained_variance(plots, np.array([0.5, 1.0]), 0.95)
     write_davies_bouldin(plots, CANDIDATES, best=1, band=None, rows=9)
     clustered = labels[labels >= 0]
-    write_confusion(plots, clustered, clustered[::-1], k)
+    write_confusion(plots, clustered, clustered[::-1], np.arange(k))
     describe(describe=DESCRIBE)
     visualize(tsne=tsne, seed=0)
     for name in PLOTS:

@@ -3,6 +3,7 @@
 It takes the `onnx` package, and is imported where a graph is asked for.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ OUTPUTS = {
 }
 
 
-def onnx_bytes(model: Model, metadata: dict[str, str], precision: str = "float32") -> bytes:
+def onnx_bytes(
+    model: Model, metadata: dict[str, str], precision: str = "float32", numbers: Sequence[int] = ()
+) -> bytes:
     """The graph of a model, the same bytes every time.
 
     Parameters
@@ -40,6 +43,8 @@ def onnx_bytes(model: Model, metadata: dict[str, str], precision: str = "float32
     metadata : dict of str to str
     precision : str
         Of the embeddings: float16, float32 or float64.
+    numbers : sequence of int
+        Of the clusters, in the order of their places; 0 to k - 1 if none are given.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def onnx_bytes(model: Model, metadata: dict[str, str], precision: str = "float32
     """
     graph = _Graph()
     rows = graph.add("Cast", INPUT, to=TensorProto.DOUBLE)
-    _add_clusters(graph, rows, model)
+    _add_clusters(graph, rows, model, np.array(numbers or range(len(model.intercept))))
     _add_novelty(graph, rows, model)
 
     k, columns = len(model.intercept), len(model.reduction.mean)
@@ -123,11 +128,17 @@ class _Graph:
     def flat(self, column: str) -> str:
         return self.add("Squeeze", column, np.array([1]))
 
+    def numbered(self, places: str, numbers: np.ndarray) -> str:
+        """The number of each place: (rows, 1) -> (rows,)."""
+        if np.array_equal(numbers, np.arange(len(numbers))):
+            return self.flat(places)
+        return self.add("Gather", numbers, self.flat(places))
+
     def stored(self, value: str, name: str) -> None:
         self.add("Cast", self.rounded(value, STORED), to=TensorProto.FLOAT, to_name=name)
 
 
-def _add_clusters(graph: _Graph, rows: str, model: Model) -> None:
+def _add_clusters(graph: _Graph, rows: str, model: Model, numbers: np.ndarray) -> None:
     reduction, k = model.reduction, len(model.intercept)
     projected = graph.project(graph.add("Sub", rows, reduction.mean), reduction.components)
     reduced = graph.add("Div", graph.add("Sub", projected, reduction.center), reduction.scale)
@@ -145,10 +156,10 @@ def _add_clusters(graph: _Graph, rows: str, model: Model) -> None:
     best = graph.one_each(probabilities, first)
     others = graph.add("Where", is_first, -1.0, probabilities)
     next_best = graph.add("ReduceMax", others, np.array([1]), keepdims=0)
-    graph.add("Cast", graph.flat(first), to=TensorProto.INT32, to_name="cluster")
+    graph.add("Cast", graph.numbered(first, numbers), to=TensorProto.INT32, to_name="cluster")
     graph.stored(best, "probability")
     graph.stored(graph.add("Sub", best, next_best), "margin")
-    graph.add("Cast", graph.flat(second), to=TensorProto.INT32, to_name="runner_up")
+    graph.add("Cast", graph.numbered(second, numbers), to=TensorProto.INT32, to_name="runner_up")
     graph.stored(graph.one_each(distances, first), "distance")
 
     reaching = graph.add("GreaterOrEqual", logs, model.candidate_limits)

@@ -7,7 +7,7 @@ stamped, or when it is up to date: a stage asks for the `current_predictions`, a
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from stages.algorithms.prediction.prediction import OPEN
 from stages.files.batches import Batch, is_utf8, open_input, split_rows
 from stages.files.blocks import digest_batch
 from stages.files.model import Level
+from stages.files.numbers import numbers_of
 from stages.files.predictions import OF_TEXTS, path_of, schema_of
 from stages.files.stamped import KEY, UNKNOWN, Digesting, Stamp, check_digest, read_footer, read_metadata, read_stamp
 from stages.files.texts import iterate_texts
@@ -48,8 +49,8 @@ Counts = tuple[Any, ...]  # arrays and numbers; those of two parts, added one by
 class Result(NamedTuple):
     """What a task finds in a part of a batch.
 
-    Its columns are those of the file that names, texts and places do not tell. NaN is written as null. Of `candidates`,
-    those of one row follow those of the row before it, `candidate_counts` of each.
+    Its columns are those of the file that names, texts and the batch do not tell, clusters by place. NaN is written as
+    null. Of `candidates`, those of one row follow those of the row before it, `candidate_counts` of each.
     """
 
     columns: dict[str, np.ndarray]
@@ -110,7 +111,7 @@ def write_predictions(
     batches: list[Batch],
     origin: str,
     results: Iterable[Result],
-    names: Sequence[str],
+    names: Mapping[int, str],
     levels: Sequence[Level] = (),
     clustered: bool = False,
 ) -> dict[Batch, Counts]:
@@ -124,8 +125,8 @@ def write_predictions(
         As `digest_origin` gives it.
     results : iterable of Result
         Of `parts_of` these batches, in order.
-    names : sequence of str
-        Of the clusters; empty where there is none.
+    names : mapping of int to str
+        The name of each cluster by its number, in the order of their places; empty where there is none.
     levels : sequence of Level
     clustered : bool
         Whether they are of the clustered folder.
@@ -272,7 +273,7 @@ def _write_batch(
     batch: Batch,
     origin: str,
     results: Iterable[Result],
-    names: Sequence[str],
+    names: Mapping[int, str],
     levels: Sequence[Level],
     clustered: bool,
 ) -> Counts:
@@ -283,7 +284,6 @@ def _write_batch(
     digest = xxhash.xxh3_128()
     texts = iterate_texts(batch, digest) if batch.has_texts else None
     schema = schema_of(batch.has_texts, clustered, bool(levels))
-    shown = pyarrow.array([name or None for name in names], pyarrow.string())
     rows, digests, counts = 0, [], []
     # A dictionary of values that hardly repeat takes time and no less space.
     repeating = [name for name in REPEATING if name in schema.names]
@@ -293,14 +293,11 @@ def _write_batch(
             for result in results:
                 n = len(result.columns["cluster"])
                 of_levels = _level_columns(result.columns, len(names), levels) if levels else {}
-                columns = (
-                    _columns(result.columns, shown)
-                    | of_levels
-                    | {
-                        "batch": pyarrow.repeat(batch.path.stem, n),
-                        "row": np.arange(rows, rows + n, dtype=np.int32),
-                    }
-                )
+                places = {
+                    "batch": pyarrow.repeat(batch.path.stem, n),
+                    "row": np.arange(rows, rows + n, dtype=np.int32),
+                }
+                columns = _columns(result.columns, names) | of_levels | places
                 first = 0
                 for piece in [[{}] * n] if texts is None else _in_pieces(islice(texts, n)):
                     of_texts = {name: [text.get(name) for text in piece] for name in OF_TEXTS}
@@ -342,15 +339,18 @@ def _as_arrow(column: Any, kind: pyarrow.DataType) -> pyarrow.Array:
     return column if isinstance(column, pyarrow.Array) else pyarrow.array(column, kind, from_pandas=True)
 
 
-def _columns(found: dict[str, np.ndarray], names: pyarrow.Array) -> dict[str, Any]:
-    """What a task has found, with names beside numbers, and the candidates of each row in a list: an entry a row."""
-    found = dict(found)
+def _columns(found: dict[str, np.ndarray], names: Mapping[int, str]) -> dict[str, Any]:
+    """What a task has found, by number with names beside, and the candidates of each row in a list: an entry a row."""
+    found, numbers = dict(found), list(names)
+    shown = pyarrow.array([name or None for name in names.values()], pyarrow.string())
     counts, candidates = found.pop("candidate_counts"), found.pop("candidates")
     ends = np.append(0, np.cumsum(counts)).astype(np.int32)
     return found | {
-        "name": names.take(pyarrow.array(found["cluster"], mask=found["cluster"] < 0)),  # noise has none
-        "runner_up_name": names.take(pyarrow.array(found["runner_up"])),
-        "candidates": pyarrow.ListArray.from_arrays(ends, pyarrow.array(candidates)),
+        "cluster": numbers_of(found["cluster"], numbers),
+        "name": shown.take(pyarrow.array(found["cluster"], mask=found["cluster"] < 0)),  # noise has none
+        "runner_up": numbers_of(found["runner_up"], numbers),
+        "runner_up_name": shown.take(pyarrow.array(found["runner_up"])),
+        "candidates": pyarrow.ListArray.from_arrays(ends, pyarrow.array(numbers_of(candidates, numbers))),
     }
 
 

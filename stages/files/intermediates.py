@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.files.numbers import MOST, places_of
 from stages.runtime.arrays import damaged, read_array
 
 
@@ -64,28 +65,28 @@ def read_tree(path: Path, n: int, reduced: Path) -> np.ndarray:
     return tree
 
 
-def read_labels(path: Path, n: int, reduced: Path) -> np.ndarray:
-    """Read the clusters of n reduced rows: (n,) int32, -1 for noise, from 0 by falling size, at least two."""
+def read_labels(path: Path, n: int, reduced: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the clusters of n reduced rows, at least two.
+
+    Returns
+    -------
+    places : ndarray of shape (n,), int32
+        The cluster of each row, 0 to k - 1 by rising number, -1 for noise.
+    numbers : ndarray of shape (k,), int32
+        The number of each, rising: what people see.
+    """
     labels = read_array(path, "cluster", "i4", 1)
     if len(labels) != n:
         raise damaged(path, f"{len(labels)} labels, but {reduced} has {n} rows; expected as many", "cluster")
-    bad = np.flatnonzero((labels < -1) | (labels >= n))
+    bad = np.flatnonzero((labels < -1) | (labels >= MOST))
     if len(bad):
-        raise damaged(path, f"row {bad[0]} has cluster {labels[bad[0]]}, expected -1 to {n - 1}", "cluster")
-    sizes = np.bincount(labels + 1, minlength=1)[1:]
+        raise damaged(path, f"row {bad[0]} has cluster {labels[bad[0]]}, expected -1 to {MOST - 1}", "cluster")
+    numbers, sizes = np.unique(labels[labels >= 0], return_counts=True)
     if len(sizes) < 2:
         raise damaged(path, f"it has {len(sizes)} clusters, expected at least 2", "cluster")
     if sizes.max() == 1:
         raise damaged(path, f"each of its {len(sizes)} clusters has one row, expected a larger one", "cluster")
-    if not sizes.all():
-        empty = int(sizes.argmin())
-        raise damaged(path, f"no row has cluster {empty}, expected each of 0 to {len(sizes) - 1}", "cluster")
-    larger = np.flatnonzero(np.diff(sizes) > 0)
-    if len(larger):
-        c = int(larger[0])
-        what = f"cluster {c} has {sizes[c]} rows and cluster {c + 1} {sizes[c + 1]}"
-        raise damaged(path, f"{what}, expected numbers by falling size", "cluster")
-    return labels
+    return places_of(labels, numbers), numbers
 
 
 def read_levels(path: Path, labels: np.ndarray, of: Path) -> np.ndarray:

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xxhash
 
 from stages.algorithms.prediction.doubt import LEAST
 from stages.algorithms.prediction.model import Half, why_not_of_one_model
 from stages.algorithms.principal_components import Reduction
+from stages.files.intermediates import refuse_unequal
+from stages.files.numbers import MOST
 from stages.files.reduction import read_reduction
 from stages.runtime.arrays import Field, damaged, opened, read_model, shortened
 from stages.runtime.parameters import shown
@@ -67,8 +70,14 @@ class Card(NamedTuple):
     coverage: float  # share of rows whose candidates are to hold their cluster
     limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
+    numbers: list[int]  # of each cluster, rising
     digest: str = ""  # of all of this and of both halves, as it is written
     levels: tuple[Level, ...] = ()  # coarsest first
+
+    @property
+    def named(self) -> dict[int, str]:
+        """The name of each cluster by its number, in the order of their places."""
+        return dict(zip(self.numbers, self.names, strict=True))
 
 
 def read_half(path: Path) -> Half:
@@ -97,6 +106,17 @@ def read_whole(folder: Path) -> tuple[Reduction, Half, Card]:
         what = f"it names {len(card.names)} clusters, but classifier.npz has {len(half.centroids)}"
         raise damaged(folder / CARD, what, "name")
     return reduction, half, card
+
+
+def refuse_other_numbers(folder: Path, card: Card, labels: Path, numbers: np.ndarray) -> None:
+    """Refuse a model whose clusters are not those of the labels by number."""
+    refuse_unequal(folder, len(card.numbers), "clusters", labels, len(numbers), "train")
+    if card.numbers != (own := numbers.tolist()):
+        only = min(set(card.numbers) ^ set(own))
+        raise ValueError(
+            f"{folder / CARD}: only {'this' if only in card.numbers else labels} has a cluster {only}, expected the "
+            "same numbers in both; run `dvc repro name`."
+        )
 
 
 def read_card(folder: Path) -> Card:
@@ -135,6 +155,8 @@ def write_card(folder: Path, card: Card) -> None:
         "made_from": card.made_from,
         "clusters": [{"name": name, "words": words} for name, words in zip(card.names, card.words, strict=True)],
     }
+    if card.numbers != list(range(len(card.names))):
+        said["numbers"] = card.numbers
     if card.levels:
         said["levels"] = [level._asdict() for level in card.levels]
     write_json(folder / CARD, {"format": FORMAT, "digest": _digest(said)} | said, indent=1)
@@ -149,10 +171,13 @@ def _parse(said: dict[str, Any]) -> Card:
             raise ValueError(f"{name} is {shown(share, 20)}, expected above 0 and below 1")
     if not all(isinstance(said[name], dict) for name in ("limits", "made_from", "files")):
         raise ValueError("limits, made_from and files are no objects")
+    numbers = said.get("numbers", list(range(len(names))))
+    if len(numbers) != len(names) or not _rise(numbers):
+        raise ValueError(f"numbers are {shown(numbers, 40)}, expected a rising one for each of {len(names)} clusters")
     levels = tuple(Level(**each) for each in said.get("levels", []))
     for level in levels:
         _check_level(level, len(names))
-    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], levels=levels)
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], numbers, levels=levels)
 
 
 def _check_level(level: Level, k: int) -> None:
@@ -164,6 +189,11 @@ def _check_level(level: Level, k: int) -> None:
         raise ValueError(f"a level of {m} clusters has not as many words and parents")
     if not all(type(each) is int and 0 <= each < others for each in level.clusters):
         raise ValueError(f"a level of {m} clusters is not nested with the {k} in use")
+
+
+def _rise(numbers: list[int]) -> bool:
+    """Whether these are numbers of clusters, each larger than the one before."""
+    return all(type(number) is int and 0 <= number < MOST for number in numbers) and sorted(set(numbers)) == numbers
 
 
 def _digest(said: dict[str, Any]) -> str:

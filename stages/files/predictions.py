@@ -1,6 +1,6 @@
 """What classify says of rows: the columns of its files, one a batch, and their readers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from stages.files.batches import Batch, natural_order, open_batches
+from stages.files.numbers import places_of
 from stages.files.stamped import Stamp, check_digest, read_footer, read_metadata, read_stamp
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.files import read
@@ -59,7 +60,7 @@ def path_of(folder: Place, batch: Batch) -> Place:
 class Predictions(NamedTuple):
     """What was predicted for m rows, in the order of their batches."""
 
-    cluster: np.ndarray  # (m,) int32
+    cluster: np.ndarray  # (m,) int32, by place
     probability: np.ndarray  # (m,) float32
     novel: np.ndarray  # (m,) bool
 
@@ -67,18 +68,18 @@ class Predictions(NamedTuple):
 class Labels(NamedTuple):
     """The cluster of every row of the clustered folder, and the rows that were clustered."""
 
-    cluster: np.ndarray  # (n,) int32, -1 for noise
+    cluster: np.ndarray  # (n,) int32, by place, -1 for noise
     sample: np.ndarray  # (m,) int64, numbers of the rows that the method has labelled, not the model
 
 
-def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
-    """Read the predictions of all batches of a folder of embeddings.
+def read_predictions(folder: Path, embeddings: Path, numbers: Sequence[int]) -> Predictions:
+    """Read the predictions of all batches of a folder of embeddings; clusters by place.
 
     Parameters
     ----------
     folder, embeddings : Path
-    k : int
-        The number of clusters.
+    numbers : sequence of int
+        Of the clusters, rising.
 
     Raises
     ------
@@ -86,10 +87,10 @@ def read_predictions(folder: Path, embeddings: Path, k: int) -> Predictions:
         If those of a batch are missing, not as classify wrote them, not as many as its rows, or of other clusters, or
         if not all are of one model.
     """
-    return Predictions(*_read_files(folder, embeddings, False, Predictions._fields, range(k)))
+    return Predictions(*_read_files(folder, embeddings, False, Predictions._fields, numbers))
 
 
-def read_all_labels(folder: Path, embeddings: Path, labels: Path, found: np.ndarray) -> Labels:
+def read_all_labels(folder: Path, embeddings: Path, labels: Path, found: np.ndarray, numbers: Sequence[int]) -> Labels:
     """Read the clusters of all rows of the clustered folder, as `read_predictions` reads those of new rows.
 
     Parameters
@@ -98,10 +99,11 @@ def read_all_labels(folder: Path, embeddings: Path, labels: Path, found: np.ndar
     labels : Path
         What `cluster` wrote.
     found : ndarray of shape (m,), int
-        The clusters in it: those of the rows that the method has labelled have to be the same.
+        The clusters in it by place: those of the rows that the method has labelled have to be the same.
+    numbers : sequence of int
+        Of the clusters, rising.
     """
-    k = int(found.max()) + 1
-    cluster, by = _read_files(folder, embeddings, True, ("cluster", "labelled_by"), range(-1, k))
+    cluster, by = _read_files(folder, embeddings, True, ("cluster", "labelled_by"), numbers)
     sample = np.flatnonzero(by == LABELLERS.index("method"))
     if not np.array_equal(cluster[sample], found):
         raise ValueError(
@@ -112,10 +114,13 @@ def read_all_labels(folder: Path, embeddings: Path, labels: Path, found: np.ndar
 
 
 def _read_files(
-    folder: Path, embeddings: Path, clustered: bool, names: tuple[str, ...], clusters: range
+    folder: Path, embeddings: Path, clustered: bool, names: tuple[str, ...], numbers: Sequence[int]
 ) -> list[np.ndarray]:
-    """These columns of the files of all batches; of `labelled_by`, the places in `LABELLERS`."""
-    columns, first = [], None
+    """These columns of the files of all batches, clusters by place; of `labelled_by`, the places in `LABELLERS`."""
+    columns, first, numbers = [], None, np.asarray(numbers)
+    clusters = f"{-1 if clustered else numbers[0]} to {numbers[-1]}"
+    if numbers[-1] >= len(numbers):
+        clusters += f", {len(numbers)} of these"
     for batch in open_batches(embeddings):
         path = path_of(folder, batch)
         with opened(path, "classify") as file:
@@ -126,12 +131,13 @@ def _read_files(
             raise damaged(path, f"of another model than {first[0].name}, expected one for all", "classify")
         for name, expected, good in (
             ("row", f"0 to {batch.rows - 1} in order", lambda row: row == np.arange(len(row))),
-            ("cluster", f"{clusters[0]} to {clusters[-1]}", lambda row: (row >= clusters[0]) & (row <= clusters[-1])),
+            ("cluster", clusters, lambda row: places_of(row, numbers) >= (-1 if clustered else 0)),
             ("probability", "0 to 1", lambda row: (row >= 0) & (row <= 1)),
         ):
             if name in table and not (right := good(table[name])).all():
                 row = int(right.argmin())
                 raise damaged(path, f"in row {row}, {name} is {table[name][row]:g}, expected {expected}", "classify")
+        table["cluster"] = places_of(table["cluster"], numbers)
         columns.append([table[name] for name in names])
     return [np.concatenate(column) for column in zip(*columns, strict=True)]
 

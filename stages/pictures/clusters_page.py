@@ -50,10 +50,10 @@ def count_clusters(
             topics_of[cluster][topics[place - 1]] = count
     shown_topic = cut_apart(topics, NAME_LENGTH)
     clusters = []
-    for cluster, (name, words) in enumerate(zip(card.names, card.words, strict=True)):
+    for cluster, (number, name, words) in enumerate(zip(card.numbers, card.names, card.words, strict=True)):
         clusters.append(
             {
-                "cluster": cluster,
+                "cluster": number,
                 "name": name,
                 "words": words,
                 "rows": int(sizes[cluster]),
@@ -72,9 +72,13 @@ def count_clusters(
 
 
 def show_members(
-    rows: dict[int, Row], memberships: Memberships, nearest: list[np.ndarray], border: list[np.ndarray]
+    rows: dict[int, Row],
+    memberships: Memberships,
+    nearest: list[np.ndarray],
+    border: list[np.ndarray],
+    numbers: np.ndarray,
 ) -> list[dict[str, list[dict[str, Any]]]]:
-    """What is shown of the rows that `pick_members` has picked; `rows` has them by their numbers."""
+    """What is shown of the rows that `pick_members` has picked, which `rows` has by theirs; `numbers`: of clusters."""
     return [
         {
             "nearest": [_entry(rows[row], distance=memberships.distance[row]) for row in own_nearest.tolist()],
@@ -82,7 +86,7 @@ def show_members(
                 _entry(
                     rows[row],
                     probability=memberships.probability[row],
-                    rival=int(memberships.rival[row]),
+                    rival=int(numbers[memberships.rival[row]]),
                     rival_probability=memberships.rival_probability[row],
                 )
                 for row in own_border.tolist()

@@ -1,5 +1,6 @@
 """The pictures of the comparison: the null band, stability, the search of eps, and every method over k."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_plots(plots: Path, findings: Findings) -> None:
-    """Write the data and the picture of each plot into a folder; a picture of no data says that it is left out."""
-    for name, points in plot_points(findings).items():
+def write_plots(plots: Path, findings: Findings, numbers: Sequence[int]) -> None:
+    """Write the data and the picture of each plot into a folder; a picture of no data says that it is left out.
+
+    `numbers` are those of the clusters in use.
+    """
+    for name, points in plot_points(findings, numbers).items():
         if findings.sampled and points:
             # In the first point, since pictures are drawn from the points alone. DVC draws no list whose first one
             # lacks a field that another has.
@@ -25,7 +29,7 @@ def write_plots(plots: Path, findings: Findings) -> None:
         write_plot(plots, name, points, DRAW[name] if points else draw_nothing)
 
 
-def plot_points(findings: Findings) -> dict[str, Points]:
+def plot_points(findings: Findings, numbers: Sequence[int]) -> dict[str, Points]:
     """The data of each plot, by its name."""
     band, agreements = findings.band, findings.part_curves
     points = {
@@ -36,7 +40,7 @@ def plot_points(findings: Findings) -> dict[str, Points]:
         "stability": _points(
             k=findings.grid, agreement=agreements.mean(axis=0), low=agreements.min(axis=0), high=agreements.max(axis=0)
         ),
-        "cluster_stability": _points(cluster=range(findings.k), jaccard=findings.jaccards),
+        "cluster_stability": _points(cluster=numbers, jaccard=findings.jaccards),
         "eps_search": findings.eps_table,
     }  # fmt: skip
     for criterion, score in CURVES.items():

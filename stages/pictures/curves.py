@@ -118,14 +118,15 @@ def write_cluster_sizes(
 ) -> None:
     """Write how many rows each cluster has, of those that were clustered, and of others that the model classified.
 
-    `classified` are rows of the clustered folder that its sample left out; they are shown where there are any.
+    All are numbers. `classified` are rows of the clustered folder that its sample left out; they are shown where there
+    are any. Points of a kind are in the order of `names`, of which the first are drawn: the largest.
     """
     points, shown = [], names | ({-1: "noise"} if -1 in found else {})
     for kind, numbers in (("clustered", found), ("classified", classified), ("new", new)):
-        counts = np.bincount(numbers + 1, minlength=len(names) + 1).tolist()
+        counts = dict(zip(*(each.tolist() for each in np.unique(numbers, return_counts=True)), strict=True))
         if kind != "classified" or len(classified):
             points += [
-                {"cluster": cluster, "name": name, "kind": kind, "rows": counts[cluster + 1]}
+                {"cluster": cluster, "name": name, "kind": kind, "rows": counts.get(cluster, 0)}
                 for cluster, name in shown.items()
             ]
     write_plot(plots, "cluster_sizes", points, draw_cluster_sizes)
@@ -133,8 +134,9 @@ def write_cluster_sizes(
 
 def draw_cluster_sizes(points: Points) -> "Figure":
     """Rows of each cluster, each kind of rows in a panel of its own."""
-    k = 1 + max(point["cluster"] for point in points)
-    shown = [point for point in points if point["cluster"] < NAMED]
+    by_size = list(dict.fromkeys(point["cluster"] for point in points if point["cluster"] >= 0))
+    k, drawn = len(by_size), {*by_size[:NAMED], -1}
+    shown = [point for point in points if point["cluster"] in drawn]
     kinds = list(dict.fromkeys(point["kind"] for point in shown))
     clusters = sorted({point["cluster"] for point in shown}, key=lambda cluster: (cluster < 0, cluster))
     places = {cluster: place for place, cluster in enumerate(clusters)}

@@ -17,8 +17,10 @@ BRANCHES = 60  # leaves, each a cluster or a whole branch of them, that the pict
 def write_dendrogram(plots: Path, merges: np.ndarray, is_cut: bool, names: dict[int, str]) -> None:
     """Write the leaves, and the corners of the bracket of each merge; of many clusters a leaf is a whole branch.
 
-    `merges` and `is_cut` are as `join_clusters` gives them.
+    `merges` and `is_cut` are as `join_clusters` gives them; `names` has the name of each cluster by its number, in the
+    order of their places.
     """
+    labels = [f"{number} {name}".rstrip() for number, name in names.items()]
     top, branches = top_branches(merges, BRANCHES)
     layout = layout_tree(top)
     title = "How the clusters join above the cut" if is_cut else "How the clusters' centroids join (average linkage)"
@@ -30,8 +32,7 @@ def write_dendrogram(plots: Path, merges: np.ndarray, is_cut: bool, names: dict[
             "place": place,
             "merge": None,
             "order": 0,
-            "name": f"{branch[0]} {names.get(branch[0], '')}".rstrip()
-            + (f" and {len(branch) - 1} more" if len(branch) > 1 else ""),
+            "name": labels[branch[0]] + (f" and {len(branch) - 1} more" if len(branch) > 1 else ""),
             "title": title,
             "axis": captions("dendrogram")["xlabel"],
         }

@@ -74,7 +74,7 @@ def write_page(
             f"{len(group.rows):,}",
             f"{np.count_nonzero(predicted.novel[group.rows]):,}",
             f"{group.known:,}",
-            f"{nearest} {escaped(card.names[nearest])}".rstrip() + f" ({share:.0%})",
+            f"{card.numbers[nearest]} {escaped(card.names[nearest])}".rstrip() + f" ({share:.0%})",
             f"{group.p:.3f}",
         ]
         lines.append(table_line(cells))

@@ -15,14 +15,18 @@ TOPICS_SHOWN = 40
 OTHER_TOPICS = "(other topics)"
 
 
-def write_confusion(plots: Path, found: np.ndarray, predicted: np.ndarray, k: int) -> None:
-    """Write how many rows of each cluster (n,) are put into each, and the share of the cluster's rows that they are."""
+def write_confusion(plots: Path, found: np.ndarray, predicted: np.ndarray, numbers: np.ndarray) -> None:
+    """Write how many rows of each cluster (n,) are put into each, and the share of the cluster's rows that they are.
+
+    `found` and `predicted` are places.
+    """
+    k = len(numbers)
     counts = np.zeros((k, k), dtype=np.int64)
     np.add.at(counts, (found, predicted), 1)
     points = [
         {
-            "actual": actual,
-            "predicted": other,
+            "actual": numbers[actual],
+            "predicted": numbers[other],
             "rows": counts[actual, other],
             "share": counts[actual, other] / counts[actual].sum(),
         }
@@ -33,10 +37,11 @@ def write_confusion(plots: Path, found: np.ndarray, predicted: np.ndarray, k: in
 
 def draw_confusion(points: Points) -> "Figure":
     """Share of each cluster's rows that a model which has not seen them puts into each cluster."""
-    k = 1 + max(max(point["actual"], point["predicted"]) for point in points)
-    shares = np.zeros((k, k))
+    numbers = np.unique([[point["actual"], point["predicted"]] for point in points])
+    places = {number: place for place, number in enumerate(numbers.tolist())}
+    shares = np.zeros((len(numbers), len(numbers)))
     for point in points:
-        shares[point["actual"], point["predicted"]] = point["share"]
+        shares[places[point["actual"]], places[point["predicted"]]] = point["share"]
     figure, axes = pyplot().subplots(figsize=(8, 6.6))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
@@ -47,8 +52,8 @@ def draw_confusion(points: Points) -> "Figure":
             xlabel="cluster predicted out of fold",
         )
     )
-    axes.set_xticks(ticks(k))
-    axes.set_yticks(ticks(k))
+    axes.set_xticks(**ticks(numbers))
+    axes.set_yticks(**ticks(numbers))
     figure.colorbar(image, label="share of the cluster's rows")
     return figure
 
@@ -86,15 +91,16 @@ def write_topics(plots: Path, clusters: list[dict[str, Any]]) -> None:
 def draw_topics(points: Points) -> "Figure":
     """Share of each known topic in each cluster."""
     topics = sorted({point["topic"] for point in points})
-    k = 1 + max(point["cluster"] for point in points)
-    shares = np.zeros((len(topics), k))
+    numbers = np.unique([point["cluster"] for point in points])
+    places = {number: place for place, number in enumerate(numbers.tolist())}
+    shares = np.zeros((len(topics), len(numbers)))
     for point in points:
-        shares[topics.index(point["topic"]), point["cluster"]] = point["share"]
+        shares[topics.index(point["topic"]), places[point["cluster"]]] = point["share"]
     figure, axes = pyplot().subplots(figsize=(8, 1.6 + 0.19 * len(topics)))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.grid(visible=False)
     axes.set_yticks(range(len(topics)), [drawable(topic) or f"topic {i}" for i, topic in enumerate(topics)], fontsize=9)
-    axes.set_xticks(ticks(k))
+    axes.set_xticks(**ticks(numbers))
     axes.set(**captions("topics", ylabel=""))  # each topic is named
     figure.colorbar(image, label="share of the cluster's rows")
     return figure

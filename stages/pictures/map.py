@@ -8,14 +8,14 @@ import numpy as np
 
 from stages.files.rows import Row
 from stages.pictures.style import (
-    COLORS,
     NAMED,
-    NOISE,
     Points,
     captions,
     cluster_label,
+    color_of,
     column,
     counted,
+    largest,
     pyplot,
     write_plot,
 )
@@ -31,7 +31,10 @@ NUMBER_SIZE = np.array([22, 14])
 
 
 def write_map(plots: Path, points: Points, names: dict[int, str], note: str) -> None:
-    """Write the map, of at least one point; the note says what it does not show."""
+    """Write the map, of at least one point; the note says what it does not show.
+
+    `names` has the name of each cluster by its number, the largest first.
+    """
     _name_first(points, names)
     # DVC draws no list of points whose first one lacks a field that another one has.
     points[0] = {"name": None, "number_x": None, "number_y": None, "note": note} | points[0]
@@ -95,7 +98,7 @@ def _name_first(points: Points, names: dict[int, str]) -> None:
     numbers, first = np.unique(clusters, return_index=True)
     for cluster, row in zip(numbers.tolist(), first.tolist(), strict=True):
         points[row]["name"] = names.get(cluster, "noise" if cluster < 0 else "")
-    numbered = (numbers >= 0) & (numbers < NUMBERED)
+    numbered = np.isin(numbers, list(names)[:NUMBERED])
     scale = MAP_SIZE / np.maximum(np.ptp(positions, axis=0), 1e-9)
     medians = np.array([np.median(positions[clusters == cluster], axis=0) for cluster in numbers[numbered]])
     places = push_apart(medians * scale, np.tile(NUMBER_SIZE, (len(medians), 1))) / scale
@@ -108,28 +111,33 @@ def draw_map(points: Points) -> "Figure":
     figure, axes = pyplot().subplots(figsize=(8, 7.4))
     x, y, clusters = column(points, "x"), column(points, "y"), column(points, "cluster")
     kinds = column(points, "kind")
-    k = int(clusters.max()) + 1
     size = float(np.clip(45_000 / len(points), 2, 20))
-    colors = np.where(clusters < 0, NOISE, np.array(COLORS)[clusters % len(COLORS)])
+    colors = np.array([color_of(cluster) for cluster in clusters.tolist()])
     for kind, marker, scale in (("clustered", "o", 1.0), ("new", "^", 1.3)):
         own = kinds == kind
         axes.scatter(x[own], y[own], s=scale * size, c=colors[own], marker=marker, linewidths=0)
     novel = kinds == "novel"
     axes.scatter(x[novel], y[novel], s=40, c="black", marker="x", linewidths=1.2)
     note = next((point["note"] for point in points if point.get("note")), "")
+    k = len(np.unique(clusters[clusters >= 0]))
     title = f"Map (t-SNE) of {counted(k, NAMED)}" + (f"\n{note}" if note else "")
     axes.set(aspect="equal", xticks=[], yticks=[], **captions("tsne", title=title))
     if not np.ptp(y):  # at true scale a map of one component has no height
         height = 0.4 * max(np.ptp(x), 1.0)
         axes.set_ylim(y[0] - height, y[0] + height)
-    named = [cluster for cluster in range(min(k, NAMED)) if (clusters == cluster).any()]
+    named = largest(clusters[kinds == "clustered"], NAMED)
     medians = [(np.median(x[clusters == cluster]), np.median(y[clusters == cluster])) for cluster in named]
-    _write_apart(axes, [str(cluster) for cluster in named], np.array(medians).reshape(-1, 2), COLORS)
+    _write_apart(
+        axes,
+        [str(cluster) for cluster in named],
+        np.array(medians).reshape(-1, 2),
+        [color_of(cluster) for cluster in named],
+    )
 
     from matplotlib.lines import Line2D
 
     names = {point["cluster"]: point["name"] for point in points if point.get("name")}
-    handles = [Line2D([], [], marker="o", linestyle="", color=COLORS[c % len(COLORS)]) for c in named]
+    handles = [Line2D([], [], marker="o", linestyle="", color=color_of(cluster)) for cluster in named]
     entries = [cluster_label(cluster, names.get(cluster, "")) for cluster in named]
     for kind, marker, color in (("new", "^", "#555555"), ("novel", "x", "black")):
         if (kinds == kind).any():
@@ -157,7 +165,7 @@ def _write_apart(axes: "Axes", texts: list[str], positions: np.ndarray, colors: 
         zip(boxes, places, anchors, positions, sizes, strict=True)
     ):
         target = axes.transData.inverted().transform(place)
-        color = colors[i % len(colors)]
+        color = colors[i]
         box.set_position(target)
         box.set_bbox({"boxstyle": "round,pad=0.15", "facecolor": color, "edgecolor": "white", "linewidth": 0.8})
         box.set_color("black" if _luminance(color) > 0.18 else "white")

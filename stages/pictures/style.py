@@ -123,9 +123,22 @@ def _entries() -> dict[str, dict[str, Any]]:
         ) from None
 
 
-def ticks(k: int) -> np.ndarray:
-    """Numbers of clusters, as many as there is room for."""
-    return np.arange(0, k, -(-k // (20 if k <= 100 else 10)))
+def ticks(numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Where clusters stand side by side, and their numbers, as many as there is room for: as `Axes.set_xticks` asks."""
+    k = len(numbers)
+    places = np.arange(0, k, -(-k // (20 if k <= 100 else 10)))
+    return {"ticks": places, "labels": numbers[places]}
+
+
+def largest(clusters: np.ndarray, count: int) -> list[int]:
+    """The numbers of the largest clusters, rising, each as often in `clusters` as it has rows; noise is none."""
+    numbers, rows = np.unique(clusters[clusters >= 0], return_counts=True)
+    return np.sort(numbers[np.argsort(-rows, kind="stable")[:count]]).tolist()
+
+
+def color_of(cluster: int) -> str:
+    """The colour of a cluster, by its number: it keeps it as long as it keeps that."""
+    return NOISE if cluster < 0 else COLORS[cluster % len(COLORS)]
 
 
 def cluster_label(cluster: int, name: str) -> str:
