@@ -74,7 +74,7 @@ def describe(
     counts = count_clusters(everyone, *topics.numbered(), predicted, card)
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
-    write_clusters(folder, shown, everyone)
+    write_clusters(folder, shown, everyone, card.levels)
     changes = nothing_kept(asked=bool(identity))
     if kept:
         shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)

@@ -106,7 +106,7 @@ def visualize(
     write_cluster_sizes(plots, *of_kinds, names)
     write_silhouette(plots, of_rows, numbers_of(found, numbers), left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
-    write_dendrogram(plots, joined, is_cut, card.named)
+    write_dendrogram(plots, joined, is_cut, card.named, card.levels)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

@@ -1,6 +1,7 @@
 """Levels: nested cuts of one tree, named against their siblings, in every table of rows."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from stages.algorithms.presentation.levels import level_words, nest_levels
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.intermediates import read_levels
-from stages.files.model import Card, read_card
+from stages.files.model import Card, Level, read_card, write_card
+from stages.pictures.clusters_page import _contents
 from stages.runtime.arrays import save_array
 
 ROWS = make_blobs(400, 20, 12, spread=1.0)[0]
@@ -174,3 +176,66 @@ def test_without_levels_nothing_says_so(finished):
     assert "levels" not in finished.json("data/model/model.json")
     for path in finished.folder.glob("data/*/*.parquet"):
         assert not {"levels", "level_names"} & set(pq.read_schema(path).names)
+
+
+def described(copy) -> str:
+    copy.run_here("describe", "visualize")
+    return (copy.folder / "metrics/describe/clusters.md").read_text()
+
+
+def test_the_page_folds_clusters_in_clusters_and_branches_have_names(copy):
+    card = run_with_levels(copy, [2, 3, 30], k_min=6, k_max=6)
+    page = described(copy)
+    contents = page[page.index("## Levels") : page.index("## Cluster 0")]
+    assert "Clusters in clusters: 2, 3, 6 in use, 30." in contents and "centroids" not in contents
+    root = ElementTree.fromstring(contents[contents.index("<details>") :].strip())
+    rows = {each["cluster"]: each["rows"] for each in copy.json("metrics/describe/clusters.json")}
+
+    def held(item: ElementTree.Element) -> list[int]:
+        return [int(link.get("href").removeprefix("#cluster-")) for link in item.iter("a")]
+
+    depths: dict[int, int] = {}
+    waiting = [(0, each) for each in root.findall("ul/li")]
+    assert len(waiting) == 2
+    while waiting:
+        depth, item = waiting.pop()
+        depths[depth] = depths.get(depth, 0) + 1
+        if depth < 2:
+            (of_level,) = {card.levels[depth].clusters[cluster] for cluster in held(item)}
+            total = sum(rows[cluster] for cluster in held(item))
+            assert (
+                item.findtext("details/summary")
+                == f"{card.levels[depth].names[of_level] or '(no words)'}: {total} rows"
+            )
+        waiting += [(depth + 1, each) for each in item.findall("details/ul/li")]
+    assert depths == {0: 2, 1: 3, 2: 6, 3: 30}
+    points = copy.json("plots/dendrogram.json")
+    branches = [point["branch"] for point in points if point.get("branch") is not None]
+    joined = [
+        level.names[cluster]
+        for level in card.levels[:2]
+        for cluster in range(len(level.names))
+        if level.clusters.count(cluster) > 1
+    ]
+    assert set(branches) <= set(joined) and len(branches) >= len(set(card.levels[0].clusters))
+    assert "branch" in points[0]
+
+
+def test_the_page_says_where_centroids_are_joined_and_nothing_of_levels_without_any(copy, finished):
+    assert "## Levels" not in (finished.folder / "metrics/describe/clusters.md").read_text()
+    assert "branch" not in finished.json("plots/dendrogram.json")[0]
+    run_with_levels(copy, [2, 3], k_min=6, k_max=6)
+    path = copy.folder / "data/model/model.json"
+    card = read_card(path.parent)
+    write_card(path.parent, card._replace(levels=tuple(level._replace(of_tree=False) for level in card.levels)))
+    copy.run_here("classify", "describe")
+    page = (copy.folder / "metrics/describe/clusters.md").read_text()
+    assert "coarser levels join their centroids (average linkage)" in page
+
+
+def test_names_of_levels_are_text_on_the_page():
+    level = Level(["<script>alert(1)</script>", "a & <b>"], [["x"], ["y"]], [-1, -1], [0, 1, 0], True)
+    clusters = [{"cluster": each, "name": "<i>|</i>", "rows": 3} for each in (4, 7, 9)]
+    page = "\n".join(_contents(clusters, [level]))
+    assert "<script" not in page and "<i>" not in page and "<b>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;: 6 rows" in page
