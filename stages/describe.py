@@ -2,7 +2,7 @@
 
 data/reduced.npy, data/labels.npy, data/model/, data/clusters/*.parquet, data/predictions/*.parquet,
 data/embeddings_clu/*.jsonl, data/embeddings_classf/*.jsonl; where numbers are kept, also data/identity.json and *.npy
-  -> metrics/describe/, plots/topics.json and .png
+  -> metrics/describe/, plots/topics.json and .png, plots/words.json and .png
 """
 
 import logging
@@ -24,6 +24,8 @@ from stages.files.rows import Row, Topics, read_rows
 from stages.pictures.changes_page import describe_changes, nothing_kept, write_changes
 from stages.pictures.clusters_page import count_clusters, pick_novel, show_members, show_novel, write_clusters
 from stages.pictures.heat_maps import write_topics
+from stages.pictures.prompts import write_prompts
+from stages.pictures.words import write_words
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
@@ -75,6 +77,7 @@ def describe(
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
     write_clusters(folder, shown, everyone, card.levels)
+    write_prompts(folder / "prompts.jsonl", shown, half.centroids)
     changes = nothing_kept(asked=bool(identity))
     if kept:
         shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)
@@ -82,6 +85,7 @@ def describe(
         log.info("%s", summary)
     write_changes(folder / "changes.md", changes)
     write_topics(Path("plots"), shown)
+    write_words(Path("plots"), shown)
     log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 

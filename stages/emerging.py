@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Interval
 
+from stages.algorithms.presentation.languages import SAMPLE, find_wording
 from stages.algorithms.presentation.topic_words import DescribeParameters, topic_words
 from stages.algorithms.tree_scan import find_groups
 from stages.files.batches import Batch, open_batches
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 OWN_PREDICTIONS = Path("data/predictions")
 OWN_GROUPS, OWN_REPORT = Path("data/emerging.parquet"), Path("metrics/classify/emerging.md")
 MOST_CLUSTERED, MOST_NEW = 20_000, 40_000  # rows that are looked at: so many take 40 s and 0.5 GB
-WORDS: DescribeParameters = {"words": 10, "rows": 5, "stop_words": "english"}
+WORDS: DescribeParameters = {"words": 10, "rows": 5, "stop_words": "auto"}
 
 
 def emerging(
@@ -104,7 +105,10 @@ def _name(
     order = np.argsort(rows)
     labels = np.concatenate([np.zeros(clustered_rows, dtype=np.int64), of_group[order]])
     texts = (row.text or "" for row in chain(read_rows(clustered), read_rows(embeddings, rows[order])))
-    return topic_words(texts, labels, describe["words"], describe["stop_words"])[1:]
+    some = even_rows(clustered_rows, SAMPLE)
+    wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
+    words = topic_words(texts, labels, describe["words"], wording)[1:]
+    return [[word.text for word in of_group] for of_group in words]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
 data/embeddings_clu/*.jsonl, data/labels.npy, data/levels.npy, data/tree.npy, data/model/reduction.npz,
-data/model/classifier.npz
+data/model/classifier.npz, names.yaml; where numbers are kept, also data/identity.json
   -> data/model/model.json
 """
 
@@ -17,23 +17,24 @@ from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
 from stages.algorithms.presentation.dendrogram import is_cut
-from stages.algorithms.presentation.levels import level_words, nest_levels
-from stages.algorithms.presentation.topic_words import DescribeParameters
+from stages.algorithms.presentation.languages import SAMPLE, find_wording
+from stages.algorithms.presentation.levels import Nesting, level_words, nest_levels
+from stages.algorithms.presentation.topic_words import DescribeParameters, Word, choose_names
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
-from stages.files.clustered import SampleRows, open_clustered
+from stages.files.clustered import SampleRows, even_rows, open_clustered
+from stages.files.given_names import NAMES, apply_names, read_names
+from stages.files.identity import IdentityFile, read_identity
 from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
 from stages.files.model import CARD, Card, Level, read_halves, write_card
 from stages.files.reduction import read_embedding_of
 from stages.files.rows import read_rows
 from stages.runtime import command
-from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut, cut_apart
+from stages.runtime.cutting import NAME_LENGTH, WORD_LENGTH, cut_apart
 from stages.runtime.files import hold
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
-
-NAME_WORDS = 3
 
 
 class NoveltyParameters(TypedDict):
@@ -53,16 +54,18 @@ def name(
     linkage: Linkage,
     smooth: Smooth,
     consolidate: bool,
+    identity: IdentityFile = None,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
     nested: Path = Path("data/levels.npy"),
     tree: Path = Path("data/tree.npy"),
     model: Path = Path("data/model"),
+    names: Path = NAMES,
 ) -> None:
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
-    Names are of the texts that were clustered, and of no others; those of clusters in levels tell them apart from their
-    siblings. Memory: one text at a time.
+    Names are of the texts that were clustered, and of no others; those that names.yaml gives go before them. Those of
+    clusters in levels tell them apart from their siblings. Memory: one text at a time.
     """
     hold(model / CARD)
     batches, sample = opened = open_clustered(clustered, sample_rows)
@@ -73,14 +76,22 @@ def name(
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
+    given, kept = read_names(names), None
+    if given and identity:
+        known = read_identity(Path(identity), batches[0].columns, clustered)
+        kept = known.clusters.numbers.tolist() if known else []
+
+    some = sample[even_rows(len(sample), SAMPLE)]
+    wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
     texts = (row.text or "" for row in read_rows(clustered, sample))
-    words, of_levels = level_words(texts, found, levels, describe["words"], describe["stop_words"])
-    words, of_levels = cut_words(words), [cut_words(each) for each in of_levels]
-    names = names_of(words)
+    words, of_levels = level_words(texts, found, levels, describe["words"], wording)
+    words = cut_words(words)
+    of_words = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    called = apply_names(names, given, of_words, numbers.tolist(), kept)
     of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
     card_levels = [
-        Level(names_of(each), each, nesting.parents.tolist(), nesting.clusters.tolist(), of_tree)
-        for each, nesting in zip(of_levels, nest_levels(found, levels), strict=True)
+        _level(of_level, nesting, of_tree)
+        for of_level, nesting in zip(of_levels, nest_levels(found, levels), strict=True)
     ]
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
@@ -94,28 +105,43 @@ def name(
         "linkage": linkage,
         "smooth": smooth,
         "consolidate": consolidate,
+        "languages": list(wording.languages),
     }
     whole = join_halves(reduction, half, novelty["quantile"], doubt["coverage"]).folded.model
     limits = {"distance": whole.distance_limit, "residual": whole.residual_limit}
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
-    card = Card(
-        names, words, novelty["quantile"], doubt["coverage"], limits, made_from, numbers.tolist(),
-        levels=tuple(card_levels),
-    )  # fmt: skip
+    texts_of, weights = ([[word[i] for word in of_cluster] for of_cluster in words] for i in (0, 1))
+    shares = novelty["quantile"], doubt["coverage"]
+    card = Card(called, texts_of, *shares, limits, made_from, numbers.tolist(), weights, levels=tuple(card_levels))
     write_card(model, card)
     named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
 
 
-def names_of(words: list[list[str]]) -> list[str]:
-    """The name of each cluster: its first words, cut to what there is room for."""
-    return [cut(", ".join(of_cluster[:NAME_WORDS]), NAME_LENGTH) for of_cluster in words]
+def _level(words: list[list[Word]], nesting: Nesting, of_tree: bool) -> Level:
+    """A level of clusters, each named by its first words."""
+    words = cut_words(words)
+    names = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    texts = [[word.text for word in of_cluster] for of_cluster in words]
+    return Level(names, texts, nesting.parents.tolist(), nesting.clusters.tolist(), of_tree)
 
 
-def cut_words(words: list[list[str]]) -> list[list[str]]:
+def cut_words(words: list[list[Word]]) -> list[list[Word]]:
     """The words of each cluster, cut to what there is room for; no two come out alike."""
-    shown = cut_apart((word for of_cluster in words for word in of_cluster), WORD_LENGTH)
-    return [[shown[word] for word in of_cluster] for of_cluster in words]
+    texts = {word.text for of_cluster in words for word in of_cluster}
+    phrases = {text for text in texts if " " in text}
+    shown = cut_apart(texts - phrases, WORD_LENGTH) | cut_apart(phrases, NAME_LENGTH)
+    return [[word._replace(text=shown[word.text]) for word in of_cluster] for of_cluster in words]
+
+
+def join_words(words: list[Word]) -> str:
+    """The name of a cluster: as many of these words as there is room for."""
+    name = ""
+    for word in words:
+        longer = f"{name}, {word.text}" if name else word.text
+        if len(longer) <= NAME_LENGTH:
+            name = longer
+    return name
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def name_model(folder: Path, quantile: float = 0.99, coverage: float = 0.9) -> P
     from stages.files.model import Card, read_halves, write_card
 
     k = len(read_halves(folder)[1].centroids)
-    write_card(folder, Card([""] * k, [[] for _ in range(k)], quantile, coverage, {}, {}, list(range(k))))
+    none = [[] for _ in range(k)]
+    write_card(folder, Card([""] * k, none, quantile, coverage, {}, {}, list(range(k)), none))
     return folder
 
 

@@ -13,6 +13,7 @@ from stages.algorithms.centroids import cluster_centroids, consolidate, number_b
 from stages.algorithms.partitions.cuts import cut_tree
 from stages.algorithms.partitions.levels import cut_levels, refuse_levels
 from stages.algorithms.presentation.dendrogram import join_clusters
+from stages.algorithms.presentation.languages import find_wording
 from stages.algorithms.presentation.levels import level_words, nest_levels
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.tree.linkage import linkage_tree
@@ -93,9 +94,10 @@ def test_words_tell_a_cluster_from_its_siblings_and_an_only_child_has_those_of_i
     labels, levels = some_levels([2, 5, 30, 80])
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{word}x{c}" for word in rng.integers(6, size=3)) + f" all own{c}" for c in levels[:, 3]]
-    words, of_levels = level_words(texts, labels, levels, 5, "none")
-    assert words == topic_words(texts, labels, 5, "none")
-    assert of_levels[0] == topic_words(texts, levels[:, 0], 5, "none")
+    wording = find_wording("none", texts)
+    words, of_levels = level_words(texts, labels, levels, 5, wording)
+    assert words == topic_words(texts, labels, 5, wording)
+    assert of_levels[0] == topic_words(texts, levels[:, 0], 5, wording)
     before = [None, of_levels[0], words, of_levels[2]]
     for level, nesting, named, above in zip(levels.T, nest_levels(labels, levels), of_levels, before, strict=True):
         for parent in set(nesting.parents.tolist()) - {-1}:
@@ -106,7 +108,7 @@ def test_words_tell_a_cluster_from_its_siblings_and_an_only_child_has_those_of_i
             among = np.full(len(labels), -1)
             for i, sibling in enumerate(siblings):
                 among[level == sibling] = i
-            assert [named[sibling] for sibling in siblings] == topic_words(texts, among, 5, "none")
+            assert [named[sibling] for sibling in siblings] == topic_words(texts, among, 5, wording)
 
 
 DAMAGES = {

@@ -71,6 +71,7 @@ class Card(NamedTuple):
     limits: dict[str, float | None]  # of novelty, which follow: `distance`, `residual`; None where there is none
     made_from: dict[str, Any]  # for people
     numbers: list[int]  # of each cluster, rising
+    weights: list[list[float]]  # of the words, class-based TF-IDF
     digest: str = ""  # of all of this and of both halves, as it is written
     levels: tuple[Level, ...] = ()  # coarsest first
 
@@ -153,7 +154,10 @@ def write_card(folder: Path, card: Card) -> None:
         "coverage": card.coverage,
         "limits": card.limits,
         "made_from": card.made_from,
-        "clusters": [{"name": name, "words": words} for name, words in zip(card.names, card.words, strict=True)],
+        "clusters": [
+            {"name": name, "words": words, "weights": weights}
+            for name, words, weights in zip(card.names, card.words, card.weights, strict=True)
+        ],
     }
     if card.numbers != list(range(len(card.names))):
         said["numbers"] = card.numbers
@@ -166,6 +170,10 @@ def _parse(said: dict[str, Any]) -> Card:
     clusters, quantile, coverage = said["clusters"], said["quantile"], said["coverage"]
     names, words = [each["name"] for each in clusters], [each["words"] for each in clusters]
     "".join(names + [word for of_cluster in words for word in of_cluster]).encode()  # of texts that can be written
+    weights = [each["weights"] for each in clusters]
+    kept = [each for of_cluster in weights for each in of_cluster]
+    if list(map(len, words)) != list(map(len, weights)) or not all(isinstance(each, float) for each in kept):
+        raise ValueError("weights are not a number for each word")
     for name, share in (("quantile", quantile), ("coverage", coverage)):
         if not (isinstance(share, float) and 0 < share < 1):
             raise ValueError(f"{name} is {shown(share, 20)}, expected above 0 and below 1")
@@ -177,7 +185,7 @@ def _parse(said: dict[str, Any]) -> Card:
     levels = tuple(Level(**each) for each in said.get("levels", []))
     for level in levels:
         _check_level(level, len(names))
-    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], numbers, levels=levels)
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], numbers, weights, levels=levels)
 
 
 def _check_level(level: Level, k: int) -> None:

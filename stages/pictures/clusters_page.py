@@ -52,12 +52,14 @@ def count_clusters(
             topics_of[cluster][topics[place - 1]] = count
     shown_topic = cut_apart(topics, NAME_LENGTH)
     clusters = []
-    for cluster, (number, name, words) in enumerate(zip(card.numbers, card.names, card.words, strict=True)):
+    named = zip(card.numbers, card.names, card.words, card.weights, strict=True)
+    for cluster, (number, name, words, weights) in enumerate(named):
         clusters.append(
             {
                 "cluster": number,
                 "name": name,
                 "words": words,
+                "weights": [record.rounded(weight) for weight in weights],
                 "rows": int(sizes[cluster]),
                 "rows_by_model": int(sizes[cluster] - by_method[cluster]),
                 "share": record.rounded(sizes[cluster] / len(everyone.cluster)),
@@ -138,8 +140,9 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Lev
         f"{rows - noise:,} rows in {len(clusters)} clusters" + (f", {noise:,} rows noise." if noise else "."),
         *_sampling(rows, len(everyone.sample)),
         "",
-        "_About_: words that are frequent in the cluster and rare in the others (class-based TF-IDF). _New rows_ were "
-        "classified into the cluster; _novel_ ones among them lie farther out than nearly all rows like training.",
+        "_About_: words and phrases that are frequent in the cluster and rare in the others; numbers beside them are "
+        "weights (class-based TF-IDF). _New rows_ were classified into the cluster; _novel_ ones among them lie farther "
+        "out than nearly all rows like training.",
         "",
         table_line(columns),
         table_line(["---", "---", "--:", "--:", "--:", "--:", "---"][: len(columns)]),
@@ -160,7 +163,9 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Lev
     for cluster in clusters:
         lines += ["", f"## Cluster {cluster['cluster']}", ""]
         if cluster["words"]:
-            lines += [f"**{escaped(', '.join(cluster['words']))}**", ""]
+            weighed = zip(cluster["words"], cluster["weights"], strict=True)
+            lines += [f"**{escaped(cluster['name'])}**", ""]
+            lines += [f"Words: {', '.join(f'{escaped(word)} {weight:.2f}' for word, weight in weighed)}.", ""]
         if with_topics:
             lines += [f"Topics: {_topics_line(cluster, 3)}.", ""]
         lines += ["Nearest to the centroid:", ""]

@@ -76,8 +76,11 @@ def read_parameters(hints: dict[str, Any], path: Path = PARAMETERS, schema: Path
     return {name: _typed(values[name], own[name]) for name in hints}
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read params.yaml or dvc.yaml as DVC does, by the same library as YAML 1.2: 1e-5 is a number, and 010 is ten."""
+def load_yaml(path: Path, empty: bool = False) -> dict[str, Any]:
+    """Read params.yaml or dvc.yaml as DVC does, by the same library as YAML 1.2: 1e-5 is a number, and 010 is ten.
+
+    A file without keys and values is refused, unless it may be `empty` or hold comments alone.
+    """
     if os.path.exists(path):
         if not os.path.isfile(path):  # a pipe would be waited for
             raise ValueError(f"{path}: not a file; move it away, and `git restore {path}`.")
@@ -93,6 +96,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         # Beside the library's own errors, what Python raises of an impossible date, a number of 5,000 digits, or a
         # thousand lists in each other.
         raise ValueError(f"{path}: not valid YAML ({shown(error)}); mend it, or `git restore {path}`.") from None
+    if empty and values is None:
+        return {}
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise ValueError(f"{path}: holds {found}, expected keys and values; `git restore {path}`.")

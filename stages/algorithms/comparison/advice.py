@@ -22,6 +22,7 @@ from stages.algorithms.partitions.modularity import (
 )
 from stages.algorithms.partitions.null_band import null_curve
 from stages.algorithms.partitions.processes import Progress, run_timed, silent
+from stages.algorithms.presentation.languages import SAMPLE, find_wording
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.principal_components import to_power
 from stages.algorithms.tree.neighbours import list_rows
@@ -207,8 +208,12 @@ def cluster_part_at_each(
 
 def name_clusters(texts: list[str | None], labels: np.ndarray) -> list[str]:
     """The largest clusters by their first words; those without any have no name."""
-    words = topic_words([text or "" for text in texts], labels, 2, "english") if any(texts) else []
-    return [" ".join(each) for each in words[:NAMED] if each]
+    if not any(texts):
+        return []
+    said = [text or "" for text in texts]
+    wording = find_wording("auto", said[:: -(-len(said) // SAMPLE)])
+    words = topic_words(said, labels, 2, wording)
+    return [" ".join(word.text for word in each) for each in words[:NAMED] if each]
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from stages.algorithms.centroids import unit_vectors
 from stages.algorithms.comparison.variants import Fits
 from stages.algorithms.partitions.estimators import fit_partition
 from stages.algorithms.partitions.processes import Progress, Refusal, attempt, run_each, silent, timed
-from stages.algorithms.presentation.topic_words import split_words
+from stages.algorithms.presentation.words import split_words
 
 WORD_COLUMNS = 100  # singular vectors that words are reduced to
 

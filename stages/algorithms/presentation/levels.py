@@ -1,11 +1,12 @@
 """Nested levels of clusters: which holds which, and the words that tell each cluster apart from its siblings."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from stages.algorithms.presentation.topic_words import best_words, count_words
+from stages.algorithms.presentation.languages import Wording
+from stages.algorithms.presentation.topic_words import Word, best_words, count_words
 
 
 class Nesting(NamedTuple):
@@ -37,32 +38,26 @@ def nest_levels(labels: np.ndarray, levels: np.ndarray) -> list[Nesting]:
 
 
 def level_words(
-    texts: Iterable[str],
-    labels: np.ndarray,
-    levels: np.ndarray,
-    count: int,
-    stop_words: Literal["english", "frequent", "none"],
-) -> tuple[list[list[str]], list[list[list[str]]]]:
+    texts: Iterable[str], labels: np.ndarray, levels: np.ndarray, count: int, wording: Wording
+) -> tuple[list[list[Word]], list[list[list[Word]]]]:
     """The words of each cluster in use, against all others, and of each cluster of each level, against its siblings.
 
     Words are counted once, in the finest clusters. An only child is its parent, and has the words of that. For
     parameters see `topic_words`; `levels` are as in `nest_levels`.
     """
     finest = max([labels, *levels.T], key=lambda each: int(each.max()))
-    words, frequency = count_words(texts, finest, stop_words)
-    sizes = np.bincount(finest[finest >= 0])
+    counts = count_words(texts, finest, wording)
 
-    def best(members: list[np.ndarray]) -> list[list[str]]:
+    def best(members: list[np.ndarray]) -> list[list[Word]]:
         """Of clusters that are made of these finest ones each."""
-        joined = _sums(frequency, members)
-        return best_words(words, joined, int(sizes[np.concatenate(members)].sum()), count, stop_words)
+        return best_words(counts.joined(members), count, wording)
 
     of_clusters = best(_members(_holders(finest, labels)))
-    found: list[list[list[str]]] = []
+    found: list[list[list[Word]]] = []
     for level, nesting in zip(levels.T, nest_levels(labels, levels), strict=True):
         members, parents = _members(_holders(finest, level)), nesting.parents
         before = of_clusters if not found or len(found[-1]) < len(of_clusters) < len(members) else found[-1]
-        of_level: list[list[str]] = [[] for _ in members]
+        of_level: list[list[Word]] = [[] for _ in members]
         for parent in np.unique(parents):
             siblings = np.flatnonzero(parents == parent).tolist()
             named = best([members[each] for each in siblings]) if len(siblings) > 1 else [before[parent]]
@@ -82,12 +77,3 @@ def _holders(finer: np.ndarray, coarser: np.ndarray) -> np.ndarray:
 def _members(holders: np.ndarray) -> list[np.ndarray]:
     """Of each coarser cluster, the finer ones that it holds."""
     return [np.flatnonzero(holders == each) for each in range(int(holders.max()) + 1)]
-
-
-def _sums(frequency, members: list[np.ndarray]):
-    from scipy.sparse import csr_array
-
-    columns = np.concatenate(members)
-    starts = np.cumsum([0, *map(len, members)])
-    ones = np.ones(len(columns), dtype=frequency.dtype)
-    return csr_array((ones, columns, starts), shape=(len(members), frequency.shape[0])) @ frequency
