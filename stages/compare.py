@@ -24,6 +24,7 @@ from stages.files.reduction import read_reduction
 from stages.files.rows import read_rows
 from stages.pictures.comparison import write_plots
 from stages.runtime import command, record
+from stages.runtime.closing import say_verdict
 from stages.runtime.files import hold
 from stages.runtime.progress import progress
 from stages.runtime.remote import Place
@@ -69,10 +70,12 @@ def compare(
 
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
-    record.write_text(results / "verdict.md", describe_findings(findings))
+    verdict = describe_findings(findings)
+    record.write_text(results / "verdict.md", verdict)
     write_plots(plots, findings, numbers)
     record.write_plot(results / "methods.json", full_table(findings))
     record.log_metrics("compare", **figures(findings))
+    say_verdict(verdict)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ def describe(
     write_changes(folder / "changes.md", changes)
     write_topics(Path("plots"), shown)
     write_words(Path("plots"), shown)
-    log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 
 def _read_picked(folder: Place, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:

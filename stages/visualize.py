@@ -30,6 +30,7 @@ from stages.pictures.dendrogram import write_dendrogram
 from stages.pictures.map import left_out_note, map_points, sampling_note, write_map
 from stages.pictures.silhouette import write_silhouette
 from stages.runtime import command
+from stages.runtime.closing import say_what_to_open
 from stages.runtime.files import hold
 from stages.runtime.progress import Work
 from stages.runtime.remote import Place
@@ -107,7 +108,7 @@ def visualize(
     write_silhouette(plots, of_rows, numbers_of(found, numbers), left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
     write_dendrogram(plots, joined, is_cut, card.named, card.levels)
-    log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
+    say_what_to_open(None)
 
 
 if __name__ == "__main__":
