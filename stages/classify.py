@@ -2,7 +2,7 @@
 
 data/embeddings_classf/*.npy, data/model/
   -> data/predictions/<batch>.parquet, metrics/classify/, plots/drift.json and .png
-data/embeddings_clu/*.npy, data/labels.npy, data/silhouettes.npy, the model
+data/embeddings_clu/*.npy, data/labels.npy, data/levels.npy, data/silhouettes.npy, the model
   -> data/clusters/<batch>.parquet, the same of the clustered rows, and of those that were left out of the sample
 
 Any other folder, with the model as it stands: `--embeddings DIR --predictions DIR`. That writes into the latter alone,
@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xxhash
-from tqdm import tqdm
 
 from stages.algorithms.prediction.drift import (
     ALL,
@@ -47,7 +46,7 @@ from stages.files.classified import (
 )
 from stages.files.clustered import SampleRows, open_clustered
 from stages.files.drift_report import refuse_another_report, write_report
-from stages.files.intermediates import read_labels, read_silhouettes, refuse_unequal
+from stages.files.intermediates import read_labels, read_levels, read_silhouettes, refuse_unequal
 from stages.files.model import Card, read_whole, refuse_other_numbers
 from stages.files.numbers import numbers_of
 from stages.files.predictions import LABELLERS
@@ -57,6 +56,7 @@ from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
 from stages.runtime.files import hold
 from stages.runtime.parameters import PIPELINE, Number, Text
+from stages.runtime.progress import counted
 from stages.runtime.remote import Address, Place
 from stages.runtime.workers import HERE, RunParameters, map_tasks
 
@@ -75,10 +75,11 @@ SOME_LEFT_OUT, DRIFTED = 1, 2  # exit statuses; that of a refusal is 1 as well
 
 
 class Known(NamedTuple):
-    """What is known of rows that were clustered; of others their cluster is `OPEN`."""
+    """What is known of rows that were clustered; of others their cluster is `OPEN`, and so are their levels."""
 
     cluster: np.ndarray | None  # (n,) int32, by place, -1 for noise
     silhouette: np.ndarray | None  # (n,) float32, NaN where there is none
+    levels: np.ndarray | None  # (n, levels) int32, -1 for noise
 
 
 def classify(
@@ -90,6 +91,7 @@ def classify(
     predictions: Place = OWN_PREDICTIONS,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
+    nested: Path = Path("data/levels.npy"),
     silhouettes: Path = Path("data/silhouettes.npy"),
     clusters: Place = Path("data/clusters"),
     workers: Number = Number(0),  # noqa: B008, which cannot change; nor can these
@@ -128,17 +130,16 @@ def classify(
             f"--model {model}: no such folder; give one that holds reduction.npz, classifier.npz and model.json."
         )
     trained, card, origin = load_model(model)
-    names = card.named
     batches, left_out = _open(embeddings, len(trained.folded.mean), model, wait, strictly=own)
     refuse_other_embeddings(embeddings, batches, model / "reduction.npz")
-    known = _read_known(clustered, sample_rows, labels, silhouettes, trained, card, model) if own else {}
+    known = _read_known(clustered, sample_rows, labels, nested, silhouettes, trained, card, model) if own else {}
     if own:
         refuse_other_embeddings(clustered, list(known), model / "reduction.npz")
     for folder in [predictions, clusters] if own else [predictions]:
         hold(folder, folder=True)
         refuse_unreadable_names(folder)
 
-    counts, done = _bring_up_to_date(predictions, batches, origin, trained, names, None, run, left_out)
+    counts, done = _bring_up_to_date(predictions, batches, origin, trained, card, None, run, left_out)
     batches = [batch for batch in batches if batch in counts]
     reasons = list((left_out or {}).values())
     for reason in reasons if batches else reasons[1:]:
@@ -155,7 +156,7 @@ def classify(
     if own:
         batches = list(known)
         origin = digest_origin([origin, *(column for of_batch in known.values() for column in of_batch)])
-        counts, done = _bring_up_to_date(clusters, batches, origin, trained, names, known, run)
+        counts, done = _bring_up_to_date(clusters, batches, origin, trained, card, known, run)
         by_model, by_method = sum(counts[batch][0] for batch in batches).tolist()
         log.info(
             "clustered: %d rows have the label of the method, %d that of the model; %d of %d batches were up to date",
@@ -205,6 +206,7 @@ def _read_known(
     clustered: Place,
     sample_rows: int | None,
     labels: Path,
+    nested: Path,
     silhouettes: Path,
     trained: Trained,
     card: Card,
@@ -215,8 +217,15 @@ def _read_known(
     found, numbers = read_labels(labels, len(sample), clustered)
     refuse_other_numbers(model, card, labels, numbers)
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(trained.folded.mean), "reduce")
-    known = Known(np.full(opened.rows, OPEN, dtype=np.int32), np.full(opened.rows, np.nan, dtype=np.float32))
+    levels = read_levels(nested, found, labels)
+    refuse_unequal(model, len(card.levels), "levels", nested, levels.shape[1], "name")
+    known = Known(
+        np.full(opened.rows, OPEN, dtype=np.int32),
+        np.full(opened.rows, np.nan, dtype=np.float32),
+        np.full((opened.rows, levels.shape[1]), OPEN, dtype=np.int32),
+    )
     known.cluster[sample] = found
+    known.levels[sample] = levels
     known.silhouette[sample] = read_silhouettes(silhouettes, found, labels)
     ends = np.cumsum([batch.rows for batch in batches])[:-1]
     of_batches = zip(*(np.split(column, ends) for column in known), strict=True)
@@ -228,7 +237,7 @@ def _bring_up_to_date(
     batches: list[Batch],
     origin: str,
     trained: Trained,
-    names: dict[int, str],
+    card: Card,
     known: dict[Batch, Known] | None,
     run: RunParameters,
     left_out: dict[str, str] | None = None,
@@ -242,7 +251,7 @@ def _bring_up_to_date(
     counts = current_predictions(folder, batches, origin, shapes, run)
     done, todo = len(counts), [batch for batch in batches if batch not in counts]
     parts = parts_of(todo)
-    of_parts = [Known(None, None)] * len(parts)
+    of_parts = [Known(None, None, None)] * len(parts)
     if known is not None:
         by_path = {batch.path: of_batch for batch, of_batch in known.items()}
         places = [slice(part.start, part.start + part.rows) for part in parts]
@@ -254,19 +263,21 @@ def _bring_up_to_date(
     results = map_tasks(_classify_part, tasks, run, constants)
     if run["backend"] == "dask":
         results = _of_the_same_rows(results, parts)
-    results = tqdm(results, desc=folder.name, total=len(parts), unit="part", delay=1, disable=None)
+    results = counted(results, len(parts), folder.name, "part")
     stopped: list[Exception] = []
     results = _noting(results, stopped)
     if known is not None:
         results = (
-            _good(result)._replace(columns=_good(result).columns | {"silhouette": of_part.silhouette})
+            _good(result)._replace(
+                columns=_good(result).columns | {"silhouette": of_part.silhouette, "levels": of_part.levels}
+            )
             for result, of_part in zip(results, of_parts, strict=True)
         )
     for batch in todo:
         of_batch = islice(results, len(parts_of([batch])))
         try:
             good = map(_good, of_batch)
-            counts |= write_predictions(folder, [batch], origin, good, names, known is not None)
+            counts |= write_predictions(folder, [batch], origin, good, card.named, card.levels, known is not None)
         except ValueError as error:
             if left_out is None or stopped:
                 raise
@@ -297,7 +308,7 @@ def followed(path: Place) -> Place:
 def load_model(folder: Place) -> tuple[Trained, Card, str]:
     """Load a model; with it, what is said of it, and the digest of it and code."""
     reduction, half, card = read_whole(folder)
-    made_from = [*reduction, *half, card.names, card.numbers, card.quantile, card.coverage]
+    made_from = [*reduction, *half, card.names, card.numbers, repr(card.levels), card.quantile, card.coverage]
     return join_halves(reduction, half, card.quantile, card.coverage), card, digest_origin(made_from)
 
 

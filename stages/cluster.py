@@ -1,7 +1,7 @@
 """Choose the number of clusters and label each row.
 
 data/reduced.npy, data/tree.npy, curation.yaml; where numbers are kept, data/embeddings_clu/ and data/identity.json
-  -> data/found.npy, data/labels.npy, data/memberships.npy, data/silhouettes.npy, metrics/cluster/,
+  -> data/found.npy, data/labels.npy, data/levels.npy, data/memberships.npy, data/silhouettes.npy, metrics/cluster/,
      plots/davies_bouldin.json and .png
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from stages.algorithms.partitions.choice import choose_clusters, edited, measure_choice
 from stages.algorithms.partitions.curation import Way, curate, number_parts_again
 from stages.algorithms.partitions.identity import number_found
+from stages.algorithms.partitions.levels import Levels, cut_levels, refuse_levels
 from stages.algorithms.partitions.methods import ClusteringParameters, CompareParameters, refuse
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.clustered import SampleRows, reopen_clustered
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 def cluster(
     *,
     compare: CompareParameters,
+    levels: Levels,
     identity: IdentityFile = None,
     sample_rows: SampleRows = None,
     reduced: Path = Path("data/reduced.npy"),
@@ -45,6 +47,7 @@ def cluster(
     curation: Path = Path("curation.yaml"),
     found: Path = Path("data/found.npy"),
     labels: Path = Path("data/labels.npy"),
+    nested: Path = Path("data/levels.npy"),
     memberships: Path = Path("data/memberships.npy"),
     silhouettes: Path = Path("data/silhouettes.npy"),
     **parameters: Unpack[ClusteringParameters],
@@ -52,13 +55,15 @@ def cluster(
     """Score what the method finds at every k, take the best by the criterion, and write its labels.
 
     Clusters are numbered by falling size; with an identity, those that are known from there keep their number. A hand
-    may then merge, split and drop some by that; `found` has the labels before.
+    may then merge, split and drop some by that; `found` has the labels before. With them go the levels that are asked
+    for: nested clusters, coarser and finer than these.
     """
     refuse(parameters)
-    hold(found, labels, memberships, silhouettes, record.metrics_of("cluster"))
+    hold(found, labels, nested, memberships, silhouettes, record.metrics_of("cluster"))
     hand = read_curation(curation)
     rows = read_reduced(reduced)
     merges = read_tree(tree, len(rows), reduced)
+    refuse_levels(levels or [], len(rows))
     clustered = kept = None
     if identity:
         clustered = reopen_clustered(embeddings, sample_rows, reduced, len(rows))
@@ -94,6 +99,7 @@ def cluster(
 
     save_array(found, of_method)
     save_array(labels, in_use)
+    save_array(nested, cut_levels(rows, merges, choice.labels, levels or []))
     save_array(memberships, choice.memberships)
     save_array(silhouettes, cosine_silhouettes(rows, choice.labels).astype(np.float32))
     plots = Plots(Path("plots"), labels=labels_digest(in_use))

@@ -84,7 +84,7 @@ def describe(
     counts = count_clusters(everyone, *topics.numbered(), predicted, card)
     shown = [a | b | c for a, b, c in zip(counts, members, strangers, strict=True)]
     record.log_metrics("describe", **_score_topics(everyone.cluster, topics))
-    write_clusters(folder, shown, everyone)
+    write_clusters(folder, shown, everyone, card.levels)
     write_prompts(folder / "prompts.jsonl", shown, half.centroids)
     changes = nothing_kept(asked=bool(identity))
     if kept:
@@ -97,7 +97,6 @@ def describe(
     write_cards(drawn, shown, everyone)
     write_topics(drawn, shown)
     write_words(drawn, shown)
-    log.info("the clusters in words and rows: %s", folder / "clusters.md")
 
 
 def _read_picked(folder: Place, picked: list[list[np.ndarray]], numbers: np.ndarray) -> dict[int, Row]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.files.embedded import cut_batches, digest_texts, find_embedded, keep_batches, write_batch
 from stages.files.embedding import Embedded, in_words, write_embedded
@@ -21,10 +20,10 @@ from stages.files.tables import Columns, Row, read_table
 from stages.runtime import command
 from stages.runtime.files import hold
 from stages.runtime.parameters import Text
+from stages.runtime.progress import Work
 
 log = logging.getLogger(__name__)
 
-SECONDS_SILENT = 60
 CHUNK_ROWS = 1000  # between two steps of the progress bar; sentence-transformers sorts the texts of each by length
 
 
@@ -58,30 +57,13 @@ def embed(
         return
     now = Embedded(embedding, False, kept)
     keep_batches(embeddings, before, now)
-    done = progress(rows - sum(sizes[name] for name in kept))
+    left, begin = rows - sum(sizes[name] for name in kept), time.monotonic()
+    done = Work("embed", left, "row")
     for name, batch in cut_batches(read_table(texts, columns)):
         if name not in kept:
             now = write_batch(embeddings, now, name, batch, embed_rows(texts, batch, loaded.encode, done))
+    log.info("%d rows embedded, %.0f a second", left, left / (time.monotonic() - begin))
     write_embedded(embeddings, Embedded(embedding, True, {name: now.batches[name] for name in digests}))
-
-
-def progress(total: int) -> Callable[[int], None]:
-    """Show how many rows are embedded, and how many a second: a bar on a terminal, else now and then a line."""
-    bar = tqdm(desc="embed", total=total, unit="row", delay=1, disable=None)
-    begin = said = time.monotonic()
-    done = 0
-
-    def update(rows: int) -> None:
-        nonlocal done, said
-        done, now = done + rows, time.monotonic()
-        bar.update(rows)
-        if done == total:
-            bar.close()
-        if done == total or (bar.disable and now - said > SECONDS_SILENT):
-            log.info("%d of %d rows embedded, %.0f a second", done, total, done / (now - begin))
-            said = now
-
-    return update
 
 
 def survey(texts: Path, columns: Columns) -> tuple[dict[str, int], dict[str, str]]:

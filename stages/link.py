@@ -12,8 +12,6 @@ from itertools import chain
 from pathlib import Path
 from threading import Lock
 
-from tqdm import tqdm
-
 from stages.algorithms.tree.arithmetics import arithmetic
 from stages.algorithms.tree.cluster_vectors import Clusters
 from stages.algorithms.tree.first_search import Proposals, Search, Tile, search_tile
@@ -24,11 +22,10 @@ from stages.files.intermediates import read_reduced
 from stages.runtime import command
 from stages.runtime.arrays import save_array
 from stages.runtime.files import hold
+from stages.runtime.progress import Work
 from stages.runtime.workers import RunParameters, map_tasks
 
 log = logging.getLogger(__name__)
-
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}, {postfix}"
 
 STRIP = 16  # tiles of a task: a twentieth of a second of products, for some hundred kilobytes of message
 MAKING = Lock()  # so that the threads of a worker make its clusters once
@@ -57,15 +54,14 @@ def link(
     smoothed = f", each smoothed with its {smooth} nearest" if smooth else ""
     log.info("%s linkage of %d rows x %d components%s", linkage, n, d, smoothed)
     start = time.perf_counter()
-    with tqdm(desc="tree", total=100, unit="%", bar_format=BAR, delay=1, disable=None) as bar:
+    work = Work("tree", 100, "%")
 
-        def show(clusters_left: int, share: float) -> None:
-            bar.set_postfix_str(f"{clusters_left} clusters left", refresh=False)
-            bar.update(100 * share - bar.n)
+    def show(clusters_left: int, share: float) -> None:
+        work.reach(100 * share, f"{clusters_left} clusters left")
 
-        search = _search_on(run, reduced, "average" if smooth else linkage)  # of neighbours, or of the tree
-        make = arithmetic(run["device"], run["eight_bits"])
-        merges, products = smoothed_tree(rows, linkage, smooth, show, search, make=make)
+    search = _search_on(run, reduced, "average" if smooth else linkage)  # of neighbours, or of the tree
+    make = arithmetic(run["device"], run["eight_bits"])
+    merges, products = smoothed_tree(rows, linkage, smooth, show, search, make=make)
     log.info("tree in %.1f s, %.2f n^2 dot products", time.perf_counter() - start, products / n**2)
     save_array(tree, merges)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.algorithms.presentation.tsne import placing_on
 from stages.algorithms.principal_components import Reduction, reduce_blocks, reduce_rows
@@ -20,12 +19,16 @@ from stages.files.clustered import SampleRows, open_clustered
 from stages.files.intermediates import read_labels, refuse_unequal
 from stages.files.map_positions import Positions, are_of, positions_of, read_positions
 from stages.files.map_rows import find_tables, iterate_shown, read_map_rows
+from stages.files.numbers import numbers_of
 from stages.files.predictions import read_all_labels, read_predictions
 from stages.files.reduction import read_reduction
 from stages.pictures.map_page import write_map_page
+from stages.pictures.style import labels_digest
 from stages.runtime import command
 from stages.runtime.arrays import damaged
+from stages.runtime.closing import say_what_to_open
 from stages.runtime.files import hold
+from stages.runtime.progress import Work
 from stages.runtime.remote import Place
 from stages.runtime.workers import HERE, map_tasks
 
@@ -73,11 +76,12 @@ def map(
     anchors = np.flatnonzero(~np.isnan(old[:, 0]))
     known, _ = reduce_blocks(read_blocks(opened.batches, chosen=anchors), reduction)
     place = placing_on(known, old[anchors])
-    with tqdm(desc="map", total=int(np.isnan(positions[:, 0]).sum()), unit="row", delay=1, disable=None) as bar:
-        _place_others(opened.batches, old, reduction, place, bar.update)
-        _place_others(open_batches(new), fresh, reduction, place, bar.update)
+    work = Work("placed on the map", int(np.isnan(positions[:, 0]).sum()), "row")
+    _place_others(opened.batches, old, reduction, place, work)
+    _place_others(open_batches(new), fresh, reduction, place, work)
     write_map_page(page, template, rows, positions, iterate_shown(tables))
-    log.info("all %d rows on one page: %s opens by a double click, and offline", len(positions), page)
+    log.info("all %d rows are on one page, which opens by a double click, and offline", len(positions))
+    say_what_to_open(labels_digest(numbers_of(found, numbers)), page)
 
 
 def _positions_on(on_map: dict[tuple[str, str], Positions], which: str, batch: str, count: int) -> np.ndarray:

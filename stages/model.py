@@ -52,6 +52,9 @@ class Clusters:
         Of the clusters, rising: 0 to k - 1 unless the pipeline keeps numbers from one training to the next.
     words : list of list of str
         Of each cluster, the most telling first.
+    levels : tuple of Level
+        Coarser and finer clusters, the coarsest first, with their names. The cluster of a coarser level that holds a
+        cluster in use follows from its place among `numbers`: `level.clusters[place]`.
     columns : int
         Of the embeddings that it takes.
     embedding : Embedding or None
@@ -64,6 +67,7 @@ class Clusters:
     def __init__(self, folded: Folded, card: Card, embedding: Embedding | None):
         self.names = [name or None for name in card.names]
         self.numbers, self.words, self.digest, self.embedding = card.numbers, card.words, card.digest, embedding
+        self.levels = card.levels
         self.columns, self.folded = len(folded.mean), folded
 
     @classmethod

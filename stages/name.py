@@ -1,7 +1,7 @@
 """Name each cluster by the words of its texts, and make a whole of the model.
 
-data/embeddings_clu/*.jsonl, data/labels.npy, data/model/reduction.npz, data/model/classifier.npz, names.yaml,
-curation.yaml; where numbers are kept, also data/identity.json
+data/embeddings_clu/*.jsonl, data/labels.npy, data/levels.npy, data/tree.npy, data/model/reduction.npz,
+data/model/classifier.npz, names.yaml, curation.yaml; where numbers are kept, also data/identity.json
   -> data/model/model.json
 """
 
@@ -16,16 +16,18 @@ from stages.algorithms.partitions.criteria import Criterion
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
+from stages.algorithms.presentation.dendrogram import is_cut
 from stages.algorithms.presentation.languages import SAMPLE, find_wording
-from stages.algorithms.presentation.topic_words import DescribeParameters, Word, choose_names, topic_words
+from stages.algorithms.presentation.levels import Nesting, level_words, nest_levels
+from stages.algorithms.presentation.topic_words import DescribeParameters, Word, choose_names
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, even_rows, open_clustered
 from stages.files.curation import read_curation, rename
 from stages.files.given_names import NAMES, apply_names, read_names
 from stages.files.identity import IdentityFile, read_identity
-from stages.files.intermediates import read_labels, refuse_unequal
-from stages.files.model import CARD, Card, read_halves, write_card
+from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
+from stages.files.model import CARD, Card, Level, read_halves, write_card
 from stages.files.reduction import read_embedding_of
 from stages.files.rows import read_rows
 from stages.runtime import command
@@ -56,6 +58,8 @@ def name(
     identity: IdentityFile = None,
     clustered: Place = Path("data/embeddings_clu"),
     labels: Path = Path("data/labels.npy"),
+    nested: Path = Path("data/levels.npy"),
+    tree: Path = Path("data/tree.npy"),
     curation: Path = Path("curation.yaml"),
     model: Path = Path("data/model"),
     names: Path = NAMES,
@@ -63,12 +67,14 @@ def name(
     """Write what the model needs beside its arrays to be used elsewhere: names, limits, and what it was made from.
 
     Names are of the texts that were clustered, and of no others; those that names.yaml gives go before them, and those
-    that curation.yaml gives before both. Memory: one text at a time.
+    that curation.yaml gives before both. Those of clusters in levels tell them apart from their siblings. Memory: one
+    text at a time.
     """
     hold(model / CARD)
     hand = read_curation(curation)
     batches, sample = opened = open_clustered(clustered, sample_rows)
     found, numbers = read_labels(labels, len(sample), clustered)
+    levels = read_levels(nested, found, labels)
     reduction, half = read_halves(model)
     k = len(numbers)
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
@@ -82,9 +88,15 @@ def name(
     some = sample[even_rows(len(sample), SAMPLE)]
     wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
     texts = (row.text or "" for row in read_rows(clustered, sample))
-    words = cut_words(topic_words(texts, found, describe["words"], wording))
+    words, of_levels = level_words(texts, found, levels, describe["words"], wording)
+    words = cut_words(words)
     of_words = [join_words(of_cluster) for of_cluster in choose_names(words)]
     called = rename(hand, apply_names(names, given, of_words, numbers.tolist(), kept), numbers.tolist())
+    of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
+    card_levels = [
+        _level(of_level, nesting, of_tree)
+        for of_level, nesting in zip(of_levels, nest_levels(found, levels), strict=True)
+    ]
     embedding = read_embedding_of(model / "reduction.npz")
     made_from = {
         "rows": opened.rows,
@@ -104,10 +116,18 @@ def name(
     limits = {of: limit if isfinite(limit) else None for of, limit in limits.items()}
     texts_of, weights = ([[word[i] for word in of_cluster] for of_cluster in words] for i in (0, 1))
     shares = novelty["quantile"], doubt["coverage"]
-    card = Card(called, texts_of, *shares, limits, made_from, numbers.tolist(), weights)
+    card = Card(called, texts_of, *shares, limits, made_from, numbers.tolist(), weights, levels=tuple(card_levels))
     write_card(model, card)
     named = [f"{number} {of_cluster}" for number, of_cluster in card.named.items() if of_cluster]
     log.info("%d of %d clusters have a name: %s", len(named), k, "; ".join(named[:4]))
+
+
+def _level(words: list[list[Word]], nesting: Nesting, of_tree: bool) -> Level:
+    """A level of clusters, each named by its first words."""
+    words = cut_words(words)
+    names = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    texts = [[word.text for word in of_cluster] for of_cluster in words]
+    return Level(names, texts, nesting.parents.tolist(), nesting.clusters.tolist(), of_tree)
 
 
 def cut_words(words: list[list[Word]]) -> list[list[Word]]:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Interval
-from tqdm import tqdm
 
 from stages.algorithms.principal_components import (
     Moments,
@@ -36,6 +35,7 @@ from stages.pictures.style import Plots, reduction_digest
 from stages.runtime import command, record
 from stages.runtime.arrays import write_header
 from stages.runtime.files import hold, replacing
+from stages.runtime.progress import counted
 from stages.runtime.remote import Address, Place
 from stages.runtime.workers import RunParameters, map_tasks
 
@@ -88,7 +88,7 @@ def reduce(
     with replacing(reduced) as file:
         # Part by part, so that no more than a few are in memory. Pages of a memory map would stay there once written.
         write_header(file, np.dtype("<f4"), (m, d))
-        results = _progress(map_tasks(_reduce_part, tasks, run, (reduction,)), parts, "reduce")
+        results = counted(map_tasks(_reduce_part, tasks, run, (reduction,)), len(parts), "reduce", "part")
         for part, digest, (rows, again) in zip(parts, digests, results, strict=True):
             _check_same(part, digest, again, run)
             file.write(rows.data)
@@ -107,7 +107,7 @@ def sum_moments(parts: list[list[Batch]], run: RunParameters) -> tuple[Moments, 
     sums = map_tasks(_sum_part, ((part,) for part in parts), run, (origin,))
 
     def compared() -> Iterator[Moments]:
-        for part, (moments, digest) in zip(parts, _progress(sums, parts, "moments"), strict=True):
+        for part, (moments, digest) in zip(parts, counted(sums, len(parts), "moments", "part"), strict=True):
             if not digests:
                 _check_same(part, first, digest, run)
             elif run["backend"] == "dask" and not isinstance(part[0].path, Address):
@@ -159,10 +159,6 @@ def _reduce_part(part: list[Batch], chosen: np.ndarray, reduction: Reduction) ->
             "remove it."
         )
     return reduced, digests
-
-
-def _progress(results, parts: list, what: str):
-    return tqdm(results, desc=what, total=len(parts), unit="part", delay=1, disable=None)
 
 
 if __name__ == "__main__":

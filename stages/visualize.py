@@ -11,8 +11,8 @@ from typing import Annotated, TypedDict
 
 import numpy as np
 from annotated_types import Interval
-from tqdm import tqdm
 
+from stages.algorithms.presentation.alignment import align
 from stages.algorithms.presentation.dendrogram import join_clusters
 from stages.algorithms.presentation.representatives import measure_memberships
 from stages.algorithms.presentation.tsne import ITERATIONS, fit_map, sample_evenly
@@ -20,6 +20,7 @@ from stages.algorithms.principal_components import reduce_rows
 from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_reduced, read_silhouettes, read_tree, refuse_unequal
+from stages.files.map_positions import committed_positions, places_of
 from stages.files.model import read_whole, refuse_other_numbers
 from stages.files.numbers import numbers_of
 from stages.files.predictions import read_all_labels, read_predictions
@@ -31,6 +32,7 @@ from stages.pictures.silhouette import write_silhouette
 from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command
 from stages.runtime.files import hold
+from stages.runtime.progress import Work
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,11 @@ def visualize(
     labelled: Place = Path("data/clusters"),
     plots: Path = Path("plots"),
 ) -> None:
-    """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes."""
+    """Map clustered and new rows by t-SNE, and draw the clusters' sizes, tree and silhouettes.
+
+    The map is turned, mirrored and scaled onto that of the last commit, by the rows that are on both, so that what
+    `dvc plots diff` shows elsewhere has moved.
+    """
     hold(plots / "tsne.json")
     rows = read_reduced(reduced)
     n, d = rows.shape
@@ -81,9 +87,11 @@ def visualize(
     counts = {"clustered": (len(chosen), len(found)), "new": (len(chosen_new), len(predicted.cluster))}
     note = sampling_note(counts, len(classified), d)
     log.info("t-SNE of %d rows, and %d new ones on the same map%s", len(chosen), len(chosen_new), note and f": {note}")
-    with tqdm(desc="t-SNE", total=ITERATIONS, unit="iteration", delay=1, disable=None) as bar:
-        start = rows[chosen, :2] * reduction.scale[:2]
-        positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, bar.update)
+    start, work = rows[chosen, :2] * reduction.scale[:2], Work("t-SNE", ITERATIONS, "iteration")
+    positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, work)
+    last = committed_positions(plots / "tsne.json")
+    earlier = np.concatenate([places_of(last, "clustered", shown), places_of(last, "new", new_shown)])
+    positions, new_positions = np.split(align(np.concatenate([positions, new_positions]), earlier), [len(chosen)])
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     largest = np.argsort(-np.bincount(found[found >= 0]), kind="stable").tolist()
@@ -101,7 +109,7 @@ def visualize(
     write_cluster_sizes(drawn, found_numbers, *others, names)
     write_silhouette(drawn, of_rows, found_numbers, names, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
-    write_dendrogram(drawn, joined, is_cut, card.named)
+    write_dendrogram(drawn, joined, is_cut, card.named, card.levels)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)
 
 

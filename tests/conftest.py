@@ -79,6 +79,11 @@ def name_model(folder: Path, quantile: float = 0.99, coverage: float = 0.9) -> P
     return folder
 
 
+def write_no_levels(path: Path, rows: int) -> None:
+    """Write data/levels.npy as it is where no levels are asked for."""
+    np.save(path, np.empty((rows, 0), dtype=np.int32))
+
+
 def at_quantile(model: Path, quantile: float) -> Path:
     """A copy of a model with another quantile of novelty, in the folder that tests run in."""
     return name_model(shutil.copytree(model, Path(f"model at {quantile}"), dirs_exist_ok=True), quantile)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 import yaml
-from conftest import ROOT, at_quantile, name_model
+from conftest import ROOT, at_quantile, name_model, write_no_levels
 from test_damage import flip, with_stamp
 
 from stages.algorithms.centroids import number_by_size
@@ -49,6 +49,7 @@ def make_model(folder: Path, seed: int = 0) -> None:
     (folder / "clu").mkdir(parents=True)
     np.save(folder / "clu" / "b.npy", rows)
     np.save(folder / "labels.npy", number_by_size(blobs))
+    write_no_levels(folder / "levels.npy", 1200)
     reduction, reduced = folder / "model" / "reduction.npz", folder / "reduced.npy"
     reduce(
         sample_rows=None,
@@ -96,7 +97,7 @@ def run(fitted: Path, embeddings: str = "new", predictions: str = "p", quantile:
     classify(
         sample_rows=None, run=LOCAL, embeddings=Path(embeddings), model=model,
         predictions=Path(predictions), clustered=fitted / "clu", labels=fitted / "labels.npy",
-        silhouettes=fitted / "silhouettes.npy", wait=0,
+        nested=fitted / "levels.npy", silhouettes=fitted / "silhouettes.npy", wait=0,
     )  # fmt: skip
     after = {path: path.stat().st_mtime_ns for path in Path(predictions).glob("*.parquet")}
     return sorted(path.name for path, time_ns in after.items() if before.get(path) != time_ns)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypedDict
 
 import pytest
 import yaml
-from annotated_types import Interval
+from annotated_types import Interval, Len
 from conftest import ROOT
 
 from stages.runtime.parameters import find_faults, hints_of, read_parameters, schema_of, schema_of_all
@@ -205,6 +205,15 @@ def test_a_range_excludes_and_includes_its_ends():
         assert [not find_faults(value, schema, "x") for value in (1, 2, 3.5)] == expected, end
 
 
+def test_a_list_has_a_length_and_each_of_its_values_a_range():
+    schema = schema_of(Annotated[list[Annotated[int, Interval(ge=2, le=9)]], Len(1, 3)] | None)
+    for value in (None, [2], [9, 2, 2]):
+        assert find_faults(value, schema, "x") == []
+    for value in ([], [2] * 4, [1], [2.0], [[2]], 2, "2", {"2": 2}):
+        (fault,) = find_faults(value, schema, "x")
+        assert fault.endswith("expected a list of 1 to 3, each a whole number from 2 to 9 or null.")
+
+
 def test_the_schema_is_that_of_the_signatures_and_the_file_obeys_it():
     schema = json.loads((ROOT / "params.schema.json").read_text())
     written = schema_of_all(ROOT / "dvc.yaml")
@@ -228,6 +237,8 @@ def test_every_number_has_a_least_and_a_most():
         for each in schema.get("anyOf", [schema]):
             if each.get("type") in ("integer", "number"):
                 yield name, each
+            if "items" in each:
+                yield from numbers(each["items"], name)
         for key, each in schema.get("properties", {}).items():
             yield from numbers(each, f"{name}.{key}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
-from conftest import STAGES, make_blobs, name_model, write_blobs
+from conftest import STAGES, make_blobs, name_model, write_blobs, write_no_levels
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.prediction.prediction import OPEN, classify_rows
@@ -44,6 +44,7 @@ def label(blobs: np.ndarray, sample_rows: int | None, noise: int = 0) -> np.ndar
     found[:noise] = -1
     found = number_by_size(found)
     np.save("data/labels.npy", found)
+    write_no_levels(Path("data/levels.npy"), len(found))
     silhouettes = np.where(found < 0, np.nan, np.arange(len(found)) / len(found))
     np.save("data/silhouettes.npy", silhouettes.astype(np.float32))
     train(sample_rows=sample_rows, **TRAIN)

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, make_blobs, name_model
+from conftest import ROOT, make_blobs, name_model, write_no_levels
 from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -183,6 +183,7 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
         )  # fmt: skip
         np.save(labels, number_by_size(np.load(reduced)[:, :4].argmax(axis=1)))
         np.save(folder / "silhouettes.npy", np.zeros(1000, dtype=np.float32))
+        write_no_levels(folder / "levels.npy", 1000)
         train(
             classifier={"C": 1.0, "folds": 2}, doubt=DOUBT, seed=0, sample_rows=1000, reduced=reduced, labels=labels,
             embeddings=data / "clu", reduction=model / "reduction.npz", model=model / "classifier.npz",
@@ -193,7 +194,7 @@ def test_every_backend_labels_the_rows_left_out_of_a_sample_alike(cluster, data,
             classify(
                 sample_rows=1000, run=run, embeddings=folder / "embeddings_classf", model=model,
                 predictions=folder / "predictions", clustered=data / "clu", labels=labels,
-                silhouettes=folder / "silhouettes.npy", clusters=folder / "clusters",
+                nested=folder / "levels.npy", silhouettes=folder / "silhouettes.npy", clusters=folder / "clusters",
             )  # fmt: skip
         found.append(read_bytes(folder / "clusters") | read_bytes(model) | {"reduced": reduced.read_bytes()})
     assert len(found[0]) == len(list((data / "clu").iterdir())) + 3 + 1

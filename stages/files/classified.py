@@ -7,7 +7,7 @@ stamped, or when it is up to date: a stage asks for the `current_predictions`, a
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -16,8 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
+from stages.algorithms.prediction.prediction import OPEN
 from stages.files.batches import Batch, is_utf8, open_input, split_rows
 from stages.files.blocks import digest_batch
+from stages.files.model import Level
 from stages.files.numbers import numbers_of
 from stages.files.predictions import OF_TEXTS, path_of, schema_of
 from stages.files.stamped import KEY, UNKNOWN, Digesting, Stamp, check_digest, read_footer, read_metadata, read_stamp
@@ -110,6 +112,7 @@ def write_predictions(
     origin: str,
     results: Iterable[Result],
     names: Mapping[int, str],
+    levels: Sequence[Level] = (),
     clustered: bool = False,
 ) -> dict[Batch, Counts]:
     """Write the predictions of batches, each file as soon as the last of its parts is there.
@@ -124,6 +127,7 @@ def write_predictions(
         Of `parts_of` these batches, in order.
     names : mapping of int to str
         The name of each cluster by its number, in the order of their places; empty where there is none.
+    levels : sequence of Level
     clustered : bool
         Whether they are of the clustered folder.
 
@@ -133,7 +137,7 @@ def write_predictions(
         Of each batch, its parts together.
     """
     return {
-        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs), names, clustered)
+        batch: _write_batch(folder, batch, origin, (result for result, _ in pairs), names, levels, clustered)
         for batch, pairs in _by_batch(batches, results)
     }
 
@@ -265,7 +269,13 @@ def _digest_whole(parts: Iterable[bytes], texts: bytes) -> str:
 
 
 def _write_batch(
-    folder: Place, batch: Batch, origin: str, results: Iterable[Result], names: Mapping[int, str], clustered: bool
+    folder: Place,
+    batch: Batch,
+    origin: str,
+    results: Iterable[Result],
+    names: Mapping[int, str],
+    levels: Sequence[Level],
+    clustered: bool,
 ) -> Counts:
     """Write the predictions of one batch, a row group a part; the file appears whole and stamped, or not at all.
 
@@ -273,7 +283,7 @@ def _write_batch(
     """
     digest = xxhash.xxh3_128()
     texts = iterate_texts(batch, digest) if batch.has_texts else None
-    schema = schema_of(batch.has_texts, clustered)
+    schema = schema_of(batch.has_texts, clustered, bool(levels))
     rows, digests, counts = 0, [], []
     # A dictionary of values that hardly repeat takes time and no less space.
     repeating = [name for name in REPEATING if name in schema.names]
@@ -282,10 +292,12 @@ def _write_batch(
         with pyarrow.parquet.ParquetWriter(sink, schema, use_dictionary=repeating) as writer:
             for result in results:
                 n = len(result.columns["cluster"])
-                columns = _columns(result.columns, names) | {
+                of_levels = _level_columns(result.columns, len(names), levels) if levels else {}
+                places = {
                     "batch": pyarrow.repeat(batch.path.stem, n),
                     "row": np.arange(rows, rows + n, dtype=np.int32),
                 }
+                columns = _columns(result.columns, names) | of_levels | places
                 first = 0
                 for piece in [[{}] * n] if texts is None else _in_pieces(islice(texts, n)):
                     of_texts = {name: [text.get(name) for text in piece] for name in OF_TEXTS}
@@ -339,6 +351,29 @@ def _columns(found: dict[str, np.ndarray], names: Mapping[int, str]) -> dict[str
         "runner_up": numbers_of(found["runner_up"], numbers),
         "runner_up_name": shown.take(pyarrow.array(found["runner_up"])),
         "candidates": pyarrow.ListArray.from_arrays(ends, pyarrow.array(numbers_of(candidates, numbers))),
+    }
+
+
+def _level_columns(found: dict[str, np.ndarray], k: int, levels: Sequence[Level]) -> dict[str, pyarrow.Array]:
+    """The cluster of each row at each level, and its name; null at a finer level where only the row's cluster is known.
+
+    Where a task has found `levels`, these are known of rows that were clustered, and `OPEN` of others.
+    """
+    cluster, known = found["cluster"], found.get("levels")
+    n, count = len(cluster), len(levels)
+    values = np.full((n, count), OPEN, dtype=np.int32)
+    for i, level in enumerate(levels):
+        if not level.is_finer(k):
+            values[:, i] = np.append(level.clusters, -1)[cluster]  # noise is noise at every level
+        elif known is not None:
+            values[:, i] = known[:, i]
+    starts = np.cumsum([0, *(len(level.names) for level in levels)])[:-1]  # of a level's names, among those of all
+    names = pyarrow.array([name or None for level in levels for name in level.names], pyarrow.string())
+    ends = pyarrow.array(np.arange(0, n * count + 1, count, dtype=np.int32))
+    flat, places = values.ravel(), (values + starts).ravel()
+    return {
+        "levels": pyarrow.ListArray.from_arrays(ends, pyarrow.array(flat, mask=flat == OPEN)),
+        "level_names": pyarrow.ListArray.from_arrays(ends, names.take(pyarrow.array(places, mask=flat < 0))),
     }
 
 

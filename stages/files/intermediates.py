@@ -1,9 +1,10 @@
-"""What stages hand on, each with its one reader: reduced rows, tree, labels, silhouettes.
+"""What stages hand on, each with its one reader: reduced rows, tree, labels, levels, silhouettes.
 
 A reader refuses a file that the stage which makes it could not have written, in one line that names the file, what it
 holds, what is expected and how to make it again. What several files have to agree in is checked with the second.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,31 @@ def read_labels(path: Path, n: int, reduced: Path) -> tuple[np.ndarray, np.ndarr
     if sizes.max() == 1:
         raise damaged(path, f"each of its {len(sizes)} clusters has one row, expected a larger one", "cluster")
     return places_of(labels, numbers), numbers
+
+
+def read_levels(path: Path, labels: np.ndarray, of: Path) -> np.ndarray:
+    """Read the levels of m rows with these labels, which were read `of` a file: (m, levels) int32, coarsest first.
+
+    Each is numbered as the labels are, has -1 for the same noise, another number of clusters, and is nested with them.
+    """
+    levels = read_array(path, "cluster", "i4", 2)
+    if len(levels) != len(labels):
+        what = f"{len(levels)} rows, but {of} has {len(labels)} labels; expected as many"
+        raise damaged(path, what, "cluster")
+    for i, level in enumerate(levels.T):
+        if ((level < -1) | (level >= len(level))).any() or ((level < 0) != (labels < 0)).any():
+            raise damaged(path, f"level {i} has other noise than {of}, or no numbers of clusters", "cluster")
+        sizes = np.bincount(level[level >= 0])
+        if not sizes.all() or (np.diff(sizes) > 0).any():
+            raise damaged(path, f"level {i} has sizes {sizes[:10].tolist()}, expected falling ones above 0", "cluster")
+    if (np.diff(levels.max(axis=0, initial=-1)) <= 0).any():
+        raise damaged(path, f"levels of {(levels.max(axis=0) + 1).tolist()} clusters, expected rising ones", "cluster")
+    for coarser, finer in pairwise(sorted([*levels.T, labels], key=lambda each: int(each.max()))):
+        parts = len(np.unique(finer.astype(np.int64) * (len(labels) + 1) + coarser))
+        if parts != len(np.unique(finer)) or coarser.max() == finer.max():
+            what = f"of {finer.max() + 1} clusters those of {coarser.max() + 1} make {parts} parts"
+            raise damaged(path, f"{what}, expected levels nested with the clusters of {of}", "cluster")
+    return levels
 
 
 def read_silhouettes(path: Path, labels: np.ndarray, of: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.files.predictions import iterate_table
+from stages.files.rows import Row
 from stages.runtime.arrays import damaged, opened, shortened
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
+NO_POINTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what parsing anything else raises
 KINDS = {"clustered": "clustered", "new": "new", "novel": "new"}  # of points, and the set that their rows are of
 
 
@@ -38,15 +41,44 @@ def read_positions(path: Path) -> dict[tuple[str, str], Positions]:
         return {}
     with opened(path, "visualize") as file:
         content = file.read()
-    of_batches = defaultdict(list)
     try:
-        for point in json.loads(content):
-            batch = point["batch"].replace("<\u2060", "<")  # as the plot has it
-            of_batches[KINDS[point["kind"]], batch].append([point[name] for name in Positions._fields])
-        return {key: _as_arrays(points) for key, points in of_batches.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return _parse(content)
+    except NO_POINTS as error:
         what = f"not the points of the map, each with batch and row ({type(error).__name__}: {shortened(error)})"
         raise damaged(path, what, "visualize") from None
+
+
+def committed_positions(path: Path) -> dict[tuple[str, str], Positions]:
+    """The positions as the last commit has them; none where there is no Git, no commit, or no such map in it.
+
+    An experiment that runs in a folder of its own sees the commit that it started from.
+    """
+    command = ["git", "show", f"HEAD:./{path.as_posix()}"]
+    try:
+        content = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+        return _parse(content)
+    except (*NO_POINTS, OSError, subprocess.SubprocessError):
+        return {}
+
+
+def places_of(positions: dict[tuple[str, str], Positions], which: str, rows: list[Row]) -> np.ndarray:
+    """Where rows of a set lie, in hundredths as the plot has it: (n, 2) float64, NaN for those that are not there."""
+    known = {
+        (batch, row): (x, y)
+        for (of, batch), each in positions.items()
+        if of == which
+        for row, x, y in zip(each.row.tolist(), each.x.tolist(), each.y.tolist(), strict=True)
+    }
+    found = [known.get((row.batch, row.row), (np.nan, np.nan)) for row in rows]
+    return np.rint(100 * np.array(found).reshape(-1, 2)) / 100
+
+
+def _parse(content: bytes) -> dict[tuple[str, str], Positions]:
+    of_batches = defaultdict(list)
+    for point in json.loads(content):
+        batch = point["batch"].replace("<\u2060", "<")  # as the plot has it
+        of_batches[KINDS[point["kind"]], batch].append([point[name] for name in Positions._fields])
+    return {key: _as_arrays(points) for key, points in of_batches.items()}
 
 
 def _as_arrays(points: list[list[float]]) -> Positions:

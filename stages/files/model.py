@@ -45,6 +45,22 @@ HALF = {
 }
 
 
+class Level(NamedTuple):
+    """Clusters that are coarser or finer than those in use, and nested with them; lists by their numbers."""
+
+    names: list[str]  # told apart from its siblings, which have the same parent
+    words: list[list[str]]
+    parents: list[int]  # the cluster of the next coarser level, or in use, that holds each; -1 at the coarsest
+    # Of a coarser level, by the place of a cluster in use: which of its clusters holds it. Of a finer level, by its
+    # own clusters: the place of the cluster in use that holds each.
+    clusters: list[int]
+    of_tree: bool  # a cut of the tree; else the centroids of the clusters in use are joined
+
+    def is_finer(self, k: int) -> bool:
+        """Whether it parts the k clusters in use, so that a row's cluster does not say where the row is."""
+        return len(self.names) > k
+
+
 class Card(NamedTuple):
     """What model.json says of a model beside its arrays."""
 
@@ -57,6 +73,7 @@ class Card(NamedTuple):
     numbers: list[int]  # of each cluster, rising
     weights: list[list[float]]  # of the words, class-based TF-IDF
     digest: str = ""  # of all of this and of both halves, as it is written
+    levels: tuple[Level, ...] = ()  # coarsest first
 
     @property
     def named(self) -> dict[int, str]:
@@ -144,6 +161,8 @@ def write_card(folder: Path, card: Card) -> None:
     }
     if card.numbers != list(range(len(card.names))):
         said["numbers"] = card.numbers
+    if card.levels:
+        said["levels"] = [level._asdict() for level in card.levels]
     write_json(folder / CARD, {"format": FORMAT, "digest": _digest(said)} | said, indent=1)
 
 
@@ -163,7 +182,21 @@ def _parse(said: dict[str, Any]) -> Card:
     numbers = said.get("numbers", list(range(len(names))))
     if len(numbers) != len(names) or not _rise(numbers):
         raise ValueError(f"numbers are {shown(numbers, 40)}, expected a rising one for each of {len(names)} clusters")
-    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], numbers, weights)
+    levels = tuple(Level(**each) for each in said.get("levels", []))
+    for level in levels:
+        _check_level(level, len(names))
+    return Card(names, words, quantile, coverage, said["limits"], said["made_from"], numbers, weights, levels=levels)
+
+
+def _check_level(level: Level, k: int) -> None:
+    """Refuse a level that is none beside k clusters."""
+    m = len(level.names)
+    "".join(level.names + [word for of_cluster in level.words for word in of_cluster]).encode()
+    clusters, others = (m, k) if level.is_finer(k) else (k, m)
+    if [len(level.words), len(level.parents), len(level.clusters)] != [m, m, clusters]:
+        raise ValueError(f"a level of {m} clusters has not as many words and parents")
+    if not all(type(each) is int and 0 <= each < others for each in level.clusters):
+        raise ValueError(f"a level of {m} clusters is not nested with the {k} in use")
 
 
 def _rise(numbers: list[int]) -> bool:

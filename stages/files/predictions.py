@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -37,15 +38,18 @@ COLUMNS = {
     "sure": pyarrow.bool_(),
     "labelled_by": pyarrow.string(),
 }
+# Where the model has levels, coarsest first; null at one that is not known of a row.
+OF_LEVELS = {"levels": pyarrow.list_(pyarrow.int32()), "level_names": pyarrow.list_(pyarrow.string())}
 OF_TEXTS = ("id", "text", "topic")  # columns of batches that have texts
 OF_CLUSTERED = ("silhouette", "labelled_by")  # columns of the clustered folder
 READ_ROWS = 4096  # at a time, with their texts
 
 
-def schema_of(has_texts: bool, clustered: bool) -> pyarrow.Schema:
+def schema_of(has_texts: bool, clustered: bool, levels: bool = False) -> pyarrow.Schema:
     """The columns of a file, in their order."""
     left_out = {*(() if has_texts else OF_TEXTS), *(() if clustered else OF_CLUSTERED)}
-    return pyarrow.schema([(name, kind) for name, kind in COLUMNS.items() if name not in left_out])
+    columns = COLUMNS | (OF_LEVELS if levels else {})
+    return pyarrow.schema([(name, kind) for name, kind in columns.items() if name not in left_out])
 
 
 def path_of(folder: Place, batch: Batch) -> Place:
@@ -120,7 +124,8 @@ def _read_files(
     for batch in open_batches(embeddings):
         path = path_of(folder, batch)
         with opened(path, "classify") as file:
-            stamp, table = _read_file(path, file, schema_of(batch.has_texts, clustered), batch, names)
+            schemas = [schema_of(batch.has_texts, clustered, levels) for levels in (False, True)]
+            stamp, table = _read_file(path, file, schemas, batch, names)
         first = first or (path, stamp.model)
         if stamp.model != first[1]:
             raise damaged(path, f"of another model than {first[0].name}, expected one for all", "classify")
@@ -138,7 +143,7 @@ def _read_files(
 
 
 def _read_file(
-    path: Place, file: BinaryIO, expected: pyarrow.Schema, batch: Batch, names: tuple[str, ...]
+    path: Place, file: BinaryIO, expected: list[pyarrow.Schema], batch: Batch, names: tuple[str, ...]
 ) -> tuple[Stamp, dict[str, np.ndarray]]:
     """The stamp of a file of predictions, and the columns that others read, after a look at all of its bytes.
 
@@ -148,7 +153,7 @@ def _read_file(
         stamp, metadata, rows = _read_whole(file)
         if rows != batch.rows:
             raise ValueError(f"{rows} rows, but {batch.path} has {batch.rows}")
-        _check_columns(metadata, [expected])
+        _check_columns(metadata, expected)
         table = pyarrow.parquet.ParquetFile(file, metadata=metadata, pre_buffer=False).read(
             ["row", *names], use_threads=False
         )
@@ -176,7 +181,8 @@ def list_tables(folder: Place, clustered: bool) -> list[Place]:
     for path in paths:
         with opened(path, "classify") as file, _refused(path):
             stamp, metadata, _ = _read_whole(file)
-            _check_columns(metadata, [schema_of(has_texts, clustered) for has_texts in (True, False)])
+            kinds = product((True, False), repeat=2)
+            _check_columns(metadata, [schema_of(has_texts, clustered, levels) for has_texts, levels in kinds])
         models.add(stamp.model)
         if len(models) > 1:
             raise damaged(path, f"of another model than {paths[0].name}, expected one for all", "classify")
@@ -191,6 +197,12 @@ def iterate_table(path: Place, columns: list[str] | None = None) -> Iterator[pya
         yield from pyarrow.parquet.ParquetFile(file, pre_buffer=False).iter_batches(
             READ_ROWS, columns=columns, use_threads=False
         )
+
+
+def count_levels(path: Place) -> int:
+    """How many levels a file that `list_tables` has found says the clusters of."""
+    first = next(iterate_table(path, ["levels"]))
+    return len(first["levels"][0]) if first.schema.names else 0
 
 
 def _read_whole(file: BinaryIO) -> tuple[Stamp, pyarrow.parquet.FileMetaData, int]:

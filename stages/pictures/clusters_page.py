@@ -1,13 +1,15 @@
 """What is known of each cluster, as JSON and as a page to read."""
 
 from collections import Counter
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.algorithms.presentation.representatives import Memberships
-from stages.files.model import Card
+from stages.files.model import Card, Level
 from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
@@ -119,13 +121,15 @@ def _entry(row: Row, **values: Any) -> dict[str, Any]:
     return {"text": row.shown(TEXT_LENGTH), "batch": row.batch, "row": row.row} | numbers
 
 
-def write_clusters(folder: Path, clusters: list[dict[str, Any]], everyone: Labels) -> None:
-    """Write clusters.json, and clusters.md, the page made of it."""
-    record.write_text(folder / "clusters.md", _page(clusters, everyone))
+def write_clusters(
+    folder: Path, clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Level] = ()
+) -> None:
+    """Write clusters.json, and clusters.md, the page made of it, with the levels that the model has."""
+    record.write_text(folder / "clusters.md", _page(clusters, everyone, levels))
     record.write_json(folder / "clusters.json", clusters, indent=1)
 
 
-def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
+def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Level]) -> str:
     """A table of the clusters in Markdown, then a section on each."""
     with_topics = any(set(cluster["topics"]) != {NO_TOPIC} for cluster in clusters)
     columns = ["cluster", "about", "rows", "share", "new rows", "novel", *(["main topic"] if with_topics else [])]
@@ -154,6 +158,8 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
             _topics_line(cluster, 1),
         ]
         lines.append(table_line(cells[: len(columns)]))
+    if levels:
+        lines += ["", *_contents(clusters, levels)]
     for cluster in clusters:
         lines += ["", f"## Cluster {cluster['cluster']}", ""]
         if cluster["words"]:
@@ -174,6 +180,52 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels) -> str:
             lines += ["", f"New and novel ({cluster['novel_rows']:,}):", ""]
             lines += [f"- {escaped(entry['text'])}" for entry in cluster["novel"]]
     return "\n".join(lines) + "\n"
+
+
+def _contents(clusters: list[dict[str, Any]], levels: Sequence[Level]) -> list[str]:
+    """The clusters as they lie in each other: a table of contents that folds, which Markdown takes as it is."""
+    k, rows = len(clusters), [cluster["rows"] for cluster in clusters]
+    coarser = [level for level in levels if not level.is_finer(k)]
+    finer = [level for level in levels if level.is_finer(k)]
+    counts = [*(f"{len(level.names)}" for level in coarser), f"{k} in use", *(f"{len(level.names)}" for level in finer)]
+    above = coarser[-1].clusters if coarser else [-1] * k
+    shown = [
+        f'<a href="#cluster-{c["cluster"]}">{c["cluster"]}</a> {escape(c["name"])}: {c["rows"]:,} rows'
+        for c in clusters
+    ]
+    partitions = [
+        *((_with_rows(level, rows), level.parents) for level in coarser),
+        (shown, above),
+        *(([escape(name) or "(no words)" for name in level.names], level.parents) for level in finer),
+    ]
+
+    def fold(depth: int, parent: int) -> str:
+        """What a cluster holds, as items of a list."""
+        names, parents = partitions[depth]
+        items = []
+        for cluster in (each for each, own in enumerate(parents) if own == parent):
+            inner = fold(depth + 1, cluster) if depth + 1 < len(partitions) else ""
+            item = f"<details><summary>{names[cluster]}</summary>{inner}</details>" if inner else names[cluster]
+            items.append(f"<li>{item}</li>\n")
+        return f"<ul>\n{''.join(items)}</ul>\n"
+
+    joined = " The clusters are no cut of the tree, so that coarser levels join their centroids (average linkage)."
+    note = "" if all(level.of_tree for level in levels) else joined
+    return [
+        "## Levels",
+        "",
+        f"Clusters in clusters: {', '.join(counts)}. Each is named by what tells it from those beside it.{note}",
+        "",
+        f"<details><summary>All of them</summary>\n{fold(0, -1)}</details>",
+    ]
+
+
+def _with_rows(level: Level, rows: list[int]) -> list[str]:
+    """The name of each cluster of a coarser level, and of how many rows it is."""
+    of_level = np.bincount(level.clusters, weights=rows).astype(int).tolist()
+    return [
+        f"{escape(name) or '(no words)'}: {count:,} rows" for name, count in zip(level.names, of_level, strict=True)
+    ]
 
 
 def _sampling(rows: int, sample: int) -> list[str]:

@@ -1,10 +1,12 @@
 """How the clusters join, as a tree."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.algorithms.presentation.dendrogram import layout_tree, top_branches
+from stages.algorithms.presentation.dendrogram import Layout, layout_tree, top_branches
+from stages.files.model import Level
 from stages.pictures.style import LINE, Plots, Points, captions, column, drawable, pyplot, write_plot
 
 if TYPE_CHECKING:
@@ -13,11 +15,13 @@ if TYPE_CHECKING:
 BRANCHES = 60  # leaves, each a cluster or a whole branch of them, that the picture has room for
 
 
-def write_dendrogram(plots: Plots, merges: np.ndarray, is_cut: bool, names: dict[int, str]) -> None:
+def write_dendrogram(
+    plots: Plots, merges: np.ndarray, is_cut: bool, names: dict[int, str], levels: Sequence[Level] = ()
+) -> None:
     """Write the leaves, and the corners of the bracket of each merge; of many clusters a leaf is a whole branch.
 
     `merges` and `is_cut` are as `join_clusters` gives them; `names` has the name of each cluster by its number, in the
-    order of their places.
+    order of their places. Branches that are clusters of a level have the name of that.
     """
     labels = [f"{number} {name}".rstrip() for number, name in names.items()]
     top, branches = top_branches(merges, BRANCHES)
@@ -42,18 +46,44 @@ def write_dendrogram(plots: Plots, merges: np.ndarray, is_cut: bool, names: dict
         for merge, bracket in enumerate(layout.brackets.tolist())
         for order, (distance, place) in enumerate(bracket)
     ]
-    write_plot(plots, "dendrogram", leaves + corners, draw_dendrogram)
+    named = _named_branches(top, branches, layout, [level for level in levels if not level.is_finer(len(names))])
+    if named:  # DVC draws no list of points whose first one lacks a field that another one has
+        leaves[0]["branch"] = None
+    write_plot(plots, "dendrogram", leaves + corners + named, draw_dendrogram)
+
+
+def _named_branches(top: np.ndarray, branches: list[list[int]], layout: Layout, levels: list[Level]) -> Points:
+    """Where the branches are that are just a cluster of a coarser level, and its name; each is named once."""
+    below = [set(branch) for branch in branches]
+    for first, second in top[:, :2].astype(np.int64).tolist():
+        below.append(below[first] | below[second])
+    centers = layout.brackets[:, 1:3, 1].mean(axis=1).tolist()
+    points: Points = []
+    for merge, (height, center) in enumerate(zip(top[:, 2].tolist(), centers, strict=True)):
+        joined = below[len(branches) + merge]
+        for level in levels:  # the coarsest first
+            (cluster, *others) = {level.clusters[each] for each in joined}
+            if not others and level.clusters.count(cluster) == len(joined):
+                points.append({"distance": height, "place": center, "merge": None, "branch": level.names[cluster]})
+                break
+    return points
 
 
 def draw_dendrogram(points: Points) -> "Figure":
     """How the clusters join, from the cut up to one."""
-    leaves = [point for point in points if point["merge"] is None]
+    leaves = [point for point in points if point.get("name")]
     figure, axes = pyplot().subplots(figsize=(8, 1.4 + 0.18 * len(leaves)))
     for merge in sorted({point["merge"] for point in points if point["merge"] is not None}):
         corners = [point for point in points if point["merge"] == merge]
         axes.plot(column(corners, "distance"), column(corners, "place"), color=LINE, linewidth=1.3)
     names = [drawable(leaf["name"]) or leaf["name"].split()[0] for leaf in leaves]  # the number comes first
     axes.set_yticks(column(leaves, "place"), names, fontsize=9)
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]  # lines pass behind names
+    for branch in (point for point in points if point.get("branch")):
+        name, place = drawable(branch["branch"]), (branch["distance"], branch["place"])
+        axes.text(*place, f"{name} ", size=7.5, weight="bold", ha="right", va="bottom", path_effects=halo)
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.invert_xaxis()

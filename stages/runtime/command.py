@@ -26,10 +26,12 @@ from typing import Any, NoReturn
 from stages.runtime.cutting import LINE_LENGTH, cut_middle
 from stages.runtime.files import Run, check_unchanged, state_of
 from stages.runtime.parameters import OPTIONS, PARAMETERS, Number, hints_of, read_parameters, shown
+from stages.runtime.progress import told
 
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent.parent
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")  # of the log
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -38,7 +40,8 @@ def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
 
     Parameters, sources and what the stage has read are the same at its end as at its start, or it is refused. Warnings,
     of libraries too, go to the log, each once. The environment variable STAGE_TRACEBACK=1 shows the traceback
-    of a refusal as well. Where standard error is no terminal, each line begins with the time.
+    of a refusal as well; STAGE_LOG=DEBUG logs more, such as processor times, and STAGE_LOG=WARNING less. Where standard
+    error is no terminal, each line begins with the time, and one every twenty seconds says what is done.
 
     Parameters
     ----------
@@ -75,12 +78,13 @@ def run(stage: Callable[..., int | None], elsewhere: str | None = None) -> None:
             number = {"type": int} if each.annotation is Number else {}
             options.add_argument(f"--{name.replace('_', '-')}", **number, **about)
         arguments = vars(options.parse_args())
+        _set_level(os.environ.get("STAGE_LOG", "INFO"))
         arguments = {name: OPTIONS[kinds[name].annotation](value) for name, value in arguments.items()}
         _refuse_other_encodings()
         alone = elsewhere in arguments
         parameters = {} if alone else read_parameters(hints)
         sources = {path: state_of(path) for path in SOURCES.rglob("*.py")}
-        with outputs:
+        with outputs, told():
             status = stage(**parameters, **arguments)
             if not alone:
                 _check_unchanged(parameters, read_parameters(hints))
@@ -109,6 +113,14 @@ class _Options(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; `{self.prog} --help` lists the options.")
+
+
+def _set_level(name: str) -> None:
+    """Let the stages log from this level on; libraries go on as they are."""
+    if name not in LEVELS:
+        raise ValueError(f"the environment variable STAGE_LOG is {name}, expected one of {', '.join(LEVELS)}.")
+    for logger in ("stages", "__main__"):
+        logging.getLogger(logger).setLevel(name)
 
 
 def _end(said: str) -> NoReturn:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from annotated_types import Len
 from ruamel.yaml import YAML
 
 from stages.runtime.cutting import cut
@@ -36,7 +37,7 @@ OPTIONS = {Path: local_path, Place: place, Text: str, Number: int}
 
 LARGEST = sys.float_info.max
 LARGEST_FILE = 1_000_000  # bytes of params.yaml or dvc.yaml, a hundred times what they have
-Schema = dict[str, Any]  # a part of JSON Schema: object, enum, anyOf, type with limits
+Schema = dict[str, Any]  # a part of JSON Schema: object, array, enum, anyOf, type with limits
 
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"}
 WORDS = {
@@ -55,8 +56,8 @@ def read_parameters(hints: dict[str, Any], path: Path = PARAMETERS, schema: Path
     Parameters
     ----------
     hints : dict
-        Name to type: bool, int, float, str, Literal, a TypedDict of these for a group, `| None`, and
-        `Annotated[type, Interval(...)]` for a range.
+        Name to type: bool, int, float, str, Literal, a TypedDict of these for a group, `| None`,
+        `Annotated[type, Interval(...)]` for a range, and `Annotated[list[type], Len(...)]` for a list.
     path, schema : Path
         params.yaml, and params.schema.json, which says what the other stages allow.
 
@@ -132,6 +133,8 @@ def _is_schema(schema: Any) -> bool:
             return all(map(_is_schema, choices))
         case {"type": "object", "properties": dict(properties)}:
             return all(map(_is_schema, properties.values()))
+        case {"type": "array", "items": dict(items), "minItems": int(), "maxItems": int()}:
+            return _is_schema(items)
         case {"type": str(name)}:
             return name in WORDS and all(type(schema.get(key, 0)) in (int, float) for key in LIMITS)
     return False
@@ -157,6 +160,11 @@ def hints_of(stage: Callable[..., None]) -> dict[str, Any]:
 def schema_of(hint: Any) -> Schema:
     """The JSON Schema of a type."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is list:
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is Annotated and isinstance(arguments[1], Len):
+        ends = arguments[1]
+        return schema_of(arguments[0]) | {"minItems": ends.min_length, "maxItems": ends.max_length}
     if origin is Annotated:
         ends = arguments[1]
         limits = {
@@ -212,6 +220,9 @@ def _fits(value: Any, schema: Schema) -> bool:
         return any(_fits(value, choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return any(value == choice and type(value) is type(choice) for choice in schema["enum"])
+    if schema["type"] == "array":
+        fits = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
+        return fits and all(_fits(each, schema["items"]) for each in value)
     if schema["type"] == "number":
         # The bound stands for that of double precision, which a whole number may exceed.
         return type(value) in (int, float) and -LARGEST <= value <= LARGEST and _in_range(value, schema)
@@ -242,6 +253,8 @@ def in_words(schema: Schema) -> str:
         return ("one of " if len(schema["enum"]) > 1 else "") + ", ".join(map(str, schema["enum"]))
     if schema["type"] == "object":
         return "a group of " + ", ".join(schema["properties"])
+    if schema["type"] == "array":
+        return f"a list of {schema['minItems']} to {schema['maxItems']}, each {in_words(schema['items'])}"
     if {"minimum", "maximum"} <= schema.keys():
         return f"{WORDS[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
     ends = [f"{words} {schema[key]}" for key, words in LIMITS.items() if key in schema]

@@ -218,5 +218,5 @@ def run_timed(what: str, tasks: list[tuple], needs: list[int], progress: Progres
 
 
 def log_seconds(what: str, seconds: float) -> None:
-    """Tell the terminal only: a duration in an output would make every run differ."""
-    log.info("%-34s %6.1f s of processor time", what, seconds)
+    """Tell who asks for it (STAGE_LOG=DEBUG) only: a duration in an output would make every run differ."""
+    log.debug("%-34s %6.1f s of processor time", what, seconds)

@@ -43,6 +43,11 @@ def join_clusters(tree: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -
     return merges, True
 
 
+def is_cut(tree: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether clusters are a cut of a tree; for parameters see `join_clusters`."""
+    return _cluster_roots(tree, labels, int(labels.max()) + 1) is not None
+
+
 def _cluster_roots(tree: np.ndarray, labels: np.ndarray, k: int) -> list[int] | None:
     """The node of the tree that holds just the rows of each cluster, or None where there is none for some cluster."""
     n = len(labels)
