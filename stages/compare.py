@@ -29,7 +29,7 @@ from stages.pictures.cards import write_verdict
 from stages.pictures.comparison import write_plots
 from stages.pictures.style import Plots, labels_digest
 from stages.runtime import command, record
-from stages.runtime.closing import say_verdict
+from stages.runtime.closing import say_what_to_open
 from stages.runtime.files import hold
 from stages.runtime.progress import progress
 from stages.runtime.remote import Place
@@ -82,13 +82,12 @@ def compare(
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
     drawn = Plots(plots, labels=labels_digest(after))
-    verdict = describe_findings(findings, drawn.labels)
-    record.write_text(results / "verdict.md", verdict)
+    record.write_text(results / "verdict.md", describe_findings(findings, drawn.labels))
     write_verdict(drawn, main_lines(findings))
     write_plots(drawn, findings, in_use[1])
     record.write_plot(results / "methods.json", drawn.marked(full_table(findings)))
     record.log_metrics("compare", **figures(findings))
-    say_verdict(verdict)
+    say_what_to_open(drawn.labels)
 
 
 if __name__ == "__main__":

@@ -79,9 +79,10 @@ def map(
     work = Work("placed on the map", int(np.isnan(positions[:, 0]).sum()), "row")
     _place_others(opened.batches, old, reduction, place, work)
     _place_others(open_batches(new), fresh, reduction, place, work)
-    write_map_page(page, template, rows, positions, iterate_shown(tables))
+    digest = labels_digest(numbers_of(found, numbers))
+    write_map_page(page, template, digest, rows, positions, iterate_shown(tables))
     log.info("all %d rows are on one page, which opens by a double click, and offline", len(positions))
-    say_what_to_open(labels_digest(numbers_of(found, numbers)), page)
+    say_what_to_open(digest)
 
 
 def _positions_on(on_map: dict[tuple[str, str], Positions], which: str, batch: str, count: int) -> np.ndarray:

@@ -33,6 +33,7 @@ from stages.files.map_rows import (
 from stages.pictures.map_page import write_map_page
 
 TEMPLATE = ROOT / ".dvc" / "page" / "map_template.html"
+LABELS = "abc"
 HOSTILE = [
     *TEXTS,
     "</script><script>window.broken = 1</script>",
@@ -78,7 +79,12 @@ def as_shown(text: str) -> str:
 
 def write_page(page: Path, rows: MapRows, positions: np.ndarray, texts: list[str]) -> Path:
     write_map_page(
-        page, TEMPLATE, rows, positions, [[f"id{i}\t{_shown(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]]
+        page,
+        TEMPLATE,
+        LABELS,
+        rows,
+        positions,
+        [[f"id{i}\t{_shown(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]],
     )
     return page
 
@@ -218,6 +224,11 @@ def test_a_cluster_is_opened_by_its_number_in_the_address_or_in_the_list(page, b
     wait(browser, "return location.hash === `#cluster=${arguments[0]}`", number)
     open_page(browser, page, "#cluster=5")
     assert "no cluster 5" in browser.execute_script("return document.querySelector('#note').textContent")
+    open_page(browser, page, f"#cluster=31&labels={LABELS}")
+    assert browser.execute_script("return listed") == np.flatnonzero(rows.cluster == 31).tolist()
+    open_page(browser, page, "#cluster=31&labels=other")
+    assert "of other clusters" in browser.execute_script("return document.querySelector('#note').textContent")
+    assert len(browser.execute_script("return listed")) == len(rows.cluster)
     assert_quiet(browser)
 
 
@@ -336,7 +347,7 @@ def test_a_template_that_is_another_page_is_refused(tmp_path):
     (tmp_path / "other.html").write_text("<html>")
     rows, positions, texts = make_rows()
     with pytest.raises(ValueError, match=r"other\.html: no line DATA, expected one where the data go"):
-        write_map_page(tmp_path / "map.html", tmp_path / "other.html", rows, positions, [texts])
+        write_map_page(tmp_path / "map.html", tmp_path / "other.html", LABELS, rows, positions, [texts])
 
 
 def places_on(page: Path) -> np.ndarray:

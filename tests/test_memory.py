@@ -78,7 +78,7 @@ import numpy as np
 tables = find_tables(Path("p"), Path("new"), "new")
 rows = read_map_rows(tables)
 positions = np.arange(2.0 * len(rows.cluster)).reshape(-1, 2) / 10
-write_map_page(Path("map.html"), Path(sys.argv[1]), rows, positions, iterate_shown(tables))
+write_map_page(Path("map.html"), Path(sys.argv[1]), "", rows, positions, iterate_shown(tables))
 print(peak())
 """
 

@@ -27,13 +27,15 @@ BLOCK_CHARACTERS = 1 << 22  # of texts that are compressed at a time
 
 
 def write_map_page(
-    page: Path, template: Path, rows: MapRows, positions: np.ndarray, shown: Iterable[list[str]]
+    page: Path, template: Path, labels: str, rows: MapRows, positions: np.ndarray, shown: Iterable[list[str]]
 ) -> None:
     """Write the page.
 
     Parameters
     ----------
     page, template : Path
+    labels : str
+        Which labels the rows have, as `style.labels_digest` says it: who links here may tell that a page is stale.
     rows : MapRows
     positions : ndarray of shape (n, 2)
     shown : iterable of list of str
@@ -52,7 +54,8 @@ def write_map_page(
         )
     with replacing(page) as file:
         file.write(f"{head}\n".encode())
-        about = json.dumps(_about(rows), ensure_ascii=False, separators=(",", ":")).replace("<", r"\u003c")
+        about = json.dumps({"labels": labels} | _about(rows), ensure_ascii=False, separators=(",", ":"))
+        about = about.replace("<", r"\u003c")
         file.write(f'<script type="application/json" id="about">{about}</script>\n'.encode())
         for name, column in _columns(rows, positions).items():
             kind = column.dtype.name.replace("uint", "Uint")

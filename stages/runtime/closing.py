@@ -1,7 +1,7 @@
 """What a run ends with: the sentence that matters, and what to open.
 
-The stages that come last say it, each of what it has made and no other says: `compare` what the clusters are worth, the
-one before it where they are shown. Where `compare` has nothing to do, its last words are said there too.
+The two stages that come last say it, `map` and `compare`: either may be the one that ends a run. Of what the other has
+made they say only what is of the same labels as theirs.
 """
 
 import json
@@ -12,37 +12,34 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 VERDICT = Path("metrics/compare/verdict.md")
-SHOWN = ("metrics/describe/clusters.md",)
-PAGE = "`dvc plots show` makes a page of all plots"
+# What there is to open, each with the plot that was made together with it, whose first point says of which labels.
+SHOWN = {
+    Path("plots/map.html"): Path("plots/tsne.json"),
+    Path("metrics/describe/clusters.md"): Path("plots/clusters.json"),
+}
 
 
-def say_verdict(text: str) -> None:
-    """Say the first line of a verdict that is being written, and where it lies."""
-    log.info("%s", _sentence(text))
-    log.info("open %s", VERDICT)
-
-
-def say_what_to_open(digest: str | None, *pages: Path) -> None:
-    """Say where clusters are shown; before it the first line of the verdict, if that is of labels with this digest."""
-    opened = [*map(str, pages), *SHOWN]
-    verdict = ""
+def say_what_to_open(digest: str) -> None:
+    """Say the first line of the verdict and where clusters are shown, each if it is of labels with this digest."""
+    opened = [page for page, plot in SHOWN.items() if page.exists() and _labels_of(plot) == digest]
     with suppress(OSError, ValueError):  # missing, or no text: there is nothing to say of it
         verdict = VERDICT.read_text(encoding="utf-8")
-    if digest and f"labels `{digest}`" in verdict and (sentence := _sentence(verdict)):
-        log.info("%s", sentence)
-        opened.append(str(VERDICT))
-    log.info("open %s; %s", ", ".join(opened), PAGE)
+        if f"labels `{digest}`" in verdict and (sentence := _first_item(verdict)):
+            log.info("%s", sentence)
+            opened.append(VERDICT)
+    log.info("open %s", ", ".join(map(str, opened)))
+    log.info("`dvc plots show` makes one page of all plots")
 
 
-def labels_shown(points: Path) -> str | None:
+def _labels_of(plot: Path) -> str | None:
     """The digest of the labels that a plot is of, which its first point has."""
-    with suppress(OSError, ValueError, AttributeError), points.open(encoding="utf-8") as file:
+    with suppress(OSError, ValueError, AttributeError), plot.open(encoding="utf-8") as file:
         file.readline()
         return json.loads(file.readline().rstrip().rstrip(",")).get("labels_digest")
     return None
 
 
-def _sentence(text: str) -> str:
+def _first_item(text: str) -> str:
     """The first item of a list in Markdown, without marks."""
     found = next((line[2:] for line in text.splitlines() if line.startswith("- ")), "")
     return found.replace("**", "").replace("`", "")
