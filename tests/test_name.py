@@ -16,7 +16,7 @@ from stages.runtime.arrays import save_model
 
 SAMPLE = 100
 PARAMETERS = {
-    "describe": {"words": 4, "rows": 2, "stop_words": "english"}, "novelty": {"quantile": 0.95},
+    "describe": {"words": 4, "rows": 2, "stop_words": "auto"}, "novelty": {"quantile": 0.95},
     "doubt": {"coverage": 0.8}, "method": "agglomerative", "criterion": "davies_bouldin", "linkage": "average",
     "smooth": 0, "consolidate": False,
 }  # fmt: skip

@@ -307,7 +307,7 @@ class _Shown:
     """How words and phrases are shown."""
 
     def __init__(self, terms: Terms, wording: Wording) -> None:
-        self._terms, self._declines = terms, wording.declines
+        self._terms, self._wording = terms, wording
         terms.written.sort_indices()
         self._order = np.argsort(terms.lemma_of, kind="stable")
         self._starts = np.searchsorted(terms.lemma_of[self._order], np.arange(len(terms.lemmas) + 1))
@@ -319,7 +319,8 @@ class _Shown:
         written those in which most words are lemmas go first.
         """
         lemmas = self._terms.lemmas[place]
-        if self._declines and len(lemmas) == 1:
+        declines = self._wording.declines(lemmas[-1])
+        if declines and len(lemmas) == 1:
             return lemmas, lemmas[0]
         forms = self._order[self._starts[place] : self._starts[place + 1]]
         columns, often = _row(self._terms.written, cluster)
@@ -328,7 +329,7 @@ class _Shown:
 
         def rank(form: str) -> tuple[int, int, str]:
             plain = sum(word == lemma for word, lemma in zip(form.split(" "), lemmas, strict=True))
-            return -plain * self._declines, -written[form], form
+            return -plain * declines, -written[form], form
 
         return lemmas, min(written, key=rank)
 
