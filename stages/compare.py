@@ -82,12 +82,13 @@ def compare(
     group = findings.near.group
     write_near_duplicates(results / "near_duplicates.parquet", list(read_rows(embeddings, sample[group >= 0])), group)
     drawn = Plots(plots, labels=labels_digest(after))
-    record.write_text(results / "verdict.md", describe_findings(findings, drawn.labels))
+    verdict = describe_findings(findings, drawn.labels)
+    record.write_text(results / "verdict.md", verdict)
     write_verdict(drawn, main_lines(findings))
     write_plots(drawn, findings, in_use[1])
     record.write_plot(results / "methods.json", drawn.marked(full_table(findings)))
     record.log_metrics("compare", **figures(findings))
-    say_what_to_open(drawn.labels)
+    say_what_to_open(drawn.labels, verdict=verdict)
 
 
 if __name__ == "__main__":

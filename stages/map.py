@@ -82,7 +82,7 @@ def map(
     digest = labels_digest(numbers_of(found, numbers))
     write_map_page(page, template, digest, rows, positions, iterate_shown(tables))
     log.info("all %d rows are on one page, which opens by a double click, and offline", len(positions))
-    say_what_to_open(digest)
+    say_what_to_open(digest, made=page)
 
 
 def _positions_on(on_map: dict[tuple[str, str], Positions], which: str, batch: str, count: int) -> np.ndarray:

@@ -54,6 +54,13 @@ def test_a_page_of_other_labels_is_not_to_be_opened(said, content):
     assert said(clusters=content)[1] == "open plots/map.html, metrics/compare/verdict.md"
 
 
+def test_what_is_about_to_be_written_is_said_of_instead_of_what_is_there(caplog):
+    caplog.set_level("INFO")
+    write(VERDICT, TEXT.replace("abc", "other").encode())
+    say_what_to_open("abc", made=Path("plots/map.html"), verdict=TEXT)
+    assert caplog.messages == [SENTENCE, "open plots/map.html, metrics/compare/verdict.md", PAGE]
+
+
 def test_what_is_missing_is_not_to_be_opened(said, caplog):
     said()
     Path("plots/map.html").unlink()

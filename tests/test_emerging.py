@@ -130,7 +130,7 @@ def test_groups_are_written_named_and_shown(emerged):
     page = (emerged.folder / "metrics/classify/emerging.md").read_text()
     assert page.startswith("# Emerging clusters\n\n1 group of new rows")
     assert "240 new rows and 300 clustered rows" in page
-    assert "| [0](#group-0) | novel, thing" in page
+    assert "| [0](#group-0) | novel thing" in page
     assert "- some novel thing" in page
 
 

@@ -32,6 +32,7 @@ def named(fitted, tmp_path_factory) -> Path:  # noqa: F811
     changes = {
         "names": [name or "" for name in NAMES],
         "words": [[name] * bool(name) for name in NAMES],
+        "weights": [[1.0] * bool(name) for name in NAMES],
         "coverage": 0.995,
         "limits": {"distance": model.distance_limit, "residual": model.residual_limit},
     }

@@ -1,6 +1,7 @@
 """A model is made whole: names of the clustered texts alone, limits, and what it was made from."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from conftest import name_model
 from test_sample import K, label, write_rows
 
 from stages.algorithms.centroids import number_by_size
+from stages.algorithms.presentation.topic_words import Word
+from stages.files.given_names import NAMES, apply_names, read_names
 from stages.files.model import read_card
-from stages.name import name
+from stages.name import join_words, name
 from stages.runtime.arrays import save_model
 
 SAMPLE = 100
 PARAMETERS = {
-    "describe": {"words": 4, "rows": 2, "stop_words": "english"}, "novelty": {"quantile": 0.95},
+    "describe": {"words": 4, "rows": 2, "stop_words": "auto"}, "novelty": {"quantile": 0.95},
     "doubt": {"coverage": 0.8}, "method": "agglomerative", "criterion": "davies_bouldin", "linkage": "average",
     "smooth": 0, "consolidate": False,
 }  # fmt: skip
@@ -30,7 +33,7 @@ def write_model(texts: bool = True) -> np.ndarray:
     if texts:
         said = [{"text": "other words here"}] * len(rows)
         for row, cluster in zip(np.arange(SAMPLE) * len(rows) // SAMPLE, found.tolist(), strict=True):
-            said[row] = {"text": f"theme{cluster} kind{cluster} <b>"}
+            said[row] = {"text": f"theme{cluster}, kind{cluster} <b>"}
         lines = "".join(json.dumps(text) + "\n" for text in said)
         Path("data/embeddings_clu/b0.jsonl").write_text(lines, encoding="utf-8")
     return found
@@ -46,6 +49,62 @@ def test_names_are_of_the_clustered_texts_alone():
     assert card.made_from["rows"] == 700
     assert card.made_from["clustered_rows"] == SAMPLE
     assert card.made_from["embedding"] is None
+
+
+def test_weights_of_words_are_kept_and_names_are_cut_between_words():
+    write_model()
+    name(sample_rows=SAMPLE, **PARAMETERS)
+    card = read_card(MODEL)
+    assert [len(weights) for weights in card.weights] == [len(words) for words in card.words]
+    assert all(weights == sorted(weights, reverse=True) and weights[-1] > 0 for weights in card.weights)
+    assert card.made_from["languages"] == []
+    long = [Word(letter * 19, 1.0, (letter,)) for letter in "abc"]
+    assert join_words(long) == f"{'a' * 19}, {'b' * 19}"
+
+
+def test_names_that_are_given_by_numbers_that_last_go_before_words(caplog):
+    given = {0: "Birds", 9: "Gone"}
+    names = apply_names(NAMES, given, ["a", "b"], [0, 4], [0, 4])
+    assert names == ["Birds", "b"]
+    assert "names.yaml names 9, which no cluster has" in caplog.text
+
+
+def test_names_by_numbers_that_do_not_last_are_refused():
+    write_model()
+    Path("names.yaml").write_text("0: Birds\n")
+    with pytest.raises(ValueError, match=r"^names.yaml: names clusters by number, but identity is null in params.yaml"):
+        name(sample_rows=SAMPLE, **PARAMETERS)
+    with pytest.raises(ValueError, match=r"^names.yaml: names 4, but data/identity.json does not keep this number yet"):
+        apply_names(NAMES, {4: "Birds"}, ["a", "b"], [0, 4], [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: Birds", "'a' is no number of a cluster; expected one, such as 7: Birds."),
+        ("-1: Birds", "-1 is no number of a cluster"),
+        ("true: Birds", "True is no number of a cluster"),
+        ("7: 12", "7 is 12, expected a text; put it in quotes."),
+        ("7: ' '", "7 is ' ', expected a name of one line, 1 to 40 characters."),
+        ('7: "a\\nb"', "expected a name of one line"),
+        (f"7: {'a' * 41}", "expected a name of one line, 1 to 40 characters."),
+        ("7: 12\na: b", "Also 'a' is no number"),
+        ("just words", "holds a str, expected keys and values"),
+        ("7: [", "not valid YAML"),
+    ],
+)
+def test_what_is_no_name_of_a_cluster_is_refused(text, fault):
+    NAMES.write_text(text)
+    with pytest.raises(ValueError, match=rf"^names.yaml: .*{re.escape(fault)}"):
+        read_names(NAMES)
+
+
+@pytest.mark.parametrize("text", [None, "", "# 7: Birds\n"])
+def test_without_a_name_nothing_is_given(text):
+    if text is not None:
+        NAMES.write_text(text)
+    assert read_names(NAMES) == {}
+    assert apply_names(NAMES, {}, ["a"], [0], None) == ["a"]
 
 
 def test_without_texts_clusters_have_no_name():

@@ -114,7 +114,7 @@ def test_names_that_change_make_the_tables_anew_and_words_alone_do_not():
     label(blobs, None)
     model, path = Path("data/model"), Path("data/predictions/b0.parquet")
     card, before = read_card(model), path.stat().st_mtime_ns
-    write_card(model, card._replace(words=[["word"]] * 4, made_from={"rows": 1}))
+    write_card(model, card._replace(words=[["word"]] * 4, weights=[[1.0]] * 4, made_from={"rows": 1}))
     classify(sample_rows=None, **CLASSIFY)
     assert path.stat().st_mtime_ns == before
     write_card(model, card._replace(names=["a", "b", "c", "d"]))

@@ -19,14 +19,17 @@ SHOWN = {
 }
 
 
-def say_what_to_open(digest: str) -> None:
-    """Say the first line of the verdict and where clusters are shown, each if it is of labels with this digest."""
-    opened = [page for page, plot in SHOWN.items() if page.exists() and _labels_of(plot) == digest]
+def say_what_to_open(digest: str, made: Path | None = None, verdict: str = "") -> None:
+    """Say the first line of the verdict and where clusters are shown, each if it is of labels with this digest.
+
+    `made` and `verdict` are a page and the verdict that this stage is about to have written.
+    """
+    opened = [page for page, plot in SHOWN.items() if page == made or (page.exists() and _labels_of(plot) == digest)]
     with suppress(OSError, ValueError):  # missing, or no text: there is nothing to say of it
-        verdict = VERDICT.read_text(encoding="utf-8")
-        if f"labels `{digest}`" in verdict and (sentence := _first_item(verdict)):
-            log.info("%s", sentence)
-            opened.append(VERDICT)
+        verdict = verdict or VERDICT.read_text(encoding="utf-8")
+    if f"labels `{digest}`" in verdict and (sentence := _first_item(verdict)):
+        log.info("%s", sentence)
+        opened.append(VERDICT)
     log.info("open %s", ", ".join(map(str, opened)))
     log.info("`dvc plots show` makes one page of all plots")
 

@@ -35,10 +35,13 @@ class Wording(NamedTuple):
         """The stop words of its languages, in lower case."""
         return frozenset().union(*(_listed(language) for language in self.languages))
 
-    @property
-    def declines(self) -> bool:
-        """Whether a name is rather in lemmas than in the forms that most texts have."""
-        return bool(self.languages) and self.languages[0] in DECLINING
+    def declines(self, word: str) -> bool:
+        """Whether a word is of a language whose nouns decline, so that a name is rather in lemmas."""
+        if DECLINING.isdisjoint(self.languages):
+            return False
+        from simplemma import is_known
+
+        return next((each for each in self.languages if is_known(word, lang=each)), None) in DECLINING
 
     def lemmatizer(self) -> Callable[[str], str]:
         """What gives the lemma of a word in lower case, itself where no dictionary knows it."""

@@ -17,7 +17,7 @@ from stages.algorithms.presentation.words import BREAK, split_phrases
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-FREQUENT = 0.1  # share of all texts; words in more of them are "frequent" stop words
+FREQUENT = 0.1  # share of all texts; words in more, not most of them in one cluster, are "frequent" stop words
 TEXTS_AT_ONCE = 32_768  # whose words are counted together
 MOST_TERMS = 500_000  # words that are told apart, and as many phrases and sentences: some 200 MB
 SENTENCE = re.compile(r"(?<=[.!?\u2026\u3002\uff01\uff1f])\s+|\n+")  # what parts two
@@ -246,7 +246,8 @@ def best_words(counts: Counts, count: int, wording: Wording) -> list[list[Word]]
     mean, all_texts = in_words.sum() / max(len(counts.texts), 1), int(counts.texts.sum())
     rarity, phrase_rarity = _rarity(totals, mean), _rarity(phrase_totals, mean)
     if wording.frequent:
-        rarity[totals > FREQUENT * all_texts] = 0
+        in_one = in_words.max(axis=0).toarray().ravel() if in_words.nnz else totals
+        rarity[(totals > FREQUENT * all_texts) & (2 * in_one <= totals)] = 0
     place_of = {lemma: place for place, (lemma,) in enumerate(counts.words.lemmas)}
     parts = [[place_of.get(lemma, -1) for lemma in pair] for pair in counts.phrases.lemmas]
     parts = np.array(parts, dtype=np.int64).reshape(-1, 2)
@@ -307,7 +308,7 @@ class _Shown:
     """How words and phrases are shown."""
 
     def __init__(self, terms: Terms, wording: Wording) -> None:
-        self._terms, self._declines = terms, wording.declines
+        self._terms, self._wording = terms, wording
         terms.written.sort_indices()
         self._order = np.argsort(terms.lemma_of, kind="stable")
         self._starts = np.searchsorted(terms.lemma_of[self._order], np.arange(len(terms.lemmas) + 1))
@@ -319,7 +320,8 @@ class _Shown:
         written those in which most words are lemmas go first.
         """
         lemmas = self._terms.lemmas[place]
-        if self._declines and len(lemmas) == 1:
+        declines = self._wording.declines(lemmas[-1])
+        if declines and len(lemmas) == 1:
             return lemmas, lemmas[0]
         forms = self._order[self._starts[place] : self._starts[place + 1]]
         columns, often = _row(self._terms.written, cluster)
@@ -328,7 +330,7 @@ class _Shown:
 
         def rank(form: str) -> tuple[int, int, str]:
             plain = sum(word == lemma for word, lemma in zip(form.split(" "), lemmas, strict=True))
-            return -plain * self._declines, -written[form], form
+            return -plain * declines, -written[form], form
 
         return lemmas, min(written, key=rank)
 
