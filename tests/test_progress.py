@@ -82,7 +82,7 @@ progress.SECONDS = 0.1
 def sample():
     work = progress.Work("fits", 3)
     for _ in range(2):
-        time.sleep(0.3)
+        time.sleep(0.7)
         work(1)
     log_seconds("fits", 1.0)
     raise ValueError("refused after all")
