@@ -25,11 +25,11 @@ from stages.files.map_rows import (
     TEXT_LENGTH,
     UNSURE,
     MapRows,
-    _shown,
     find_tables,
     iterate_shown,
     read_map_rows,
 )
+from stages.files.texts import cut_line
 from stages.pictures.map_page import write_map_page
 
 TEMPLATE = ROOT / ".dvc" / "page" / "map_template.html"
@@ -84,7 +84,7 @@ def write_page(page: Path, rows: MapRows, positions: np.ndarray, texts: list[str
         LABELS,
         rows,
         positions,
-        [[f"id{i}\t{_shown(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]],
+        [[f"id{i}\t{cut_line(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]],
     )
     return page
 

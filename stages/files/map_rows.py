@@ -9,8 +9,7 @@ import pyarrow.compute
 
 from stages.files.batches import open_batches
 from stages.files.predictions import OF_LEVELS, iterate_table, levels_of, path_of
-from stages.files.texts import one_line
-from stages.runtime.cutting import cut
+from stages.files.texts import cut_line
 from stages.runtime.remote import Place
 
 NEW, NOVEL, UNSURE, BY_MODEL, HAS_TEXT = (1 << bit for bit in range(5))  # flags of a row
@@ -114,8 +113,4 @@ def iterate_shown(tables: Tables) -> Iterator[list[str]]:
                 yield ["\t"] * part.num_rows
                 continue
             pairs = zip(part["id"].to_pylist(), part["text"].to_pylist(), strict=True)
-            yield [f"{_shown(name or '', ID_LENGTH)}\t{_shown(text or '', TEXT_LENGTH)}" for name, text in pairs]
-
-
-def _shown(text: str, length: int) -> str:
-    return cut(one_line(text[: 4 * length]), length)
+            yield [f"{cut_line(name or '', ID_LENGTH)}\t{cut_line(text or '', TEXT_LENGTH)}" for name, text in pairs]
