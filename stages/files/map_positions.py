@@ -12,6 +12,7 @@ import numpy as np
 from stages.files.predictions import iterate_table
 from stages.files.rows import Row
 from stages.runtime.arrays import damaged, opened, shortened
+from stages.runtime.record import as_given
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,7 @@ def places_of(positions: dict[tuple[str, str], Positions], which: str, rows: lis
 def _parse(content: bytes) -> dict[tuple[str, str], Positions]:
     of_batches = defaultdict(list)
     for point in json.loads(content):
-        batch = point["batch"].replace("<\u2060", "<")  # as the plot has it
-        of_batches[KINDS[point["kind"]], batch].append([point[name] for name in Positions._fields])
+        of_batches[KINDS[point["kind"]], as_given(point["batch"])].append([point[name] for name in Positions._fields])
     return {key: _as_arrays(points) for key, points in of_batches.items()}
 
 
