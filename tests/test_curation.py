@@ -203,6 +203,9 @@ def test_a_part_of_one_row_is_warned_of(caplog):
     found = np.r_[BLOBS, 0]
     curate(rows, tree, found, Edits(split=((0, 2),)), AS_IT_IS, 6)
     assert "1 of the 2 parts of 0 have one row; in more parts, such as 0: 3" in caplog.text
+    caplog.clear()
+    curate(rows, tree, found, Edits(split=((5, int((found == 5).sum())),)), AS_IT_IS, 6)
+    assert not caplog.text  # every row is a part: there are no more
 
 
 def test_the_edits_are_known_from_the_labels_before_and_after():
