@@ -17,7 +17,9 @@ from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
-NO_POINTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what parsing anything else raises
+# What parsing anything else raises.
+NO_POINTS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+LARGEST = 2.0**31  # of all numbers of a point: no map has rows, clusters or positions as large
 KINDS = {"clustered": "clustered", "new": "new", "novel": "new"}  # of points, and the set that their rows are of
 
 
@@ -82,7 +84,10 @@ def _parse(content: bytes) -> dict[tuple[str, str], Positions]:
 
 
 def _as_arrays(points: list[list[float]]) -> Positions:
-    row, x, y, cluster = np.array(sorted(points), dtype=np.float64).T
+    numbers = np.array(sorted(points), dtype=np.float64)
+    row, x, y, cluster = numbers.T
+    if not np.abs(numbers).max() < LARGEST or row[0] < 0 or (np.diff(row) <= 0).any() or (row % 1).any():
+        raise ValueError("its rows, clusters and positions are not those of a map")
     return Positions(row.astype(np.int64), x.astype(np.float32), y.astype(np.float32), cluster.astype(np.int64))
 
 
