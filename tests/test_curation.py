@@ -333,6 +333,18 @@ def outputs() -> dict[str, bytes]:
     }
 
 
+def test_a_number_above_all_that_there_can_be_is_refused_before_it_is_written(_kept):
+    kept = json.loads(Path(IDENTITY_FILE).read_text())
+    Path(IDENTITY_FILE).write_text(json.dumps(kept | {"highest": 999_999}))
+    cluster_again()
+    before = outputs()
+    with pytest.raises(
+        ValueError, match=r"^data/identity.json: the next new cluster would be 1000000, .* at most 999999; set"
+    ):
+        cluster_again("split: 0")
+    assert outputs() == before
+
+
 def test_without_an_edit_nothing_else_is_written(_kept):
     found, labels = cluster_again((ROOT / "curation.yaml").read_text(), identity=None)
     np.testing.assert_array_equal(found, FOUND)
