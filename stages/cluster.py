@@ -19,7 +19,7 @@ from stages.algorithms.partitions.methods import ClusteringParameters, ComparePa
 from stages.algorithms.silhouettes import cosine_silhouettes
 from stages.files.clustered import SampleRows, reopen_clustered
 from stages.files.curation import check_edits, edits_of, read_curation, refuse_without_numbers
-from stages.files.identity import IdentityFile, read_identity, trace_rows
+from stages.files.identity import IdentityFile, read_identity, refuse_high_numbers, trace_rows
 from stages.files.intermediates import read_reduced, read_tree
 from stages.files.numbers import numbers_of, places_of
 from stages.pictures.curves import write_davies_bouldin
@@ -95,6 +95,8 @@ def cluster(
         choice = edited(choice, places_of(in_use, np.unique(in_use[in_use >= 0])), hand.edits.count)
         log.info("by hand: %s", "; ".join(map(str, edits_of(found, of_method, in_use))))
         note = f"as found, before {hand.edits.count} edits by hand"
+    if kept:
+        refuse_high_numbers(Path(identity), of_method, in_use)
     figures = measure_choice(rows, choice, parameters)
 
     save_array(found, of_method)

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial import procrustes
 
 from stages.algorithms.presentation.alignment import LEAST_SHARED, align
-from stages.files.map_positions import committed_positions, positions_of_rows
+from stages.files.map_positions import committed_positions, positions_of_rows, read_positions
 from stages.files.rows import Row
 
 MOTIONS = [
@@ -101,8 +101,16 @@ def test_the_earlier_map_is_that_of_the_last_commit_and_nothing_is_said_without_
         found = positions_of_rows(committed_positions(path), which, rows)
         assert found[0].tolist() == place  # the very digits
         assert np.isnan(found[1:]).all()
-    for content in ("", "{}", "[1]", '[{"x": 1}]', "\xff", json.dumps([points[0] | {"batch": None}])):
+    odd = [
+        {"batch": None}, {"row": 0.5}, {"row": -1}, {"row": 1e300}, {"row": float("nan")}, {"cluster": None},
+        {"x": None}, {"x": 1e308}, {"y": 10**400}, {"y": float("inf")},
+    ]  # fmt: skip
+    contents = [json.dumps([points[0] | each]) for each in odd] + [json.dumps([points[0], points[0]])]
+    for content in ("", "{}", "[1]", '[{"x": 1}]', "\xff", *contents):
         path.write_text(content)
+        if content in contents:
+            with pytest.raises(ValueError, match=r"^plots/tsne.json: not the points of the map"):
+                read_positions(path)
         git("commit", "-aqm", "no map")
         assert committed_positions(path) == {}
     assert committed_positions(Path.cwd() / path) == {}  # outside of the repository, for all that Git knows

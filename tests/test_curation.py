@@ -205,6 +205,9 @@ def test_a_part_of_one_row_is_warned_of(caplog):
     found = np.r_[BLOBS, 0]
     curate(rows, tree, found, Edits(split=((0, 2),)), AS_IT_IS, 6)
     assert "1 of the 2 parts of 0 have one row; in more parts, such as 0: 3" in caplog.text
+    caplog.clear()
+    curate(rows, tree, found, Edits(split=((5, int((found == 5).sum())),)), AS_IT_IS, 6)
+    assert not caplog.text  # every row is a part: there are no more
 
 
 def test_the_edits_are_known_from_the_labels_before_and_after():
@@ -337,6 +340,18 @@ def compared() -> dict[str, bytes]:
     digest = re.compile(rb'"labels_digest": "\w{12}", ')
     written = {name: content for name, content in outputs().items() if name.startswith(("metrics/compare", "plots"))}
     return {name: digest.sub(b"", content) for name, content in written.items()}
+
+
+def test_a_number_above_all_that_there_can_be_is_refused_before_it_is_written(_kept):
+    kept = json.loads(Path(IDENTITY_FILE).read_text())
+    Path(IDENTITY_FILE).write_text(json.dumps(kept | {"highest": 999_999}))
+    cluster_again()
+    before = outputs()
+    with pytest.raises(
+        ValueError, match=r"^data/identity.json: the next new cluster would be 1000000, .* at most 999999; set"
+    ):
+        cluster_again("split: 0")
+    assert outputs() == before
 
 
 def test_without_an_edit_nothing_else_is_written(_kept):

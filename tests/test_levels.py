@@ -62,6 +62,13 @@ def test_levels_above_clusters_that_are_no_cut_join_their_centroids_and_finer_on
         assert (np.diff(np.bincount(level[level >= 0])) <= 0).all()
 
 
+def test_without_levels_nothing_is_said_of_them(caplog):
+    tree = linkage_tree(ROWS, "average").merges
+    labels = consolidate(ROWS, cut_tree(tree, 9))[0]
+    assert cut_levels(ROWS, tree, labels, []).shape == (len(ROWS), 0)
+    assert not caplog.text
+
+
 def test_numbers_that_cannot_be_levels_are_refused_in_a_line():
     for levels in ([5, 3], [5, 5]):
         with pytest.raises(

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.files.predictions import Labels
+from stages.pictures.clusters_page import write_clusters
 from stages.pictures.prompts import write_prompts
 from stages.pictures.style import Plots
 from stages.pictures.words import NO_WORDS, write_words
@@ -36,6 +38,18 @@ def test_a_prompt_has_its_cluster_and_the_nearest_ones_by_number():
     assert prompts[1]["phrases"] == ["</script> & more"]
     assert prompts[1]["texts"] == ["</script> дом"]
     assert prompts[1]["instruction"].endswith("3: name")
+
+
+def test_a_name_that_is_given_stands_before_the_words_and_without_any():
+    counts = {"share": 0.5, "new_rows": 0, "novel_rows": 0, "topics": {}, "border": [], "novel": []}
+    shown = [each | counts for each in clusters(3)]
+    shown[0]["name"], shown[1]["name"] = "Bird_s", "Games"
+    labels = np.zeros(10, dtype=np.int64)
+    write_clusters(Path(), shown, Labels(labels, np.arange(10)))
+    page = Path("clusters.md").read_text(encoding="utf-8")
+    abouts = [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| [")]
+    assert abouts == ["**Bird\\_s**", "**Games**: word1, \\</script\\> \\& more", "word2, \\</script\\> \\& more"]
+    assert "## Cluster 0\n\n**Bird\\_s**\n" in page
 
 
 @pytest.mark.parametrize("k", [1, 2, 70])

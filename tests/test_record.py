@@ -1,5 +1,6 @@
 """What is recorded are plain numbers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,16 @@ def test_no_text_of_a_plot_ends_the_script_of_the_page_or_is_filled_in_by_dvc():
     record.write_plot(Path("p.json"), [{"text": "</script> {refresh_tag}"}])
     assert "</script>" not in Path("p.json").read_text(encoding="utf-8")
     assert "{refresh_tag}" not in Path("p.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["a<b", "{refresh_tag}", "<\u2060b", "{\u2060refresh_tag} {\u2060}", "<<\u2060\u2060{{refresh_tag}"]
+)
+def test_texts_can_be_had_back_from_a_plot(text):
+    record.write_plot(Path("p.json"), [{"text": text}])
+    (point,) = json.loads(Path("p.json").read_text(encoding="utf-8"))
+    assert "{refresh_tag}" not in point["text"]
+    assert record.as_given(point["text"]) == text
 
 
 @pytest.mark.parametrize(

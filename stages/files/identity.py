@@ -91,6 +91,16 @@ def read_identity(path: Path, columns: int, clustered: Path) -> Identity | None:
     return Identity(known, names, found, highest)
 
 
+def refuse_high_numbers(path: Path, *labels: np.ndarray) -> None:
+    """Refuse numbers that are above all that there can be, where the file has used up those below."""
+    highest = max(int(each.max()) for each in labels)
+    if highest >= MOST:
+        raise ValueError(
+            f"{path}: the next new cluster would be {highest}, expected at most {MOST - 1}; set `identity: null`, and "
+            f"once `dvc repro` has run so, `rm {path} && python -m stages.keep` keeps numbers from 0 on."
+        )
+
+
 def write_identity(path: Path, identity: Identity | None) -> None:
     """Write what `read_identity` reads, a line a cluster; nothing kept for None."""
     said: dict[str, Any] = {"format": FORMAT, "highest": -1, "columns": None, "clusters": [], "found": None}

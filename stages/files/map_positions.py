@@ -12,11 +12,14 @@ import numpy as np
 from stages.files.predictions import iterate_table
 from stages.files.rows import Row
 from stages.runtime.arrays import damaged, opened, shortened
+from stages.runtime.record import as_given
 from stages.runtime.remote import Place
 
 log = logging.getLogger(__name__)
 
-NO_POINTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # what parsing anything else raises
+# What parsing anything else raises.
+NO_POINTS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+LARGEST = 2.0**31  # of all numbers of a point: no map has rows, clusters or positions as large
 KINDS = {"clustered": "clustered", "new": "new", "novel": "new"}  # of points, and the set that their rows are of
 
 
@@ -64,13 +67,15 @@ def committed_positions(path: Path) -> dict[tuple[str, str], Positions]:
 def _parse(content: bytes) -> dict[tuple[str, str], Positions]:
     of_batches = defaultdict(list)
     for point in json.loads(content):
-        batch = point["batch"].replace("<\u2060", "<")  # as the plot has it
-        of_batches[KINDS[point["kind"]], batch].append([point[name] for name in Positions._fields])
+        of_batches[KINDS[point["kind"]], as_given(point["batch"])].append([point[name] for name in Positions._fields])
     return {key: _as_arrays(points) for key, points in of_batches.items()}
 
 
 def _as_arrays(points: list[list[float]]) -> Positions:
-    row, x, y, cluster = np.array(sorted(points), dtype=np.float64).T
+    numbers = np.array(sorted(points), dtype=np.float64)
+    row, x, y, cluster = numbers.T
+    if not np.abs(numbers).max() < LARGEST or row[0] < 0 or (np.diff(row) <= 0).any() or (row % 1).any():
+        raise ValueError("its rows, clusters and positions are not those of a map")
     return Positions(row.astype(np.int64), x.astype(np.float32), y.astype(np.float32), cluster.astype(np.int64))
 
 

@@ -150,7 +150,7 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Lev
     for cluster in clusters:
         cells = [
             f"[{cluster['cluster']}](#cluster-{cluster['cluster']})",
-            escaped(", ".join(cluster["words"][:5])) or "(no words)",
+            _about(cluster),
             f"{cluster['rows']:,}",
             f"{cluster['share']:.1%}",
             f"{cluster['new_rows']:,}",
@@ -162,9 +162,10 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Lev
         lines += ["", *_contents(clusters, levels)]
     for cluster in clusters:
         lines += ["", f"## Cluster {cluster['cluster']}", ""]
+        if cluster["name"]:
+            lines += [f"**{escaped(cluster['name'])}**", ""]
         if cluster["words"]:
             weighed = zip(cluster["words"], cluster["weights"], strict=True)
-            lines += [f"**{escaped(cluster['name'])}**", ""]
             lines += [f"Words: {', '.join(f'{escaped(word)} {weight:.2f}' for word, weight in weighed)}.", ""]
         if with_topics:
             lines += [f"Topics: {_topics_line(cluster, 3)}.", ""]
@@ -180,6 +181,13 @@ def _page(clusters: list[dict[str, Any]], everyone: Labels, levels: Sequence[Lev
             lines += ["", f"New and novel ({cluster['novel_rows']:,}):", ""]
             lines += [f"- {escaped(entry['text'])}" for entry in cluster["novel"]]
     return "\n".join(lines) + "\n"
+
+
+def _about(cluster: dict[str, Any]) -> str:
+    """The first words of a cluster, behind its name where that is not made of them."""
+    words, name = cluster["words"], cluster["name"]
+    given = [f"**{escaped(name)}**"] if name and not set(name.split(", ")) <= set(words) else []
+    return ": ".join(given + [escaped(", ".join(words[:5]))] * bool(words)) or "(no words)"
 
 
 def _contents(clusters: list[dict[str, Any]], levels: Sequence[Level]) -> list[str]:

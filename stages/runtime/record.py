@@ -1,6 +1,7 @@
 """Metrics and plot data, rounded to the digits that they are shown with."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -11,6 +12,11 @@ import numpy as np
 
 from stages.runtime.files import PARTIAL, not_written, replacing
 from stages.runtime.parameters import shown
+
+JOINER = "\u2060"
+# A joiner that a text has there itself is followed by another one, so that each text can be had back.
+MARKED = re.compile(f"(<|{{(?={JOINER}*refresh_tag}}))")
+UNMARKED = re.compile(f"(<|{{(?={JOINER}+refresh_tag}})){JOINER}")
 
 
 def metrics_of(stage: str) -> Path:
@@ -50,15 +56,20 @@ def write_plot(path: Path, points: Iterable[dict[str, Any]]) -> None:
     """Write plot data as JSON, an object a line, floats rounded to six significant digits.
 
     A "<" is followed by an invisible word joiner: DVC writes the data into the script of a page, which a text such as
-    "</script>" would end. So is the brace of "{refresh_tag}", which DVC would fill in.
+    "</script>" would end. So is the brace of "{refresh_tag}", which DVC would fill in. `as_given` takes them out.
     """
     lines = (
-        json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False)
-        .replace("<", "<\u2060")
-        .replace("{refresh_tag}", "{\u2060refresh_tag}")
+        MARKED.sub(
+            f"\\1{JOINER}", json.dumps({name: rounded(value) for name, value in point.items()}, ensure_ascii=False)
+        )
         for point in points
     )
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def as_given(text: str) -> str:
+    """The text that a plot has in this form."""
+    return UNMARKED.sub(r"\1", text)
 
 
 def write_text(path: Path, text: str) -> None:

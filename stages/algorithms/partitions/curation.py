@@ -66,7 +66,7 @@ def curate(
         labels[members] = numbers[of_members]
         next_number += parts - 1
         sizes = np.bincount(of_members).tolist()
-        if 1 in sizes:
+        if 1 in sizes and parts < len(members):
             log.warning(
                 "split: %d of the %d parts of %d have one row; in more parts, such as %d: %d, the tree divides on",
                 sizes.count(1), parts, cluster, cluster, parts + 1,

@@ -45,6 +45,8 @@ def cut_levels(rows: np.ndarray, merges: np.ndarray, labels: np.ndarray, counts:
     ndarray of shape (n, levels), int32
         Coarsest first; each numbered from 0 by falling size, -1 for noise.
     """
+    if not counts:
+        return np.empty((len(labels), 0), dtype=np.int32)
     k = int(labels.max()) + 1
     joined, is_cut = join_clusters(merges, labels, cluster_centroids(rows, labels))
     if not is_cut:
