@@ -55,7 +55,8 @@ DRAWN = {
 }  # fmt: skip
 # What the page joins from the cards, as the stages that make these wait for no names.
 JOINED = {"plots/cluster_stability.json": {"name"}, "plots/confusion.json": {"name", "other_name"}}
-UNNAMED = {"plots/topics.json": {"other_name"}}  # the same template as that of the confusion
+# Of the confusion, which has the same template; of levels, where there are any.
+MISSING = {"plots/topics.json": {"other_name"}, "plots/dendrogram.json": {"branch"}}
 EXPRESSIONS = ("calculate", "filter", "test")
 
 
@@ -102,7 +103,7 @@ def test_a_template_reads_columns_of_the_data(path):
     known = columns(json.loads((ROOT / path).read_text(encoding="utf-8")))
     if path == "plots/davies_bouldin.json":
         known |= band_columns()
-    known |= JOINED.get(path, set()) | UNNAMED.get(path, set())
+    known |= JOINED.get(path, set()) | MISSING.get(path, set())
     assert {entry["x"], entry["y"]} <= known
     template = ROOT / ".dvc" / "plots" / f"{entry['template']}.json"
     text = template.read_text(encoding="utf-8").replace("<DVC_METRIC_X>", entry["x"])
@@ -261,7 +262,7 @@ def test_every_plot_says_which_labels_or_reduction_it_is_made_from(finished):
     digests = {path: (point.get("labels_digest"), point.get("reduction_digest")) for path, point in first.items()}
     reduction = digests["plots/explained_variance.json"][1]
     assert len(labels) == len(reduction) == 12
-    with_both = {"plots/clusters.json", "plots/topics.json"}
+    with_both = {"plots/clusters.json", "plots/topics.json", "plots/words.json"}
     for path, (of_labels, of_reduction) in digests.items():
         assert of_labels == (None if path == "plots/explained_variance.json" else labels), path
         assert of_reduction == (reduction if path in with_both | {"plots/explained_variance.json"} else None), path
