@@ -206,6 +206,8 @@ def test_no_stage_can_run_what_it_reads():
                 running = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "subprocess"}
                 if path.name == "dask_cluster.py":  # a worker runs what this process sends; nothing is read from a file
                     running -= {"pickle"}
+                if path.name == "map_positions.py":  # Git gives the bytes of a file, and runs nothing of it
+                    running -= {"subprocess"}
                 if isinstance(node, ast.ImportFrom) and names == {"pickle", "PicklingError"}:  # an error runs nothing
                     running -= {"pickle"}
                 assert not names & running, path

@@ -15,7 +15,7 @@ from conftest import ROOT, files_of_at_most
 
 from stages.files.batches import open_batches
 from stages.files.classified import Result, write_predictions
-from stages.pictures.style import write_plot
+from stages.pictures.style import Plots, write_plot
 from stages.runtime import arrays, files, record
 from stages.runtime.files import Run, hold, read, removing, replacing, settle
 
@@ -41,7 +41,7 @@ def write_a_picture(path: Path) -> None:
         axes.plot([point["x"] for point in points])
         return figure
 
-    write_plot(path.parent, path.stem, [{"x": value} for value in rng().normal(size=50).tolist()], draw)
+    write_plot(Plots(path.parent), path.stem, [{"x": value} for value in rng().normal(size=50).tolist()], draw)
 
 
 def write_some_predictions(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, name_model
+from conftest import ROOT, name_model, write_no_levels
 
 from stages.algorithms.centroids import number_by_size
 from stages.reduce import reduce
@@ -159,6 +159,7 @@ def make_model(data: Path, sample_rows: int | None = None) -> None:
     )  # fmt: skip
     found = number_by_size(np.load(reduced)[:, :20].argmax(axis=1))
     np.save(labels, found)
+    write_no_levels(data / "levels.npy", len(found))
     np.save(data / "silhouettes.npy", np.zeros(len(found), dtype=np.float32))
     train(
         classifier={"C": 1.0, "folds": 2}, doubt={"coverage": 0.9}, seed=0, sample_rows=sample_rows, reduced=reduced,

@@ -56,7 +56,7 @@ def committed_positions(path: Path) -> dict[tuple[str, str], Positions]:
 
     An experiment that runs in a folder of its own sees the commit that it started from.
     """
-    command = ["git", "show", f"HEAD:./{path.as_posix()}"]
+    command = ["git", "cat-file", "blob", f"HEAD:./{path.as_posix()}"]  # as it is, whatever filters there are
     try:
         content = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
         return _parse(content)
