@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def cluster(
     *,
     compare: CompareParameters,
-    levels: Levels,
+    levels: Levels = None,
     identity: IdentityFile = None,
     sample_rows: SampleRows = None,
     reduced: Path = Path("data/reduced.npy"),

@@ -38,8 +38,7 @@ def keep(
     """
     clustered = open_clustered(embeddings, sample_rows)
     n = len(clustered.sample)
-    in_use, numbers = read_labels(labels, n, embeddings)
-    before, of_method = read_labels(found, n, embeddings) if found.exists() else (in_use, numbers)
+    (in_use, numbers), (before, of_method) = (read_labels(each, n, embeddings) for each in (labels, found))
     card = read_whole(model)[2]
     refuse_other_numbers(model, card, labels, numbers)
     kept = read_identity(IDENTITY, clustered.batches[0].columns, embeddings) if IDENTITY.exists() else None
@@ -55,7 +54,7 @@ def keep(
                 f"{IDENTITY}`, run `dvc repro`, and keep them then; or keep these instead, and forget the others: `rm "
                 f"{IDENTITY} && python -m stages.keep`."
             )
-    edited = found.exists() and not np.array_equal(numbers_of(in_use, numbers), numbers_of(before, of_method))
+    edited = not np.array_equal(numbers_of(in_use, numbers), numbers_of(before, of_method))
     of_found = know(traced, of_method)
     known = know(trace_rows(clustered, in_use, len(numbers)), numbers) if edited else of_found
     highest = max(int(numbers[-1]), int(of_method[-1]), kept.highest if kept else -1)

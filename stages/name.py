@@ -23,8 +23,8 @@ from stages.algorithms.presentation.topic_words import DescribeParameters, Word,
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, even_rows, open_clustered
-from stages.files.curation import read_curation, rename
-from stages.files.given_names import NAMES, apply_names, read_names
+from stages.files.curation import read_curation
+from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names
 from stages.files.identity import IdentityFile, read_identity
 from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
 from stages.files.model import CARD, Card, Level, read_halves, write_card
@@ -84,14 +84,16 @@ def name(
     if given and identity:
         known = read_identity(Path(identity), batches[0].columns, clustered)
         kept = known.clusters.numbers.tolist() if known else []
+    refuse_fleeting(names, given, numbers.tolist(), kept)
 
     some = sample[even_rows(len(sample), SAMPLE)]
     wording = find_wording(describe["stop_words"], (row.text or "" for row in read_rows(clustered, some)))
     texts = (row.text or "" for row in read_rows(clustered, sample))
     words, of_levels = level_words(texts, found, levels, describe["words"], wording)
     words = cut_words(words)
-    of_words = [join_words(of_cluster) for of_cluster in choose_names(words)]
-    called = rename(hand, apply_names(names, given, of_words, numbers.tolist(), kept), numbers.tolist())
+    called = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    for where, by_number in ((f"{names}", given), (f"{curation}: rename", hand.names)):
+        called = replace_names(where, by_number, called, numbers.tolist())
     of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
     card_levels = [
         _level(of_level, nesting, of_tree)

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from stages.files.emerging import Grouped, groups_of, read_grouped
 from stages.files.map_positions import Positions, are_of, positions_of, read_positions
-from stages.files.predictions import COLUMNS, count_levels, iterate_table, list_tables
+from stages.files.predictions import COLUMNS, count_levels, iterate_table, levels_of, list_tables
 from stages.runtime import command
 from stages.runtime.files import hold, replacing
 from stages.runtime.parameters import Text
@@ -113,9 +113,8 @@ def _parts(
         columns = dict(zip(part.schema.names, part.columns, strict=True))
         columns |= {name: pyarrow.array(values, from_pandas=True) for name, values in (("x", x), ("y", y))}
         columns |= {"set": pyarrow.repeat(which, n), "emerging": groups_of(grouped, first, n)}
-        for name, lists in (("", columns.get("levels")), ("_name", columns.get("level_names"))):
-            count = len(lists[0]) if lists is not None else 0
-            columns |= {f"level_{i + 1}{name}": pyarrow.compute.list_element(lists, i) for i in range(count)}
+        for i, of_level in enumerate(levels_of(part), start=1):
+            columns |= {f"level_{i}{name}": column for name, column in zip(LEVEL, of_level, strict=True)}
         arrays = [columns.get(field.name, pyarrow.nulls(n, field.type)) for field in schema]
         yield pyarrow.table(arrays, schema=schema)
         first += n

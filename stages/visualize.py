@@ -20,7 +20,7 @@ from stages.algorithms.principal_components import reduce_rows
 from stages.files.batches import open_batches
 from stages.files.blocks import read_chosen
 from stages.files.intermediates import read_labels, read_reduced, read_silhouettes, read_tree, refuse_unequal
-from stages.files.map_positions import committed_positions, places_of
+from stages.files.map_positions import committed_positions, positions_of_rows
 from stages.files.model import read_whole, refuse_other_numbers
 from stages.files.numbers import numbers_of
 from stages.files.predictions import read_all_labels, read_predictions
@@ -90,24 +90,23 @@ def visualize(
     start, work = rows[chosen, :2] * reduction.scale[:2], Work("t-SNE", ITERATIONS, "iteration")
     positions, new_positions = fit_map(rows[chosen], new_rows, tsne["perplexity"], seed, start, work)
     last = committed_positions(plots / "tsne.json")
-    earlier = np.concatenate([places_of(last, "clustered", shown), places_of(last, "new", new_shown)])
-    positions, new_positions = np.split(align(np.concatenate([positions, new_positions]), earlier), [len(chosen)])
+    earlier = np.concatenate([positions_of_rows(last, *each) for each in (("clustered", shown), ("new", new_shown))])
+    aligned = align(np.concatenate([positions, new_positions]), earlier)
+    positions, new_positions = np.split(aligned, [len(chosen)])
 
     memberships = measure_memberships(rows[chosen], found[chosen], half.centroids, half.coef, half.intercept)
     largest = np.argsort(-np.bincount(found[found >= 0]), kind="stable").tolist()
     names = {card.numbers[place]: card.names[place] for place in largest}
+    in_use, left_out, of_new = (numbers_of(each, numbers) for each in (found, classified, predicted.cluster))
     kinds = ["clustered"] * len(chosen)
-    points = map_points(positions, numbers_of(found[chosen], numbers), memberships.probability, kinds, shown)
+    points = map_points(positions, in_use[chosen], memberships.probability, kinds, shown)
     kinds = np.where(predicted.novel[chosen_new], "novel", "new").tolist()
-    of_new = numbers_of(predicted.cluster[chosen_new], numbers)
-    points += map_points(new_positions, of_new, predicted.probability[chosen_new], kinds, new_shown)
+    points += map_points(new_positions, of_new[chosen_new], predicted.probability[chosen_new], kinds, new_shown)
 
-    found_numbers = numbers_of(found, numbers)
-    drawn = Plots(plots, labels=labels_digest(found_numbers))
+    drawn = Plots(plots, labels=labels_digest(in_use))
     write_map(drawn, points, names, note)
-    others = (numbers_of(each, numbers) for each in (classified, predicted.cluster))
-    write_cluster_sizes(drawn, found_numbers, *others, names)
-    write_silhouette(drawn, of_rows, found_numbers, names, left_out_note(len(classified)))
+    write_cluster_sizes(drawn, in_use, left_out, of_new, names)
+    write_silhouette(drawn, of_rows, in_use, names, left_out_note(len(classified)))
     joined, is_cut = join_clusters(merges, found, half.centroids)
     write_dendrogram(drawn, joined, is_cut, card.named, card.levels)
     log.info("pictures in %s/; `dvc plots show` makes a page of them", plots)

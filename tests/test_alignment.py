@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial import procrustes
 
 from stages.algorithms.presentation.alignment import LEAST_SHARED, align
-from stages.files.map_positions import committed_positions, places_of, read_positions
+from stages.files.map_positions import committed_positions, positions_of_rows, read_positions
 from stages.files.rows import Row
 
 MOTIONS = [
@@ -98,7 +98,7 @@ def test_the_earlier_map_is_that_of_the_last_commit_and_nothing_is_said_without_
     path.unlink()
     rows = [Row("a<b", 5, "other text", None), Row("a<b", 6, None, None), Row("c", 5, None, None)]
     for which, place in (("clustered", [1.25, -33.96]), ("new", [0.07, 2.0])):
-        found = places_of(committed_positions(path), which, rows)
+        found = positions_of_rows(committed_positions(path), which, rows)
         assert found[0].tolist() == place  # the very digits
         assert np.isnan(found[1:]).all()
     odd = [

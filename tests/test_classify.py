@@ -204,7 +204,8 @@ def test_predictions_of_other_code_are_made_anew(fitted, monkeypatch, tmp_path):
 
 def test_the_code_that_makes_predictions_is_what_the_stage_depends_on():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["classify"]["deps"]
-    assert {f"stages/{name}" for name in classified.CODE} == {name for name in listed if name.startswith("stages/")}
+    listed = {name for name in listed if name.startswith("stages/") and not name.startswith("stages/pictures/")}
+    assert {f"stages/{name}" for name in classified.CODE} == listed
 
 
 @pytest.mark.parametrize("profile", [[[900, 0, 0, 0, 0], [900] + [0] * 127, [900] + [0] * 127, 3], [[900]], None])

@@ -1,6 +1,7 @@
 """A human hand: curation.yaml as it is read, clusters merged, split and dropped, and what that costs."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.cluster import cluster
 from stages.compare import compare
 from stages.files.clustered import open_clustered
-from stages.files.curation import Curation, read_curation, rename
+from stages.files.curation import Curation, read_curation
+from stages.files.given_names import replace_names
 from stages.files.identity import Identity, read_identity, trace_rows, write_identity
 from stages.files.intermediates import read_labels
 from stages.files.model import Card
@@ -333,6 +335,13 @@ def outputs() -> dict[str, bytes]:
     }
 
 
+def compared() -> dict[str, bytes]:
+    """What compare, and the curve of the choice, say, but for which labels they are of."""
+    digest = re.compile(rb'"labels_digest": "\w{12}", ')
+    written = {name: content for name, content in outputs().items() if name.startswith(("metrics/compare", "plots"))}
+    return {name: digest.sub(b"", content) for name, content in written.items()}
+
+
 def test_a_number_above_all_that_there_can_be_is_refused_before_it_is_written(_kept):
     kept = json.loads(Path(IDENTITY_FILE).read_text())
     Path(IDENTITY_FILE).write_text(json.dumps(kept | {"highest": 999_999}))
@@ -375,7 +384,9 @@ def test_edits_are_in_every_output_of_the_stage_and_gone_with_the_edits(_kept):
     assert figures["noise_share"] == pytest.approx((FOUND == 5).mean(), rel=1e-5)
     points = json.loads(Path("plots/davies_bouldin.json").read_text())
     assert points[0].pop("note") == "as found, before 3 edits by hand"
-    assert points == json.loads(before["plots/davies_bouldin.json"])
+    as_found = json.loads(before["plots/davies_bouldin.json"])
+    assert points[0].pop("labels_digest") != as_found[0].pop("labels_digest")
+    assert points == as_found
     cluster_again()
     assert outputs() == before
 
@@ -466,9 +477,9 @@ def test_every_kind_of_method_can_be_edited(_kept, changes):
 
 def test_names_by_hand_win_and_those_of_no_cluster_are_warned_of(caplog):
     hand = read("rename: {40: Birds, 7: Games}")
-    assert rename(hand, ["a", "b", "c"], [3, 40, 41]) == ["a", "Birds", "c"]
-    assert "no cluster has these numbers now: 7 (Games)" in caplog.text
-    card = Card(["a", "Birds", "c"], [[]] * 3, 0.9, 0.9, {}, {}, [3, 40, 41])
+    assert replace_names("curation.yaml: rename", hand.names, ["a", "b", "c"], [3, 40, 41]) == ["a", "Birds", "c"]
+    assert "curation.yaml: rename: no cluster has these numbers now: 7 (Games)" in caplog.text
+    card = Card(["a", "Birds", "c"], [[]] * 3, 0.9, 0.9, {}, {}, [3, 40, 41], [[]] * 3)
     assert by_hand(hand, card) == "\n\n`curation.yaml` renames clusters whose numbers are gone: 7 (Games)."
     assert by_hand(read(""), card) == ""
     assert "By hand (`curation.yaml`): merge 3 and 40; split 41 into 2 parts." in by_hand(
@@ -482,13 +493,13 @@ def test_the_comparison_measures_each_edit_and_leaves_all_else_as_it_was(_kept, 
 
     monkeypatch.setattr(findings, "advise", advise)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    few = {"subsamples": 4, "refits": 2, "k_steps": 3, "null_references": 2}
+    few = parameters(compare={"subsamples": 4, "refits": 2, "k_steps": 3, "null_references": 2})
     cluster_again()
-    compare(sample_rows=None, **parameters(compare=few))
-    before = {name: content for name, content in outputs().items() if name.startswith(("metrics/compare", "plots"))}
+    compare(sample_rows=None, **few)
+    before = compared()
     cluster_again("merge: [1, 4]\nsplit: 0\ndrop: 5")
-    compare(sample_rows=None, **parameters(compare=few))
-    after = {name: content for name, content in outputs().items() if name in before}
+    compare(sample_rows=None, **few)
+    after = compared()
     changed = {Path(name).name for name in before if after[name] != before[name]}
     assert changed >= {"verdict.md", "cluster_stability.json"}
     assert changed <= {
@@ -507,7 +518,8 @@ def test_the_comparison_measures_each_edit_and_leaves_all_else_as_it_was(_kept, 
     assert "as edited are stable" in verdict
     assert "By hand" not in before["metrics/compare/verdict.md"].decode()
     # Of a sample, which may lack rows of a cluster.
-    compare(sample_rows=None, **parameters(compare=few | {"max_rows": 100}))
+    few["compare"]["max_rows"] = 100
+    compare(sample_rows=None, **few)
     assert "of the rows of the sample that are no noise" in Path("metrics/compare/verdict.md").read_text()
 
 
@@ -516,7 +528,7 @@ def test_the_page_of_changes_says_what_became_noise(_kept):
     _, labels = cluster_again("drop: 5")
     numbers = np.unique(labels[labels >= 0])
     digests = trace_rows(open_clustered(Path("data/embeddings_clu"), None), labels, 5).digests
-    card = Card(kept.names[:5], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist())
+    card = Card(kept.names[:5], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist(), [[]] * 5)
     shared = share_rows(kept.clusters, digests, labels, 5)
     page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0])).page
     (line,) = [line for line in page.splitlines() if line.startswith("| 5 |")]

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_blobs, same_partition
+from conftest import Project, make_blobs, same_partition
 from scipy.cluster.hierarchy import fcluster
 
 from stages.algorithms.centroids import cluster_centroids, consolidate, number_by_size
@@ -18,7 +18,7 @@ from stages.algorithms.presentation.levels import level_words, nest_levels
 from stages.algorithms.presentation.topic_words import topic_words
 from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.intermediates import read_levels
-from stages.files.model import Card, Level, read_card, write_card
+from stages.files.model import Level, read_card, write_card
 from stages.pictures.clusters_page import _contents
 from stages.runtime.arrays import save_array
 
@@ -139,22 +139,25 @@ def test_levels_that_are_none_are_refused(damage):
         read_levels(Path("levels.npy"), labels, Path("labels"))
 
 
-def run_with_levels(copy, levels: list[int], **parameters) -> Card:
-    copy.set(levels=levels, **parameters)
-    copy.run_here("reduce", "link", "cluster", "train", "name", "classify")
-    return read_card(copy.folder / "data/model")
+@pytest.fixture(scope="module")
+def nested(finished, tmp_path_factory) -> Project:
+    """The finished project with three levels, up to classify. Tests take a copy, or write what no other reads."""
+    project = finished.copy_to(tmp_path_factory.mktemp("levels") / "nested")
+    project.set(levels=[2, 3, 30], k_min=6, k_max=6)
+    project.run_here("cluster", "train", "name", "classify")
+    return project
 
 
-def test_every_table_says_the_levels_of_each_row(copy):
-    card = run_with_levels(copy, [2, 3, 30], k_min=6, k_max=6)
-    labels, levels = (np.load(copy.folder / f"data/{name}.npy") for name in ("labels", "levels"))
+def test_every_table_says_the_levels_of_each_row(nested):
+    card = read_card(nested.folder / "data/model")
+    labels, levels = (np.load(nested.folder / f"data/{name}.npy") for name in ("labels", "levels"))
     assert [len(level.names) for level in card.levels] == [2, 3, 30]
     assert [level.of_tree for level in card.levels] == [True] * 3
     rows = [
-        row for name in ("a", "b") for row in pq.read_table(copy.folder / f"data/clusters/{name}.parquet").to_pylist()
+        row for name in ("a", "b") for row in pq.read_table(nested.folder / f"data/clusters/{name}.parquet").to_pylist()
     ]
     assert [row["levels"] for row in rows] == levels.tolist()
-    new = pq.read_table(copy.folder / "data/predictions/new.parquet").to_pylist()
+    new = pq.read_table(nested.folder / "data/predictions/new.parquet").to_pylist()
     above = {cluster: levels[labels == cluster][0, :2].tolist() for cluster in range(6)}
     assert [row["levels"] for row in new] == [[*above[row["cluster"]], None] for row in new]
     for row in rows + new:
@@ -163,14 +166,15 @@ def test_every_table_says_the_levels_of_each_row(copy):
             for level, number in zip(card.levels, row["levels"], strict=True)
         ]
         assert row["level_names"] == expected
-    copy.run_here("table", options=("--output", "t.parquet"))
-    joined = pq.read_table(copy.folder / "t.parquet").to_pylist()
+    nested.run_here("table", options=("--output", "t.parquet"))
+    joined = pq.read_table(nested.folder / "t.parquet").to_pylist()
     assert [[row["level_1"], row["level_2"], row["level_3"]] for row in joined] == [row["levels"] for row in rows + new]
     assert [row["level_3_name"] for row in joined] == [row["level_names"][2] for row in rows + new]
 
 
 def test_rows_that_a_sample_has_left_out_have_the_levels_above_their_cluster(copy):
-    run_with_levels(copy, [3, 30], k_min=6, k_max=6, sample_rows=150)
+    copy.set(levels=[3, 30], k_min=6, k_max=6, sample_rows=150)
+    copy.run_here("reduce", "link", "cluster", "train", "name", "classify")
     rows = [
         row for name in ("a", "b") for row in pq.read_table(copy.folder / f"data/clusters/{name}.parquet").to_pylist()
     ]
@@ -187,18 +191,14 @@ def test_without_levels_nothing_says_so(finished):
         assert not {"levels", "level_names"} & set(pq.read_schema(path).names)
 
 
-def described(copy) -> str:
-    copy.run_here("describe", "visualize")
-    return (copy.folder / "metrics/describe/clusters.md").read_text()
-
-
-def test_the_page_folds_clusters_in_clusters_and_branches_have_names(copy):
-    card = run_with_levels(copy, [2, 3, 30], k_min=6, k_max=6)
-    page = described(copy)
+def test_the_page_folds_clusters_in_clusters_and_branches_have_names(nested):
+    card = read_card(nested.folder / "data/model")
+    nested.run_here("describe", "visualize")
+    page = (nested.folder / "metrics/describe/clusters.md").read_text()
     contents = page[page.index("## Levels") : page.index("## Cluster 0")]
     assert "Clusters in clusters: 2, 3, 6 in use, 30." in contents and "centroids" not in contents
     root = ElementTree.fromstring(contents[contents.index("<details>") :].strip())
-    rows = {each["cluster"]: each["rows"] for each in copy.json("metrics/describe/clusters.json")}
+    rows = {each["cluster"]: each["rows"] for each in nested.json("metrics/describe/clusters.json")}
 
     def held(item: ElementTree.Element) -> list[int]:
         return [int(link.get("href").removeprefix("#cluster-")) for link in item.iter("a")]
@@ -218,7 +218,7 @@ def test_the_page_folds_clusters_in_clusters_and_branches_have_names(copy):
             )
         waiting += [(depth + 1, each) for each in item.findall("details/ul/li")]
     assert depths == {0: 2, 1: 3, 2: 6, 3: 30}
-    points = copy.json("plots/dendrogram.json")
+    points = nested.json("plots/dendrogram.json")
     branches = [point["branch"] for point in points if point.get("branch") is not None]
     joined = [
         level.names[cluster]
@@ -230,13 +230,13 @@ def test_the_page_folds_clusters_in_clusters_and_branches_have_names(copy):
     assert "branch" in points[0]
 
 
-def test_the_page_says_where_centroids_are_joined_and_nothing_of_levels_without_any(copy, finished):
+def test_the_page_says_where_centroids_are_joined_and_nothing_of_levels_without_any(nested, finished, tmp_path):
     assert "## Levels" not in (finished.folder / "metrics/describe/clusters.md").read_text()
     assert "branch" not in finished.json("plots/dendrogram.json")[0]
-    run_with_levels(copy, [2, 3], k_min=6, k_max=6)
-    path = copy.folder / "data/model/model.json"
-    card = read_card(path.parent)
-    write_card(path.parent, card._replace(levels=tuple(level._replace(of_tree=False) for level in card.levels)))
+    copy = nested.copy_to(tmp_path / "copy")
+    model = copy.folder / "data/model"
+    card = read_card(model)
+    write_card(model, card._replace(levels=tuple(level._replace(of_tree=False) for level in card.levels)))
     copy.run_here("classify", "describe")
     page = (copy.folder / "metrics/describe/clusters.md").read_text()
     assert "coarser levels join their centroids (average linkage)" in page

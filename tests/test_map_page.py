@@ -25,11 +25,11 @@ from stages.files.map_rows import (
     TEXT_LENGTH,
     UNSURE,
     MapRows,
-    _shown,
     find_tables,
     iterate_shown,
     read_map_rows,
 )
+from stages.files.texts import cut_line
 from stages.pictures.map_page import write_map_page
 
 TEMPLATE = ROOT / ".dvc" / "page" / "map_template.html"
@@ -84,7 +84,7 @@ def write_page(page: Path, rows: MapRows, positions: np.ndarray, texts: list[str
         LABELS,
         rows,
         positions,
-        [[f"id{i}\t{_shown(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]],
+        [[f"id{i}\t{cut_line(text, TEXT_LENGTH)}" for i, text in enumerate(texts)]],
     )
     return page
 
@@ -411,15 +411,15 @@ def test_tables_are_read_in_the_order_of_their_batches(copy):
     assert not np.isnan(positions_of(positions["new", "new"], 0, 100)).all()
 
 
-def test_levels_of_rows_may_be_fewer_or_none(monkeypatch):
+def test_a_level_of_a_row_may_be_unknown_or_noise(monkeypatch):
     part = pyarrow.record_batch({
         "cluster": pyarrow.array([4, 9, -1, 4], pyarrow.int32()),
         "name": ["birds", "trees", None, "birds"],
         "probability": pyarrow.array([0.5, 1, None, 0.25], pyarrow.float32()),
         "novel": [False] * 4,
         "sure": [True] * 4,
-        "levels": pyarrow.array([[1, 7], [0], None, [1, None]], pyarrow.list_(pyarrow.int32())),
-        "level_names": [["living", "owls"], ["rest"], None, ["living", None]],
+        "levels": pyarrow.array([[1, 7], [0, None], [-1, -1], [1, None]], pyarrow.list_(pyarrow.int32())),
+        "level_names": [["living", "owls"], ["rest", None], [None, None], ["living", None]],
     })  # fmt: skip
     monkeypatch.setattr(map_rows, "iterate_table", lambda path, columns: [part, part.slice(1, 2)])
     rows = map_rows.read_map_rows({("new", "b"): Path("b")})

@@ -12,7 +12,7 @@ from test_sample import K, label, write_rows
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.presentation.topic_words import Word
-from stages.files.given_names import NAMES, apply_names, read_names
+from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names
 from stages.files.model import read_card
 from stages.name import join_words, name
 from stages.runtime.arrays import save_model
@@ -64,9 +64,9 @@ def test_weights_of_words_are_kept_and_names_are_cut_between_words():
 
 def test_names_that_are_given_by_numbers_that_last_go_before_words(caplog):
     given = {0: "Birds", 9: "Gone"}
-    names = apply_names(NAMES, given, ["a", "b"], [0, 4], [0, 4])
-    assert names == ["Birds", "b"]
-    assert "names.yaml names 9, which no cluster has" in caplog.text
+    refuse_fleeting(NAMES, given, [0, 4], [0, 4])
+    assert replace_names("names.yaml", given, ["a", "b"], [0, 4]) == ["Birds", "b"]
+    assert "names.yaml: no cluster has these numbers now: 9 (Gone)" in caplog.text
 
 
 def test_names_by_numbers_that_do_not_last_are_refused():
@@ -75,7 +75,7 @@ def test_names_by_numbers_that_do_not_last_are_refused():
     with pytest.raises(ValueError, match=r"^names.yaml: names clusters by number, but identity is null in params.yaml"):
         name(sample_rows=SAMPLE, **PARAMETERS)
     with pytest.raises(ValueError, match=r"^names.yaml: names 4, but data/identity.json does not keep this number yet"):
-        apply_names(NAMES, {4: "Birds"}, ["a", "b"], [0, 4], [0])
+        refuse_fleeting(NAMES, {4: "Birds"}, [0, 4], [0])
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_names_by_numbers_that_do_not_last_are_refused():
         ("-1: Birds", "-1 is no number of a cluster"),
         ("true: Birds", "True is no number of a cluster"),
         ("7: 12", "7 is 12, expected a text; put it in quotes."),
-        ("7: ' '", "7 is ' ', expected a name of one line, 1 to 40 characters."),
+        ("7: ' '", "7 is ' ', expected a name of one line without control characters, 1 to 40 characters."),
         ('7: "a\\nb"', "expected a name of one line"),
-        (f"7: {'a' * 41}", "expected a name of one line, 1 to 40 characters."),
+        (f"7: {'a' * 41}", "expected a name of one line without control characters, 1 to 40 characters."),
         ("7: 12\na: b", "Also 'a' is no number"),
         ("just words", "holds a str, expected keys and values"),
         ("7: [", "not valid YAML"),
@@ -104,7 +104,7 @@ def test_without_a_name_nothing_is_given(text):
     if text is not None:
         NAMES.write_text(text)
     assert read_names(NAMES) == {}
-    assert apply_names(NAMES, {}, ["a"], [0], None) == ["a"]
+    refuse_fleeting(NAMES, {}, [0], None)
 
 
 def test_without_texts_clusters_have_no_name():

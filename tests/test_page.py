@@ -118,6 +118,10 @@ def test_the_page_is_drawn_without_a_network_and_answers_to_the_mouse(project, b
     for figure in figures:
         marks = browser.execute_script(FIND_MARKS, figure)
         assert sum(mark["role"] == "mark" for mark in marks) > 0, figure
+    # Of each cluster its own words alone.
+    words = [point["word"] for point in project.json("plots/words.json")]
+    marks = browser.execute_script(FIND_MARKS, "#plots_words_json")
+    assert sum(mark["role"] == "axis-label" and mark["text"] in words for mark in marks) == len(words)
     pictures = browser.execute_script("return [...document.querySelectorAll('details img')].map((i) => i.naturalWidth)")
     assert len(pictures) == sum(path.endswith(".png") for path in plots)
     assert "workspace" not in browser.execute_script("return document.body.innerText")
@@ -160,12 +164,15 @@ def test_the_page_answers_first(project, browser):
         "return [...document.querySelectorAll('.card')].map((card) => [card.querySelector('a').getAttribute('href'), "
         "[...card.querySelectorAll('li')].map((item) => item.textContent), card.textContent])"
     )
-    clusters = project.json("metrics/describe/clusters.json")
+    clusters, digest = (
+        project.json("metrics/describe/clusters.json"),
+        project.json("plots/clusters.json")[0]["labels_digest"],
+    )
     stability = {point["cluster"]: point["jaccard"] for point in project.json("plots/cluster_stability.json")}
     assert len(cards) == len(clusters) == 4
     for (link, texts, words), cluster in zip(cards, clusters, strict=True):
         number = cluster["cluster"]
-        assert link == f"../plots/map.html#cluster={number}"
+        assert link == f"../plots/map.html#cluster={number}&labels={digest}"
         # Texts that would break a page, letter by letter.
         assert texts == [entry["text"] for entry in cluster["nearest"][:3]]
         assert all(part in words for part in (cluster["name"], f"{cluster['rows']} rows", f"{stability[number]:.2f}"))

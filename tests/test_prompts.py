@@ -9,6 +9,7 @@ import pytest
 from stages.files.predictions import Labels
 from stages.pictures.clusters_page import write_clusters
 from stages.pictures.prompts import write_prompts
+from stages.pictures.style import Plots
 from stages.pictures.words import NO_WORDS, write_words
 
 
@@ -54,7 +55,7 @@ def test_a_name_that_is_given_stands_before_the_words_and_without_any():
 @pytest.mark.parametrize("k", [1, 2, 70])
 def test_bars_of_words_are_of_the_largest_clusters(k):
     Path("plots").mkdir()
-    write_words(Path("plots"), clusters(k))
+    write_words(Plots(Path("plots")), clusters(k))
     points = json.loads(Path("plots/words.json").read_text(encoding="utf-8"))
     assert len({point["cluster"] for point in points}) == min(k, 60)
     assert [point["word"] for point in points if point["cluster"] == 0] == [NO_WORDS]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import make_blobs
+from conftest import make_blobs, write_no_levels
 from matplotlib import pyplot as plt
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, v_measure_score
 
@@ -83,6 +83,7 @@ def write_state(rows: np.ndarray, labels: np.ndarray, texts: list[dict] | None, 
     save_array(Path("data/reduced.npy"), rows[old])
     found = number_by_size(labels[old])
     save_array(Path("data/labels.npy"), found)
+    write_no_levels(Path("data/levels.npy"), len(found))
     save_array(Path("data/silhouettes.npy"), cosine_silhouettes(rows[old], found).astype(np.float32))
     d = rows.shape[1]
     reduction = Reduction(np.zeros(d), np.eye(d), np.ones(d), np.float64(d), np.zeros(d), np.ones(d))

@@ -5,26 +5,24 @@ import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
-from unicodedata import category
 
 import numpy as np
 
 from stages.algorithms.partitions.edits import Edit, Edits, edits_between
 from stages.algorithms.partitions.identity import share_rows
+from stages.files.given_names import why_no_name
 from stages.files.identity import IDENTITY, Identity
-from stages.files.numbers import MOST, places_of
+from stages.files.numbers import is_number, places_of
 from stages.runtime.arrays import damaged
-from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
 SAME = 0.75  # Jaccard index on rows of both trainings from which an edited cluster is taken for what it was
 MOST_PARTS = 1000  # of a split
-log = logging.getLogger(__name__)
-
 SEEN, MOST_PLACES = 0.1, 3  # share of rows that it is worth saying where they are, and places that are named
-CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
 KEYS = ("rename", "merge", "split", "drop")
+
+log = logging.getLogger(__name__)
 
 
 class Curation(NamedTuple):
@@ -71,15 +69,6 @@ def read_curation(path: Path) -> Curation:
     if faults:
         raise ValueError(f"{path}: " + " Also ".join(faults))
     return Curation(edits, names)
-
-
-def rename(curation: Curation, names: list[str], numbers: list[int]) -> list[str]:
-    """The names of clusters by place, or those that a hand has given them; a warning of each that is of none."""
-    gone = curation.gone(numbers)
-    if gone:
-        said = ", ".join(f"{number} ({name})" for number, name in gone.items())
-        log.warning("curation.yaml: rename: no cluster has these numbers now: %s", said)
-    return [curation.names.get(number, name) for number, name in zip(numbers, names, strict=True)]
 
 
 def refuse_without_numbers(path: Path, curation: Curation, identity: str | None, kept: Identity | None) -> None:
@@ -162,13 +151,8 @@ def _names(value: Any, faults: list[str]) -> dict[int, str]:
         return {}
     names = {}
     for number, name in value.items():
-        if not _is_number(number):
-            faults.append(f"rename: {shown(number)} is no number of a cluster; expected one, such as 7: Birds.")
-        elif not isinstance(name, str):
-            faults.append(f"rename: {number} is {shown(name)}, expected a text; put it in quotes.")
-        elif not name.strip() or len(name) > NAME_LENGTH or any(category(each) in CONTROLS for each in name):
-            what = "a name of one line without control characters"
-            faults.append(f"rename: {number} is {shown(name)}, expected {what}, 1 to {NAME_LENGTH} characters.")
+        if fault := why_no_name(number, name):
+            faults.append(f"rename: {fault}")
         else:
             names[number] = name.strip()
     return names
@@ -180,7 +164,7 @@ def _merges(value: Any, faults: list[str]) -> tuple[tuple[int, ...], ...]:
     lists = value if isinstance(value, list) and any(isinstance(each, list) for each in value) else [value]
     merges = []
     for each in lists:
-        if not isinstance(each, list) or not all(map(_is_number, each)):
+        if not isinstance(each, list) or not all(map(is_number, each)):
             faults.append(f"merge: {shown(each)}, expected a list of numbers of clusters, such as [3, 7].")
         elif len(each) < 2:
             faults.append(f"merge: {shown(each)} names {len(each)} clusters, expected two or more.")
@@ -195,7 +179,7 @@ def _splits(value: Any, faults: list[str]) -> tuple[tuple[int, int], ...]:
         return tuple((number, 2) for number in numbers)
     splits = []
     for number, parts in value.items():
-        if not _is_number(number):
+        if not is_number(number):
             faults.append(f"split: {shown(number)} is no number of a cluster; expected one, such as 12: 3.")
         elif type(parts) is not int or not 2 <= parts <= MOST_PARTS:
             faults.append(f"split: {number} into {shown(parts)}, expected a whole number of parts, 2 to {MOST_PARTS}.")
@@ -209,14 +193,10 @@ def _numbers(key: str, value: Any, faults: list[str]) -> tuple[int, ...]:
     if value is None:
         return ()
     numbers = value if isinstance(value, list) else [value]
-    if not all(map(_is_number, numbers)):
+    if not all(map(is_number, numbers)):
         faults.append(f"{key} is {shown(value)}, expected numbers of clusters, such as [5, 8].")
         return ()
     return tuple(numbers)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int and 0 <= value < MOST
 
 
 def _conflicts(names: dict[int, str], edits: Edits) -> list[str]:

@@ -1,12 +1,15 @@
-"""Names of clusters from elsewhere: names.yaml, which people write, or a language model of what prompts.jsonl says."""
+"""Names that clusters are given: by names.yaml, which people write, or a language model of what prompts.jsonl says.
+
+What is a name, and how one takes the place of another, is the same for curation.yaml.
+"""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from stages.files.numbers import MOST
+from stages.files.numbers import is_number
 from stages.runtime.cutting import NAME_LENGTH
 from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
@@ -30,7 +33,7 @@ def read_names(path: Path) -> dict[int, str]:
     read(path)
     names, faults = {}, []
     for number, name in load_yaml(path, empty=True).items():
-        if fault := _why_no_name(number, name):
+        if fault := why_no_name(number, name):
             faults.append(fault)
         else:
             names[number] = name.strip()
@@ -39,31 +42,35 @@ def read_names(path: Path) -> dict[int, str]:
     return names
 
 
-def _why_no_name(number: Any, name: Any) -> str:
-    """What is wrong with an entry, and how to mend it; nothing where it is right."""
-    if not (type(number) is int and 0 <= number < MOST):
+def why_no_name(number: Any, name: Any) -> str:
+    """What is wrong with a name that is given by number, and how to mend it; nothing where it is right."""
+    if not is_number(number):
         return f"{shown(number)} is no number of a cluster; expected one, such as 7: Birds."
     if not isinstance(name, str):
         return f"{number} is {shown(name)}, expected a text; put it in quotes."
     if not name.strip() or len(name) > NAME_LENGTH or any(category(each) in CONTROLS for each in name):
-        return f"{number} is {shown(name)}, expected a name of one line, 1 to {NAME_LENGTH} characters."
+        what = "a name of one line without control characters"
+        return f"{number} is {shown(name)}, expected {what}, 1 to {NAME_LENGTH} characters."
     return ""
 
 
-def apply_names(
-    path: Path, given: dict[int, str], names: list[str], numbers: list[int], kept: Iterable[int] | None
-) -> list[str]:
-    """The names of clusters with those given in their places; a number that is gone is warned of.
+def replace_names(where: str, given: Mapping[int, str], names: list[str], numbers: list[int]) -> list[str]:
+    """The names of clusters by place, or those that are given by number; a warning of each whose number is gone."""
+    if gone := [f"{number} ({name})" for number, name in given.items() if number not in numbers]:
+        log.warning("%s: no cluster has these numbers now: %s", where, ", ".join(gone))
+    return [given.get(number, name) for number, name in zip(numbers, names, strict=True)]
 
-    Numbers that do not last are another cluster's after the next run, so names by them are refused.
+
+def refuse_fleeting(path: Path, given: Mapping[int, str], numbers: list[int], kept: Iterable[int] | None) -> None:
+    """Refuse names by numbers that do not last: another run may give them to other clusters.
 
     Parameters
     ----------
     path : Path
         Where names are given.
-    given : dict of int to str
-    names, numbers : list of k str and of k int
-        Of the clusters.
+    given : mapping of int to str
+    numbers : list of int
+        Of the clusters. A name whose number is gone is none to refuse.
     kept : iterable of int, or None
         Numbers that last; None where none do, for want of an identity.
     """
@@ -81,6 +88,3 @@ def apply_names(
             f"{'these numbers' if len(fleeting) > 1 else 'this number'} yet, so that another run may move it; remove "
             "the entry, run `dvc repro` and `python -m stages.keep`, and add it again."
         )
-    if gone := [number for number in given if number not in numbers]:
-        log.warning("%s names %s, which no cluster has", path, ", ".join(map(str, gone)))
-    return [given.get(number, name) for number, name in zip(numbers, names, strict=True)]

@@ -11,7 +11,7 @@ import xxhash
 from stages.algorithms.partitions.identity import Known, Traced, centroids_of, sum_units
 from stages.files.blocks import read_blocks
 from stages.files.clustered import Clustered
-from stages.files.numbers import MOST
+from stages.files.numbers import MOST, are_numbers
 from stages.runtime.arrays import shortened
 from stages.runtime.files import not_read, read
 from stages.runtime.record import write_text
@@ -140,7 +140,7 @@ def _said(known: Known) -> list[dict[str, Any]]:
 
 def _parse(clusters: list[dict[str, Any]], columns: int) -> Known:
     numbers, sizes = ([each[name] for each in clusters] for name in ("number", "size"))
-    if not all(type(each) is int and 0 <= each < MOST for each in numbers) or sorted(set(numbers)) != numbers:
+    if not are_numbers(numbers):
         raise ValueError("its numbers do not rise")
     if not all(type(each) is int and 0 < each < 2**40 for each in sizes):
         raise ValueError("its sizes are not those of clusters")

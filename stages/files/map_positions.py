@@ -64,18 +64,6 @@ def committed_positions(path: Path) -> dict[tuple[str, str], Positions]:
         return {}
 
 
-def places_of(positions: dict[tuple[str, str], Positions], which: str, rows: list[Row]) -> np.ndarray:
-    """Where rows of a set lie, in hundredths as the plot has it: (n, 2) float64, NaN for those that are not there."""
-    known = {
-        (batch, row): (x, y)
-        for (of, batch), each in positions.items()
-        if of == which
-        for row, x, y in zip(each.row.tolist(), each.x.tolist(), each.y.tolist(), strict=True)
-    }
-    found = [known.get((row.batch, row.row), (np.nan, np.nan)) for row in rows]
-    return np.rint(100 * np.array(found).reshape(-1, 2)) / 100
-
-
 def _parse(content: bytes) -> dict[tuple[str, str], Positions]:
     of_batches = defaultdict(list)
     for point in json.loads(content):
@@ -110,3 +98,15 @@ def positions_of(positions: Positions | None, first: int, count: int) -> tuple[n
         own = slice(*positions.row.searchsorted((first, first + count)))
         found[:, positions.row[own] - first] = positions.x[own], positions.y[own]
     return found[0], found[1]
+
+
+def positions_of_rows(positions: dict[tuple[str, str], Positions], which: str, rows: list[Row]) -> np.ndarray:
+    """Where rows of a set lie, in hundredths as the plot has it: (n, 2) float64, NaN for those that are not there."""
+    known = {
+        (batch, row): (x, y)
+        for (of, batch), each in positions.items()
+        if of == which
+        for row, x, y in zip(each.row.tolist(), each.x.tolist(), each.y.tolist(), strict=True)
+    }
+    found = [known.get((row.batch, row.row), (np.nan, np.nan)) for row in rows]
+    return np.rint(100 * np.array(found).reshape(-1, 2)) / 100

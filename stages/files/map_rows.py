@@ -8,14 +8,13 @@ import pyarrow
 import pyarrow.compute
 
 from stages.files.batches import open_batches
-from stages.files.predictions import iterate_table, path_of
-from stages.files.texts import one_line
-from stages.runtime.cutting import cut
+from stages.files.predictions import OF_LEVELS, iterate_table, levels_of, path_of
+from stages.files.texts import cut_line
 from stages.runtime.remote import Place
 
 NEW, NOVEL, UNSURE, BY_MODEL, HAS_TEXT = (1 << bit for bit in range(5))  # flags of a row
 TEXT_LENGTH, ID_LENGTH = 1000, 200  # of what is shown and searched of a row
-COLUMNS = ["cluster", "name", "probability", "novel", "sure", "topic", "labelled_by", "levels", "level_names"]
+COLUMNS = ["cluster", "name", "probability", "novel", "sure", "topic", "labelled_by", *OF_LEVELS]
 
 Tables = dict[tuple[str, str], Place]  # of each set and batch
 
@@ -54,10 +53,9 @@ def read_map_rows(tables: Tables) -> MapRows:
             rows += part.num_rows
             columns.append(_numbers(part, which, topics))
             _take_names(part["cluster"], part["name"], names)
-            if "levels" in part.schema.names:
-                for level, of_level in enumerate(_split(part["levels"])):
-                    level_names += [{} for _ in range(level + 1 - len(level_names))]
-                    _take_names(of_level, _split(part["level_names"])[level], level_names[level])
+            for level, of_level in enumerate(levels_of(part)):
+                level_names += [{} for _ in range(level + 1 - len(level_names))]
+                _take_names(*of_level, level_names[level])
         batches.append((which, batch, rows))
     cluster, probability, flags, topic, levels = zip(*columns, strict=True)
     depth = len(level_names)
@@ -89,7 +87,7 @@ def _numbers(part: pyarrow.RecordBatch, which: str, topics: dict[str | None, int
         known = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
         indices = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         topic[known] = np.array(numbers, dtype=np.int32)[indices[known]]
-    levels = [each.fill_null(-1).to_numpy() for each in _split(part["levels"])] if "levels" in there else []
+    levels = [clusters.fill_null(-1).to_numpy() for clusters, _ in levels_of(part)]
     return (
         part["cluster"].to_numpy(),
         part["probability"].to_numpy(zero_copy_only=False).astype(np.float32),
@@ -97,13 +95,6 @@ def _numbers(part: pyarrow.RecordBatch, which: str, topics: dict[str | None, int
         topic,
         np.column_stack(levels) if levels else np.empty((n, 0), dtype=np.int32),
     )
-
-
-def _split(lists: pyarrow.Array) -> list[pyarrow.Array]:
-    """The first items of lists, the second ones, and so on; null where a list is null or shorter."""
-    depth = pyarrow.compute.max(pyarrow.compute.list_value_length(lists)).as_py() or 0
-    slots = pyarrow.compute.list_slice(lists, 0, depth, return_fixed_size_list=True) if depth else lists
-    return [pyarrow.compute.list_element(slots, i) for i in range(depth)]
 
 
 def _take_names(clusters: pyarrow.Array, names: pyarrow.Array, known: dict[int, str]) -> None:
@@ -122,8 +113,4 @@ def iterate_shown(tables: Tables) -> Iterator[list[str]]:
                 yield ["\t"] * part.num_rows
                 continue
             pairs = zip(part["id"].to_pylist(), part["text"].to_pylist(), strict=True)
-            yield [f"{_shown(name or '', ID_LENGTH)}\t{_shown(text or '', TEXT_LENGTH)}" for name, text in pairs]
-
-
-def _shown(text: str, length: int) -> str:
-    return cut(one_line(text[: 4 * length]), length)
+            yield [f"{cut_line(name or '', ID_LENGTH)}\t{cut_line(text or '', TEXT_LENGTH)}" for name, text in pairs]

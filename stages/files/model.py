@@ -12,7 +12,7 @@ from stages.algorithms.prediction.doubt import LEAST
 from stages.algorithms.prediction.model import Half, why_not_of_one_model
 from stages.algorithms.principal_components import Reduction
 from stages.files.intermediates import refuse_unequal
-from stages.files.numbers import MOST
+from stages.files.numbers import are_numbers
 from stages.files.reduction import read_reduction
 from stages.runtime.arrays import Field, damaged, opened, read_model, shortened
 from stages.runtime.parameters import shown
@@ -180,7 +180,7 @@ def _parse(said: dict[str, Any]) -> Card:
     if not all(isinstance(said[name], dict) for name in ("limits", "made_from", "files")):
         raise ValueError("limits, made_from and files are no objects")
     numbers = said.get("numbers", list(range(len(names))))
-    if len(numbers) != len(names) or not _rise(numbers):
+    if len(numbers) != len(names) or not are_numbers(numbers):
         raise ValueError(f"numbers are {shown(numbers, 40)}, expected a rising one for each of {len(names)} clusters")
     levels = tuple(Level(**each) for each in said.get("levels", []))
     for level in levels:
@@ -197,11 +197,6 @@ def _check_level(level: Level, k: int) -> None:
         raise ValueError(f"a level of {m} clusters has not as many words and parents")
     if not all(type(each) is int and 0 <= each < others for each in level.clusters):
         raise ValueError(f"a level of {m} clusters is not nested with the {k} in use")
-
-
-def _rise(numbers: list[int]) -> bool:
-    """Whether these are numbers of clusters, each larger than the one before."""
-    return all(type(number) is int and 0 <= number < MOST for number in numbers) and sorted(set(numbers)) == numbers
 
 
 def _digest(said: dict[str, Any]) -> str:

@@ -6,10 +6,21 @@ shown to them has numbers; arrays with an entry a cluster are by place. Where no
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 MOST = 1_000_000  # numbers that there can be
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that was read from a file is a number that a cluster can have."""
+    return type(value) is int and 0 <= value < MOST
+
+
+def are_numbers(values: list[Any]) -> bool:
+    """Whether these are numbers of clusters, each larger than the one before."""
+    return all(map(is_number, values)) and sorted(set(values)) == values
 
 
 def places_of(found: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -199,10 +199,16 @@ def iterate_table(path: Place, columns: list[str] | None = None) -> Iterator[pya
         )
 
 
+def levels_of(part: pyarrow.RecordBatch) -> list[tuple[pyarrow.Array, pyarrow.Array]]:
+    """Of each level, coarsest first, the cluster of each row and its name; null where that is not known."""
+    lists = [part[name] for name in OF_LEVELS if name in part.schema.names]
+    count = len(lists[0][0]) if lists else 0
+    return [tuple(pyarrow.compute.list_element(each, i) for each in lists) for i in range(count)]
+
+
 def count_levels(path: Place) -> int:
     """How many levels a file that `list_tables` has found says the clusters of."""
-    first = next(iterate_table(path, ["levels"]))
-    return len(first["levels"][0]) if first.schema.names else 0
+    return len(levels_of(next(iterate_table(path, list(OF_LEVELS)))))
 
 
 def _read_whole(file: BinaryIO) -> tuple[Stamp, pyarrow.parquet.FileMetaData, int]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.files.batches import open_batches
-from stages.files.texts import iterate_texts, one_line
+from stages.files.texts import cut_line, iterate_texts
 from stages.runtime.cutting import NAME_LENGTH, cut
 from stages.runtime.remote import Place
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
         """The text on one line, cut to `length` characters; the place in its batch where there is none."""
         if self.text is None:
             return f"{cut(self.batch, NAME_LENGTH)}, row {self.row}"
-        return cut(one_line(self.text), length) or "(empty text)"
+        return cut_line(self.text, length) or "(empty text)"
 
 
 def read_rows(folder: Place, wanted: np.ndarray | None = None) -> Iterator[Row]:

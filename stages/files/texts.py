@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import xxhash
 
 from stages.files.batches import CONTROL, Batch, is_utf8, open_input, refuse_changed, state_of_opened
+from stages.runtime.cutting import cut
 from stages.runtime.remote import Place
 
 NO_TOPIC = "(no topic given)"  # how rows without a topic are counted, so no topic has this name
@@ -140,3 +141,8 @@ def one_line(text: str) -> str:
     if text.isprintable() and "  " not in text and text == text.strip(" "):
         return text  # as most are: the only white space that is printed is a space
     return " ".join(CONTROL.sub(" ", text).split())
+
+
+def cut_line(text: str, length: int) -> str:
+    """The text on one line, cut to `length` characters."""
+    return cut(one_line(text), length)

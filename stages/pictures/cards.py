@@ -15,7 +15,7 @@ TEXT_LENGTH = 160
 
 
 def write_cards(plots: Plots, clusters: list[dict[str, Any]], everyone: Labels) -> None:
-    """Write a point a cluster: its name, counts, main topic and nearest rows, as `clusters.json` of describe has them.
+    """Write a point a cluster: its name, counts and nearest rows, as `clusters.json` of describe has them.
 
     The first point has the number of rows that are noise.
     """

@@ -70,9 +70,7 @@ class Findings(NamedTuple):
     grid: list[int]  # the k of part_curves
     part_curves: np.ndarray  # (parts, k of the grid) float64, agreement of the cuts with those of the tree of a part
     agreement: np.ndarray  # of what the method in use finds in these rows with what it finds in each part
-    jaccards: (
-        np.ndarray
-    )  # how well each cluster is found again in parts, after edits; NaN for one that the sample lacks
+    jaccards: np.ndarray  # how well each cluster, as edited, is found again in parts; NaN for one the sample lacks
     eps_table: list[TableRow]
     near: NearDuplicates
     advice: Advice | Refusal

@@ -70,8 +70,7 @@ class Shared(NamedTuple):
     """How many rows of each known cluster, so far as its sample tells, are in each of k clusters now."""
 
     rows: np.ndarray  # (known, k + 1) float64; the last column is noise
-    found: np.ndarray  # (known,) float64, share of the sample that is found again, noise too
-    enough: np.ndarray  # (known,) bool, whether that is enough to tell
+    enough: np.ndarray  # (known,) bool, whether enough of the sample is found again to tell
 
     @property
     def jaccard(self) -> np.ndarray:
@@ -89,7 +88,7 @@ def share_rows(known: Known, digests: np.ndarray, places: np.ndarray, k: int) ->
     """
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
-    rows, found, enough = np.zeros((len(known.numbers), k + 1)), [], []
+    rows, enough = np.zeros((len(known.numbers), k + 1)), []
     for own, size, sample in zip(rows, known.sizes.tolist(), known.samples, strict=True):
         wanted, counts = np.array(list(sample), dtype=np.uint64), list(sample.values())
         borders = zip(ordered.searchsorted(wanted), ordered.searchsorted(wanted, "right"), strict=True)
@@ -99,10 +98,9 @@ def share_rows(known: Known, digests: np.ndarray, places: np.ndarray, k: int) ->
                 now, times = np.unique(places[order[first:end]], return_counts=True)
                 own[now] += count * times / (end - first)  # noise, -1, is the last
                 again += 1
-        found.append(own.sum() / sum(counts))
         enough.append(again >= min(FEW, -(-len(sample) // 2)))
         own *= size / sum(counts)
-    return Shared(rows, np.array(found), np.array(enough, dtype=bool))
+    return Shared(rows, np.array(enough, dtype=bool))
 
 
 def match_clusters(known: Known, traced: Traced, highest: int) -> Matched:

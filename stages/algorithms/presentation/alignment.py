@@ -5,10 +5,9 @@ from math import sqrt
 import numpy as np
 
 LEAST_SHARED = 30  # rows; by fewer a map is not aligned
-BITS = (
-    24  # of the largest coordinate: sums of products of two of them, of a hundred thousand rows, are exact in 64 bits
-)
-DECIMALS = 100  # of positions that are stored: hundredths
+# Of the largest coordinate: sums of products of two of them, of a hundred thousand rows, are exact in 64 bits.
+BITS = 24
+HUNDREDTHS = 100  # that stored positions are in
 # The earlier positions are rounded to half a hundredth, and the fit to them is off by a fraction of that.
 SAME = 0.0075
 
@@ -40,10 +39,10 @@ def align(positions: np.ndarray, earlier: np.ndarray) -> np.ndarray:
     """
     shared = np.flatnonzero(np.isfinite(earlier).all(axis=1))
     largest = np.abs(positions).max(initial=0)
-    if len(shared) < LEAST_SHARED or not 0 < largest < np.inf or np.abs(earlier[shared]).max() * DECIMALS >= 2**BITS:
+    if len(shared) < LEAST_SHARED or not 0 < largest < np.inf or np.abs(earlier[shared]).max() * HUNDREDTHS >= 2**BITS:
         return positions
     unit = 2.0 ** (np.frexp(largest)[1] - BITS)
-    now, before = _whole(positions[shared] / unit), _whole(earlier[shared] * DECIMALS)
+    now, before = _whole(positions[shared] / unit), _whole(earlier[shared] * HUNDREDTHS)
     count = len(shared)
     # n times the sums about the means, as Python's whole numbers, which have no end.
     (xx, xy), (yx, yy) = _products(now, before, count)
@@ -54,11 +53,11 @@ def align(positions: np.ndarray, earlier: np.ndarray) -> np.ndarray:
     length = sqrt(cosine**2 + sine**2)
     if not (length and spread_now and spread_before):
         return positions
-    scale = sqrt(spread_before / spread_now) / (DECIMALS * unit)
+    scale = sqrt(spread_before / spread_now) / (HUNDREDTHS * unit)
     cosine, sine = scale * (cosine / length), scale * (sine / length)
     x, y = (positions - now.sum(axis=0) / count * unit).T
     y = -y if mirror else y
-    moved = np.column_stack([cosine * x - sine * y, sine * x + cosine * y]) + before.sum(axis=0) / count / DECIMALS
+    moved = np.column_stack([cosine * x - sine * y, sine * x + cosine * y]) + before.sum(axis=0) / count / HUNDREDTHS
     if np.abs(moved[shared] - earlier[shared]).max() <= SAME:
         moved[shared] = earlier[shared]
     return moved
