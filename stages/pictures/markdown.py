@@ -1,7 +1,7 @@
 """Pieces of pages in Markdown."""
 
-# Of marks that turn the direction of a text (embeddings and overrides, isolates), what ends each. Nothing is done by one
-# that ends none.
+# Of marks that turn the direction of a text (embeddings and overrides, isolates), what ends each; one too many does
+# nothing.
 CLOSERS = dict.fromkeys("\u202a\u202b\u202d\u202e", "\u202c") | dict.fromkeys("\u2066\u2067\u2068", "\u2069")
 
 
