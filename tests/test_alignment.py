@@ -86,8 +86,8 @@ def test_the_earlier_map_is_that_of_the_last_commit_and_nothing_is_said_without_
     path = Path("plots/tsne.json")
     path.parent.mkdir()
     points = [
-        {"x": 1.25, "y": -33.96, "cluster": 0, "kind": "clustered", "batch": "a<\u2060b", "row": 5},
-        {"x": 0.07, "y": 2.0, "cluster": 1, "kind": "novel", "batch": "a<\u2060b", "row": 5},
+        {"x": 1.25, "y": -33.96, "cluster": 0, "kind": "clustered", "batch": "a<\u2060b{\u2060refresh_tag}", "row": 5},
+        {"x": 0.07, "y": 2.0, "cluster": 1, "kind": "novel", "batch": "a<\u2060b{\u2060refresh_tag}", "row": 5},
     ]
     path.write_text(json.dumps(points))
     assert committed_positions(path) == {}  # no Git
@@ -96,7 +96,11 @@ def test_the_earlier_map_is_that_of_the_last_commit_and_nothing_is_said_without_
     git("add", "plots")
     git("commit", "-qm", "map")
     path.unlink()
-    rows = [Row("a<b", 5, "other text", None), Row("a<b", 6, None, None), Row("c", 5, None, None)]
+    rows = [
+        Row("a<b{refresh_tag}", 5, "other text", None),
+        Row("a<b{refresh_tag}", 6, None, None),
+        Row("c", 5, None, None),
+    ]
     for which, place in (("clustered", [1.25, -33.96]), ("new", [0.07, 2.0])):
         found = positions_of_rows(committed_positions(path), which, rows)
         assert found[0].tolist() == place  # the very digits

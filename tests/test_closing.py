@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from stages.runtime.closing import SHOWN, VERDICT, say_what_to_open
+from stages.runtime.closing import HEAD, SHOWN, VERDICT, say_what_to_open
 
 TEXT = "# What k = 3 is worth\n\n- **What the rule took.** `elbow` took k = 3: most of it is found.\n\nlabels `abc`"
 SENTENCE = "What the rule took. elbow took k = 3: most of it is found."
@@ -30,9 +31,9 @@ def said(caplog):
     def say(verdict: bytes = TEXT.encode(), **labels: bytes) -> list[str]:
         caplog.clear()
         write(VERDICT, verdict)
-        for page, plot in SHOWN.items():
+        for page, of in SHOWN.items():
             write(page, b"")
-            write(plot, labels.get(plot.stem, as_plot("abc")))
+            write(of, labels.get(of.stem, as_plot("abc")))
         say_what_to_open("abc")
         return caplog.messages
 
@@ -50,8 +51,20 @@ def test_a_verdict_of_other_labels_is_not_said(said, content):
 
 @pytest.mark.parametrize("content", [b"", b"[\n", b"[\n{}\n]", b"\xff\n\xff", as_plot("other")])
 def test_a_page_of_other_labels_is_not_to_be_opened(said, content):
-    assert said(tsne=content)[1] == "open metrics/describe/clusters.md, metrics/compare/verdict.md"
+    assert said(map=content)[1] == "open metrics/describe/clusters.md, metrics/compare/verdict.md"
     assert said(clusters=content)[1] == "open plots/map.html, metrics/compare/verdict.md"
+
+
+def test_the_page_of_the_map_says_itself_of_which_labels_it_is(finished, caplog):
+    caplog.set_level("INFO")
+    digest = finished.json("plots/clusters.json")[0]["labels_digest"]
+    write(Path("plots/map.html"), (finished.folder / "plots/map.html").read_bytes())
+    write(Path("plots/tsne.json"), as_plot("abc"))  # as `dvc repro visualize` alone leaves them
+    for labels in ("abc", digest):
+        caplog.clear()
+        say_what_to_open(labels)
+        assert ("open plots/map.html" in caplog.messages) == (labels == digest)
+    assert (ROOT / ".dvc/page/map_template.html").read_bytes().index(b"\nDATA\n") < HEAD / 2
 
 
 def test_what_is_about_to_be_written_is_said_of_instead_of_what_is_there(caplog):

@@ -87,6 +87,7 @@ def test_names_by_numbers_that_do_not_last_are_refused():
         ("7: 12", "7 is 12, expected a text; put it in quotes."),
         ("7: ' '", "7 is ' ', expected a name of one line without control characters, 1 to 40 characters."),
         ('7: "a\\nb"', "expected a name of one line"),
+        ('7: "\\u200b\\u202e "', "expected a name of one line"),
         (f"7: {'a' * 41}", "expected a name of one line without control characters, 1 to 40 characters."),
         ("7: 12\na: b", "Also 'a' is no number"),
         ("just words", "holds a str, expected keys and values"),

@@ -8,6 +8,7 @@ import pytest
 
 from stages.files.predictions import Labels
 from stages.pictures.clusters_page import write_clusters
+from stages.pictures.markdown import escaped
 from stages.pictures.prompts import write_prompts
 from stages.pictures.style import Plots
 from stages.pictures.words import NO_WORDS, write_words
@@ -50,6 +51,18 @@ def test_a_name_that_is_given_stands_before_the_words_and_without_any():
     abouts = [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| [")]
     assert abouts == ["**Bird\\_s**", "**Games**: word1, \\</script\\> \\& more", "word2, \\</script\\> \\& more"]
     assert "## Cluster 0\n\n**Bird\\_s**\n" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("עברית", "עברית"),
+        ("\u202eabc", "\u202eabc\u202c"),
+        ("\u2066a \u202bb", "\u2066a \u202bb\u202c\u2069"),  # cut before its own marks, the inner one ends first
+    ],
+)
+def test_marks_of_direction_end_with_their_text(text, shown):
+    assert escaped(text) == shown
 
 
 @pytest.mark.parametrize("k", [1, 2, 70])

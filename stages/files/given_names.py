@@ -15,7 +15,8 @@ from stages.runtime.files import read
 from stages.runtime.parameters import load_yaml, shown
 
 NAMES = Path("names.yaml")
-CONTROLS = ("Cc", "Zl", "Zp", "Cs")  # kinds of characters that no line of text has
+CONTROLS = {"Cc", "Zl", "Zp", "Cs"}  # kinds of characters that no line of text has
+UNSEEN = {"Cf", "Cn", "Co", "Zs"}  # kinds that nobody sees where there is nothing else
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def why_no_name(number: Any, name: Any) -> str:
         return f"{shown(number)} is no number of a cluster; expected one, such as 7: Birds."
     if not isinstance(name, str):
         return f"{number} is {shown(name)}, expected a text; put it in quotes."
-    if not name.strip() or len(name) > NAME_LENGTH or any(category(each) in CONTROLS for each in name):
+    kinds = {category(each) for each in name}
+    if kinds <= UNSEEN or kinds & CONTROLS or len(name) > NAME_LENGTH:
         what = "a name of one line without control characters"
         return f"{number} is {shown(name)}, expected {what}, 1 to {NAME_LENGTH} characters."
     return ""

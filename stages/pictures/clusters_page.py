@@ -13,7 +13,7 @@ from stages.files.model import Card, Level
 from stages.files.predictions import Labels, Predictions
 from stages.files.rows import Row
 from stages.files.texts import NO_TOPIC
-from stages.pictures.markdown import escaped, table_line
+from stages.pictures.markdown import closed, escaped, table_line
 from stages.runtime import record
 from stages.runtime.cutting import NAME_LENGTH, cut_apart
 
@@ -198,13 +198,13 @@ def _contents(clusters: list[dict[str, Any]], levels: Sequence[Level]) -> list[s
     counts = [*(f"{len(level.names)}" for level in coarser), f"{k} in use", *(f"{len(level.names)}" for level in finer)]
     above = coarser[-1].clusters if coarser else [-1] * k
     shown = [
-        f'<a href="#cluster-{c["cluster"]}">{c["cluster"]}</a> {escape(c["name"])}: {c["rows"]:,} rows'
+        f'<a href="#cluster-{c["cluster"]}">{c["cluster"]}</a> {escape(closed(c["name"]))}: {c["rows"]:,} rows'
         for c in clusters
     ]
     partitions = [
         *((_with_rows(level, rows), level.parents) for level in coarser),
         (shown, above),
-        *(([escape(name) or "(no words)" for name in level.names], level.parents) for level in finer),
+        *(([escape(closed(name)) or "(no words)" for name in level.names], level.parents) for level in finer),
     ]
 
     def fold(depth: int, parent: int) -> str:
@@ -232,7 +232,8 @@ def _with_rows(level: Level, rows: list[int]) -> list[str]:
     """The name of each cluster of a coarser level, and of how many rows it is."""
     of_level = np.bincount(level.clusters, weights=rows).astype(int).tolist()
     return [
-        f"{escape(name) or '(no words)'}: {count:,} rows" for name, count in zip(level.names, of_level, strict=True)
+        f"{escape(closed(name)) or '(no words)'}: {count:,} rows"
+        for name, count in zip(level.names, of_level, strict=True)
     ]
 
 

@@ -4,19 +4,22 @@ The two stages that come last say it, `map` and `compare`: either may be the one
 made they say only what is of the same labels as theirs.
 """
 
-import json
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 VERDICT = Path("metrics/compare/verdict.md")
-# What there is to open, each with the plot that was made together with it, whose first point says of which labels.
+# What there is to open, each with what says of which labels it is: itself, or the plot that was made together with it.
 SHOWN = {
-    Path("plots/map.html"): Path("plots/tsne.json"),
+    Path("plots/map.html"): Path("plots/map.html"),
     Path("metrics/describe/clusters.md"): Path("plots/clusters.json"),
 }
+# How the page and the first point of a plot say it. No text can: its quotes are escaped.
+LABELS = re.compile(rb'(?:id="about">{"labels":|"labels_digest": )"(\w+)"')
+HEAD = 1 << 20  # bytes in which it is said: the scripts of the page come before it
 
 
 def say_what_to_open(digest: str, made: Path | None = None, verdict: str = "") -> None:
@@ -24,7 +27,7 @@ def say_what_to_open(digest: str, made: Path | None = None, verdict: str = "") -
 
     `made` and `verdict` are a page and the verdict that this stage is about to have written.
     """
-    opened = [page for page, plot in SHOWN.items() if page == made or (page.exists() and _labels_of(plot) == digest)]
+    opened = [page for page, of in SHOWN.items() if page == made or (page.exists() and _labels_of(of) == digest)]
     with suppress(OSError, ValueError):  # missing, or no text: there is nothing to say of it
         verdict = verdict or VERDICT.read_text(encoding="utf-8")
     if f"labels `{digest}`" in verdict and (sentence := _first_item(verdict)):
@@ -34,11 +37,11 @@ def say_what_to_open(digest: str, made: Path | None = None, verdict: str = "") -
     log.info("`dvc plots show` makes one page of all plots")
 
 
-def _labels_of(plot: Path) -> str | None:
-    """The digest of the labels that a plot is of, which its first point has."""
-    with suppress(OSError, ValueError, AttributeError), plot.open(encoding="utf-8") as file:
-        file.readline()
-        return json.loads(file.readline().rstrip().rstrip(",")).get("labels_digest")
+def _labels_of(path: Path) -> str | None:
+    """The digest of the labels that a page or a plot is of."""
+    with suppress(OSError), path.open("rb") as file:
+        found = LABELS.search(file.read(HEAD))
+        return found and found[1].decode()
     return None
 
 
