@@ -12,9 +12,9 @@ from test_sample import K, label, write_rows
 
 from stages.algorithms.centroids import number_by_size
 from stages.algorithms.presentation.topic_words import Word
-from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names
+from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names, warn_of_equal
 from stages.files.model import read_card
-from stages.name import join_words, name
+from stages.name import join_words, name, name_apart
 from stages.runtime.arrays import save_model
 
 SAMPLE = 100
@@ -62,6 +62,31 @@ def test_weights_of_words_are_kept_and_names_are_cut_between_words():
     assert join_words(long) == f"{'a' * 19}, {'b' * 19}"
 
 
+def name_words(*texts: str) -> list[Word]:
+    return [Word(text, 1.0, (text,)) for text in texts]
+
+
+def test_two_clusters_of_one_name_are_told_apart_by_the_next_word_of_the_second():
+    both = ["disk", "drive", "memory"]
+    apart = name_apart([name_words(*both, "shared"), name_words(*both, "shared", "floppy"), name_words("car")])
+    assert apart == ["disk, drive, memory", "disk, drive, memory, floppy", "car"]
+    assert name_apart([name_words(*both), name_words(*both, "shared")])[1] == "disk, drive, memory, shared"
+    # Where there is no room for one more, it takes the place of the last.
+    long = [letter * 19 for letter in "ab"]
+    assert name_apart([name_words(*long), name_words(*long, "z" * 18)]) == [", ".join(long), f"{long[0]}, {'z' * 18}"]
+    wide = "w" * 40
+    assert name_apart([name_words(wide), name_words(wide, "next")]) == [wide, "next"]
+    # Without another word they stay equal, and no words are no name.
+    assert name_apart([name_words("disk"), name_words("disk"), [], []]) == ["disk", "disk", "", ""]
+
+
+def test_equal_names_by_hand_are_warned_of_by_number(caplog):
+    warn_of_equal({3: "Birds", 40: "Fish"}, ["Birds", "Fish", "Birds"], [3, 40, 41])
+    assert caplog.messages == [
+        "clusters 3 and 41 have one name, Birds; give each its own in names.yaml or curation.yaml"
+    ]
+
+
 def test_names_that_are_given_by_numbers_that_last_go_before_words(caplog):
     given = {0: "Birds", 9: "Gone"}
     refuse_fleeting(NAMES, given, [0, 4], [0, 4])
@@ -85,6 +110,9 @@ def test_names_by_numbers_that_do_not_last_are_refused():
         ("-1: Birds", "-1 is no number of a cluster"),
         ("true: Birds", "True is no number of a cluster"),
         ("7: 12", "7 is 12, expected a text; put it in quotes."),
+        ("7: [a]", "7 is ['a'], expected one name."),
+        ("7: 2024-01-01", "expected a text; put it in quotes."),
+        ("7:", "7 has no name; give one, or take the entry out."),
         ("7: ' '", "7 is ' ', expected a name of one line without control characters, 1 to 40 characters."),
         ('7: "a\\nb"', "expected a name of one line"),
         (f"7: {'a' * 41}", "expected a name of one line without control characters, 1 to 40 characters."),
