@@ -13,6 +13,7 @@ from typing import Annotated, TypedDict
 from annotated_types import Interval
 
 from stages.algorithms.partitions.criteria import Criterion
+from stages.algorithms.partitions.identity import share_rows
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
@@ -23,9 +24,9 @@ from stages.algorithms.presentation.topic_words import DescribeParameters, Word,
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, even_rows, open_clustered
-from stages.files.curation import read_curation
+from stages.files.curation import changed_clusters, read_curation, warn_of_changed
 from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names, warn_of_equal
-from stages.files.identity import IdentityFile, read_identity
+from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
 from stages.files.model import CARD, Card, Level, read_halves, write_card
 from stages.files.reduction import read_embedding_of
@@ -80,10 +81,13 @@ def name(
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
-    given, kept = read_names(names), None
-    if given and identity:
+    given, kept, changed = read_names(names), None, {}
+    if (given or hand.names) and identity:
         known = read_identity(Path(identity), batches[0].columns, clustered)
         kept = known.clusters.numbers.tolist() if known else []
+        if known:
+            shared = share_rows(known.clusters, trace_rows(opened, found, k).digests, found, k)
+            changed = changed_clusters(known.clusters, shared, numbers)
     refuse_fleeting(names, given, numbers.tolist(), kept)
 
     some = sample[even_rows(len(sample), SAMPLE)]
@@ -94,6 +98,7 @@ def name(
     called = name_apart(words)
     for where, by_number in ((f"{names}", given), (f"{curation}: rename", hand.names)):
         called = replace_names(where, by_number, called, numbers.tolist())
+        warn_of_changed(where, by_number, changed)
     warn_of_equal({**given, **hand.names}, called, numbers.tolist())
     of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
     card_levels = [

@@ -11,8 +11,11 @@ from conftest import name_model
 from test_sample import K, label, write_rows
 
 from stages.algorithms.centroids import number_by_size
+from stages.algorithms.partitions.identity import know
 from stages.algorithms.presentation.topic_words import Word
+from stages.files.clustered import open_clustered
 from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names, warn_of_equal
+from stages.files.identity import Identity, trace_rows, write_identity
 from stages.files.model import read_card
 from stages.name import join_words, name, name_apart
 from stages.runtime.arrays import save_model
@@ -92,6 +95,19 @@ def test_names_that_are_given_by_numbers_that_last_go_before_words(caplog):
     refuse_fleeting(NAMES, given, [0, 4], [0, 4])
     assert replace_names("names.yaml", given, ["a", "b"], [0, 4]) == ["Birds", "b"]
     assert "names.yaml: no cluster has these numbers now: 9 (Gone)" in caplog.text
+
+
+def test_names_by_hand_of_a_cluster_that_has_changed_are_warned_of(caplog):
+    found = write_model()
+    before = np.where((found == 1) & (np.arange(SAMPLE) % 2 > 0), 0, found)
+    traced = trace_rows(open_clustered(Path("data/embeddings_clu"), SAMPLE), before, K)
+    known = know(traced, np.arange(K))
+    write_identity(Path("data/identity.json"), Identity(known, [""] * K, known, K))
+    NAMES.write_text("1: Birds\n2: Fish\n")
+    name(sample_rows=SAMPLE, identity="data/identity.json", **PARAMETERS)
+    assert read_card(MODEL).names[1:3] == ["Birds", "Fish"]
+    assert "names.yaml: 1 (Birds) is not what it was when its number was kept (Jaccard 0." in caplog.text
+    assert "(Fish)" not in caplog.text
 
 
 def test_names_by_numbers_that_do_not_last_are_refused():
