@@ -398,6 +398,19 @@ def test_parts_of_a_split_keep_their_numbers_once_these_are_kept(_kept):
     np.testing.assert_array_equal(again[FOUND < 5], first[FOUND < 5])
 
 
+def test_new_numbers_that_are_not_kept_yet_are_told(_kept, caplog):
+    caplog.set_level("INFO")
+    for text, said in (
+        ("", ""),
+        ("split: 0", "1 cluster is new, 6: `python -m stages.keep` makes its number last"),
+        ("split: [0, 1]", "2 clusters are new, 6 and 7: `python -m stages.keep` makes their numbers last"),
+        ("split: {0: 4}", "3 clusters are new, 6 to 8: `python -m stages.keep` makes their numbers last"),
+    ):
+        caplog.clear()
+        cluster_again(text)
+        assert [message for message in caplog.messages if "new, " in message] == [said] * bool(text)
+
+
 def test_a_part_keeps_its_number_where_another_is_the_largest_now():
     was, known_as = np.repeat([0, 1, 2, 9], [50, 40, 30, 20]), np.array([4, 7, 8, 5])  # 4 was split into 4, 7 and 8
     digests = np.arange(len(was)).astype(np.uint64)
