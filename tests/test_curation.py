@@ -580,6 +580,6 @@ def test_the_page_of_changes_says_what_became_noise(_kept):
     digests = trace_rows(open_clustered(Path("data/embeddings_clu"), None), labels, 5).digests
     card = Card(kept.names[:5], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist(), [[]] * 5)
     shared = share_rows(kept.clusters, digests, labels, 5)
-    page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0])).page
+    page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0]), len(labels)).page
     (line,) = [line for line in page.splitlines() if line.startswith("| 5 |")]
     assert line.endswith("| gone; 100% of it noise |")
