@@ -97,6 +97,8 @@ def cluster(
         note = f"as found, before {hand.edits.count} edits by hand"
     if kept:
         refuse_high_numbers(Path(identity), of_method, in_use)
+        if new := np.unique(in_use[in_use > kept.highest]).tolist():
+            log.info("%s", _of_new(new))
     figures = measure_choice(rows, choice, parameters)
 
     save_array(found, of_method)
@@ -107,6 +109,15 @@ def cluster(
     plots = Plots(Path("plots"), labels=labels_digest(in_use))
     write_davies_bouldin(plots, choice.candidates, choice.best, choice.band, len(rows), note)
     record.log_metrics("cluster", **figures)
+
+
+def _of_new(new: list[int]) -> str:
+    """What the log says of clusters with new numbers, rising, which are not kept yet."""
+    if len(new) == 1:
+        return f"1 cluster is new, {new[0]}: `python -m stages.keep` makes its number last"
+    in_a_row = len(new) > 2 and new[-1] - new[0] == len(new) - 1
+    which = f"{new[0]} to {new[-1]}" if in_a_row else f"{', '.join(map(str, new[:-1]))} and {new[-1]}"
+    return f"{len(new)} clusters are new, {which}: `python -m stages.keep` makes their numbers last"
 
 
 if __name__ == "__main__":

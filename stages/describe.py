@@ -89,7 +89,7 @@ def describe(
     changes = nothing_kept(asked=bool(identity))
     if kept:
         shared = share_rows(kept.clusters, trace_rows(batches, found, k).digests, found, k)
-        summary, changes = describe_changes(kept, card, shared, np.bincount(found[found >= 0]))
+        summary, changes = describe_changes(kept, card, shared, np.bincount(found[found >= 0]), m)
         log.info("%s", summary)
     write_changes(folder / "changes.md", changes + by_hand(hand, card))
     digests = labels_digest(numbers_of(found, numbers)), reduction_digest(half.reduction_fingerprint)

@@ -13,6 +13,7 @@ from typing import Annotated, TypedDict
 from annotated_types import Interval
 
 from stages.algorithms.partitions.criteria import Criterion
+from stages.algorithms.partitions.identity import share_rows
 from stages.algorithms.partitions.methods import MethodName
 from stages.algorithms.prediction.doubt import DoubtParameters
 from stages.algorithms.prediction.model import join_halves
@@ -23,9 +24,9 @@ from stages.algorithms.presentation.topic_words import DescribeParameters, Word,
 from stages.algorithms.tree.linkage import Linkage
 from stages.algorithms.tree.smoothing import Smooth
 from stages.files.clustered import SampleRows, even_rows, open_clustered
-from stages.files.curation import read_curation
-from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names
-from stages.files.identity import IdentityFile, read_identity
+from stages.files.curation import changed_clusters, read_curation, warn_of_changed
+from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names, warn_of_equal
+from stages.files.identity import IdentityFile, read_identity, trace_rows
 from stages.files.intermediates import read_labels, read_levels, read_tree, refuse_unequal
 from stages.files.model import CARD, Card, Level, read_halves, write_card
 from stages.files.reduction import read_embedding_of
@@ -80,10 +81,13 @@ def name(
     refuse_unequal(model, len(half.centroids), "clusters", labels, k, "train")
     refuse_unequal(clustered, batches[0].columns, "columns", model, len(reduction.mean), "reduce")
 
-    given, kept = read_names(names), None
-    if given and identity:
+    given, kept, changed = read_names(names), None, {}
+    if (given or hand.names) and identity:
         known = read_identity(Path(identity), batches[0].columns, clustered)
         kept = known.clusters.numbers.tolist() if known else []
+        if known:
+            shared = share_rows(known.clusters, trace_rows(opened, found, k).digests, found, k)
+            changed = changed_clusters(known.clusters, shared, numbers)
     refuse_fleeting(names, given, numbers.tolist(), kept)
 
     some = sample[even_rows(len(sample), SAMPLE)]
@@ -91,9 +95,11 @@ def name(
     texts = (row.text or "" for row in read_rows(clustered, sample))
     words, of_levels = level_words(texts, found, levels, describe["words"], wording)
     words = cut_words(words)
-    called = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    called = name_apart(words)
     for where, by_number in ((f"{names}", given), (f"{curation}: rename", hand.names)):
         called = replace_names(where, by_number, called, numbers.tolist())
+        warn_of_changed(where, by_number, changed)
+    warn_of_equal({**given, **hand.names}, called, numbers.tolist())
     of_tree = levels.shape[1] > 0 and is_cut(read_tree(tree, len(found), labels), found)
     card_levels = [
         _level(of_level, nesting, of_tree)
@@ -127,7 +133,7 @@ def name(
 def _level(words: list[list[Word]], nesting: Nesting, of_tree: bool) -> Level:
     """A level of clusters, each named by its first words."""
     words = cut_words(words)
-    names = [join_words(of_cluster) for of_cluster in choose_names(words)]
+    names = name_apart(words)
     texts = [[word.text for word in of_cluster] for of_cluster in words]
     return Level(names, texts, nesting.parents.tolist(), nesting.clusters.tolist(), of_tree)
 
@@ -140,14 +146,40 @@ def cut_words(words: list[list[Word]]) -> list[list[Word]]:
     return [[word._replace(text=shown[word.text]) for word in of_cluster] for of_cluster in words]
 
 
+def name_apart(words: list[list[Word]]) -> list[str]:
+    """The name of each cluster.
+
+    Where two come out equal, the first keeps it, and the other takes its next word, one that the first does not have if
+    there is one. They stay equal where the other has no more words.
+    """
+    chosen = [_fitting(of_cluster) for of_cluster in choose_names(words)]
+    names = [join_words(of_cluster) for of_cluster in chosen]
+    first: dict[str, int] = {}
+    taken = set(names)
+    for cluster, (name, own) in enumerate(zip(names, chosen, strict=True)):
+        if not name or first.setdefault(name, cluster) == cluster:
+            continue
+        of_first = {word.text for word in words[first[name]]}
+        more = sorted((word for word in words[cluster] if word not in own), key=lambda word: word.text in of_first)
+        longer = (join_words(each) for word in more for each in ([*own, word], [*own[:-1], word], [word, *own]))
+        names[cluster] = next((each for each in longer if each not in taken), name)
+        taken.add(names[cluster])
+    return names
+
+
 def join_words(words: list[Word]) -> str:
     """The name of a cluster: as many of these words as there is room for."""
-    name = ""
+    return ", ".join(word.text for word in _fitting(words))
+
+
+def _fitting(words: list[Word]) -> list[Word]:
+    fitting, length = [], 0
     for word in words:
-        longer = f"{name}, {word.text}" if name else word.text
-        if len(longer) <= NAME_LENGTH:
-            name = longer
-    return name
+        longer = length + len(", ") * bool(fitting) + len(word.text)
+        if longer <= NAME_LENGTH:
+            fitting.append(word)
+            length = longer
+    return fitting
 
 
 if __name__ == "__main__":

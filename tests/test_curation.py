@@ -29,7 +29,7 @@ from stages.algorithms.tree.smoothing import smoothed_tree
 from stages.cluster import cluster
 from stages.compare import compare
 from stages.files.clustered import open_clustered
-from stages.files.curation import Curation, read_curation
+from stages.files.curation import Curation, changed_clusters, read_curation, warn_of_changed
 from stages.files.given_names import replace_names
 from stages.files.identity import Identity, read_identity, trace_rows, write_identity
 from stages.files.intermediates import read_labels
@@ -398,6 +398,19 @@ def test_parts_of_a_split_keep_their_numbers_once_these_are_kept(_kept):
     np.testing.assert_array_equal(again[FOUND < 5], first[FOUND < 5])
 
 
+def test_new_numbers_that_are_not_kept_yet_are_told(_kept, caplog):
+    caplog.set_level("INFO")
+    for text, said in (
+        ("", ""),
+        ("split: 0", "1 cluster is new, 6: `python -m stages.keep` makes its number last"),
+        ("split: [0, 1]", "2 clusters are new, 6 and 7: `python -m stages.keep` makes their numbers last"),
+        ("split: {0: 4}", "3 clusters are new, 6 to 8: `python -m stages.keep` makes their numbers last"),
+    ):
+        caplog.clear()
+        cluster_again(text)
+        assert [message for message in caplog.messages if "new, " in message] == [said] * bool(text)
+
+
 def test_a_part_keeps_its_number_where_another_is_the_largest_now():
     was, known_as = np.repeat([0, 1, 2, 9], [50, 40, 30, 20]), np.array([4, 7, 8, 5])  # 4 was split into 4, 7 and 8
     digests = np.arange(len(was)).astype(np.uint64)
@@ -427,7 +440,44 @@ def test_the_method_s_own_split_has_the_numbers_of_the_hand_s(_kept, caplog):
     np.testing.assert_array_equal(labels, by_hand)
     caplog.clear()
     cluster_again(f"drop: {joined}", k_max=6, k_min=6)
-    assert f"{joined} (drop) is not what it was when its number was kept (Jaccard 0." in caplog.text
+    changed = f"curation.yaml: {joined} (drop) is not what it was when its number was kept (Jaccard 0."
+    (said,) = [message for message in caplog.messages if message.startswith(changed)]
+    assert said.endswith("); look whether it still fits; `python -m stages.keep` once it does")
+
+
+def test_a_split_of_what_the_method_has_split_itself_is_refused(_kept, caplog):
+    five = cut_tree(TREE, 5)
+    (joined,) = [each for each in range(5) if len(np.unique(FOUND[five == each])) == 2]
+    other = (joined + 1) % 5
+    cluster_again(identity=None, k_max=5, k_min=5)
+    keep_again()
+    before = outputs()
+    with pytest.raises(ValueError, match=r"^curation.yaml: ") as refusal:
+        cluster_again(f"split: [{joined}, {other}]\ndrop: 77", k_max=6, k_min=6)
+    said = str(refusal.value)
+    assert f"{joined} (split into 2) is not what it was when its number was kept (Jaccard 0." in said
+    assert re.search(r", its rows are now \d\d% in \d, \d\d% in \d\)", said)
+    assert "take it out; once `dvc repro` and then `python -m stages.keep` have run without it" in said
+    assert "77 (drop) is no number that is kept" in said
+    assert f"{other} (split" not in said
+    assert "\n" not in said
+    assert outputs() == before
+    # Once the edit is out and the numbers are kept again, it is what it was.
+    cluster_again(k_max=6, k_min=6)
+    keep_again()
+    cluster_again(f"split: {joined}", k_max=6, k_min=6)
+
+
+def test_names_by_hand_of_clusters_that_have_changed_are_warned_of(_kept, caplog):
+    kept = read_identity(Path(IDENTITY_FILE), ROWS.shape[1], Path("clu"))
+    traced = trace_rows(open_clustered(Path("data/embeddings_clu"), None), FOUND, 6)
+    now = np.where((FOUND == 1) & (np.arange(len(ROWS)) % 2 > 0), 0, FOUND)
+    changed = changed_clusters(kept.clusters, share_rows(kept.clusters, traced.digests, now, 6), np.arange(6))
+    assert set(changed) == {0, 1}
+    warn_of_changed("names.yaml", {1: "Birds", 2: "Fish", 9: "Gone"}, changed)
+    (said,) = caplog.messages
+    assert said.startswith("names.yaml: 1 (Birds) is not what it was when its number was kept (Jaccard 0.")
+    assert said.endswith("; look whether it still fits; `python -m stages.keep` once it does")
 
 
 def test_an_edit_that_no_longer_fits_is_refused_by_name_with_where_its_rows_are(_kept):
@@ -530,6 +580,6 @@ def test_the_page_of_changes_says_what_became_noise(_kept):
     digests = trace_rows(open_clustered(Path("data/embeddings_clu"), None), labels, 5).digests
     card = Card(kept.names[:5], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist(), [[]] * 5)
     shared = share_rows(kept.clusters, digests, labels, 5)
-    page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0])).page
+    page = describe_changes(kept, card, shared, np.bincount(labels[labels >= 0]), len(labels)).page
     (line,) = [line for line in page.splitlines() if line.startswith("| 5 |")]
     assert line.endswith("| gone; 100% of it noise |")

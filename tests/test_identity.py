@@ -29,7 +29,7 @@ from stages.files.clustered import Clustered
 from stages.files.identity import Identity, read_identity, trace_rows, write_identity
 from stages.files.model import Card
 from stages.model import Clusters
-from stages.pictures.changes_page import describe_changes
+from stages.pictures.changes_page import Changes, describe_changes
 
 COLUMNS = 40
 DIGESTS = np.random.default_rng(0).permutation(2**20).astype(np.uint64)
@@ -307,7 +307,7 @@ def test_the_page_says_what_was_kept_split_merged_gone_and_new():
     card = Card(["bird", "city", "fish|a", "x", "y"], [[]] * 5, 0.9, 0.9, {}, {}, numbers.tolist(), [[]] * 5)
     shared = share_rows(known, digests, places, len(numbers))
     names = ["bird", "", "fish|a", "law", "sun"]
-    changes = describe_changes(Identity(known, names, known, 6), card, shared, np.bincount(places))
+    changes = describe_changes(Identity(known, names, known, 6), card, shared, np.bincount(places), len(places))
     cells = [line.strip("| ").split(" | ") for line in changes.page.splitlines()[6:]]
     lines = {cell[0].strip("[").split("]")[0]: cell[-1] for cell in cells}
     assert {number: what for number, what in lines.items() if number not in ("1", "7")} == {
@@ -322,6 +322,37 @@ def test_the_page_says_what_was_kept_split_merged_gone_and_new():
     assert re.fullmatch(r"new; has \d\d% of 1, 25% of 6; about 100% of its rows were in clusters then", lines["7"])
     assert cells[2][:5] == ["[2](clusters.md#cluster-2)", "fish\\|a", "150", "270", cells[2][4]]
     assert changes.summary.startswith("3 of 5 clusters keep their number, 2 are gone, 2 are new; about ")
+
+
+def describe(before: np.ndarray, after: np.ndarray, **card) -> Changes:
+    """What is said of clusters without noise after all rows but those added are found again."""
+    known = kept(before)
+    names = [f"name {number}" for number in range(len(known.numbers))]
+    k = int(after.max()) + 1
+    shown = Card([f"name {number}" for number in range(k)], [[]] * k, 0.9, 0.9, {}, {}, list(range(k)), [[]] * k)
+    shared = share_rows(known, traced(after).digests, after, k)
+    identity = Identity(known, names, known, len(names) - 1)
+    return describe_changes(identity, shown._replace(**card), shared, np.bincount(after), len(after))
+
+
+def test_the_page_of_changes_counts_in_words_that_fit():
+    before = np.repeat([0, 1, 2], [300, 200, 100])
+    same = describe(before, before)
+    assert same.page.startswith("Nothing has changed.\n")
+    assert same.summary == "nothing has changed since the numbers were kept"
+    renamed = describe(before, before, names=["name 0", "other", "name 2"])
+    assert renamed.page.startswith(
+        "Since the numbers were kept, 3 of 3 clusters keep their number; about 0 of 600 rows "
+    )
+    split = describe(before, np.repeat([0, 3, 1, 2], [180, 120, 200, 100])).page
+    assert "3 of 3 clusters keep their number, 1 is new; about " in split
+    assert " or are noise. 1 cluster is split.\n" in split
+    assert "were in clusters then" not in split  # every row was
+    grown = describe(before, np.repeat([0, 1, 2, 3], [300, 200, 100, 50])).page
+    assert "new; about 0% of its rows were in clusters then" in grown
+    merged = describe(before, np.repeat([0, 1], [300, 300])).page
+    assert "2 of 3 clusters keep their number, 1 is gone; about " in merged
+    assert " or are noise. 1 cluster is merged with others.\n" in merged
 
 
 GAPS = [2, 3, 30, 41, 500, 999, 1000, 1001, 20_000, 999_998]  # numbers that are kept of up to ten clusters

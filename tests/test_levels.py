@@ -69,6 +69,19 @@ def test_without_levels_nothing_is_said_of_them(caplog):
     assert not caplog.text
 
 
+def test_the_log_says_which_column_a_level_is_where_others_have_none(caplog):
+    caplog.set_level("INFO")
+    tree = linkage_tree(ROWS, "average").merges
+    assert cut_levels(ROWS, tree, cut_tree(tree, 9), [3, 9, 30]).shape[1] == 2
+    assert caplog.messages == [
+        "levels: 9 are the clusters in use, which have no column of their own",
+        "levels: columns are numbered over those that are left: level_1 has 3 clusters, level_2 has 30 clusters",
+    ]
+    caplog.clear()
+    assert cut_levels(ROWS, tree, cut_tree(tree, 9), [3, 30]).shape[1] == 2
+    assert not caplog.messages
+
+
 def test_numbers_that_cannot_be_levels_are_refused_in_a_line():
     for levels in ([5, 3], [5, 5]):
         with pytest.raises(
@@ -196,7 +209,7 @@ def test_the_page_folds_clusters_in_clusters_and_branches_have_names(nested):
     nested.run_here("describe", "visualize")
     page = (nested.folder / "metrics/describe/clusters.md").read_text()
     contents = page[page.index("## Levels") : page.index("## Cluster 0")]
-    assert "Clusters in clusters: 2, 3, 6 in use, 30." in contents and "centroids" not in contents
+    assert "Levels, coarsest first: 2, 3, 6 (the clusters in use), 30." in contents and "centroids" not in contents
     root = ElementTree.fromstring(contents[contents.index("<details>") :].strip())
     rows = {each["cluster"]: each["rows"] for each in nested.json("metrics/describe/clusters.json")}
 

@@ -11,10 +11,13 @@ from conftest import name_model
 from test_sample import K, label, write_rows
 
 from stages.algorithms.centroids import number_by_size
+from stages.algorithms.partitions.identity import know
 from stages.algorithms.presentation.topic_words import Word
-from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names
+from stages.files.clustered import open_clustered
+from stages.files.given_names import NAMES, read_names, refuse_fleeting, replace_names, warn_of_equal
+from stages.files.identity import Identity, trace_rows, write_identity
 from stages.files.model import read_card
-from stages.name import join_words, name
+from stages.name import join_words, name, name_apart
 from stages.runtime.arrays import save_model
 
 SAMPLE = 100
@@ -62,11 +65,49 @@ def test_weights_of_words_are_kept_and_names_are_cut_between_words():
     assert join_words(long) == f"{'a' * 19}, {'b' * 19}"
 
 
+def name_words(*texts: str) -> list[Word]:
+    return [Word(text, 1.0, (text,)) for text in texts]
+
+
+def test_two_clusters_of_one_name_are_told_apart_by_the_next_word_of_the_second():
+    both = ["disk", "drive", "memory"]
+    apart = name_apart([name_words(*both, "shared"), name_words(*both, "shared", "floppy"), name_words("car")])
+    assert apart == ["disk, drive, memory", "disk, drive, memory, floppy", "car"]
+    assert name_apart([name_words(*both), name_words(*both, "shared")])[1] == "disk, drive, memory, shared"
+    # Where there is no room for one more, it takes the place of the last.
+    long = [letter * 19 for letter in "ab"]
+    assert name_apart([name_words(*long), name_words(*long, "z" * 18)]) == [", ".join(long), f"{long[0]}, {'z' * 18}"]
+    wide = "w" * 40
+    assert name_apart([name_words(wide), name_words(wide, "next")]) == [wide, "next"]
+    # Without another word they stay equal, and no words are no name.
+    assert name_apart([name_words("disk"), name_words("disk"), [], []]) == ["disk", "disk", "", ""]
+
+
+def test_equal_names_by_hand_are_warned_of_by_number(caplog):
+    warn_of_equal({3: "Birds", 40: "Fish"}, ["Birds", "Fish", "Birds"], [3, 40, 41])
+    assert caplog.messages == [
+        "clusters 3 and 41 have one name, Birds; give each its own in names.yaml or curation.yaml"
+    ]
+
+
 def test_names_that_are_given_by_numbers_that_last_go_before_words(caplog):
     given = {0: "Birds", 9: "Gone"}
     refuse_fleeting(NAMES, given, [0, 4], [0, 4])
     assert replace_names("names.yaml", given, ["a", "b"], [0, 4]) == ["Birds", "b"]
     assert "names.yaml: no cluster has these numbers now: 9 (Gone)" in caplog.text
+
+
+def test_names_by_hand_of_a_cluster_that_has_changed_are_warned_of(caplog):
+    found = write_model()
+    before = np.where((found == 1) & (np.arange(SAMPLE) % 2 > 0), 0, found)
+    traced = trace_rows(open_clustered(Path("data/embeddings_clu"), SAMPLE), before, K)
+    known = know(traced, np.arange(K))
+    write_identity(Path("data/identity.json"), Identity(known, [""] * K, known, K))
+    NAMES.write_text("1: Birds\n2: Fish\n")
+    name(sample_rows=SAMPLE, identity="data/identity.json", **PARAMETERS)
+    assert read_card(MODEL).names[1:3] == ["Birds", "Fish"]
+    assert "names.yaml: 1 (Birds) is not what it was when its number was kept (Jaccard 0." in caplog.text
+    assert "(Fish)" not in caplog.text
 
 
 def test_names_by_numbers_that_do_not_last_are_refused():
@@ -85,6 +126,9 @@ def test_names_by_numbers_that_do_not_last_are_refused():
         ("-1: Birds", "-1 is no number of a cluster"),
         ("true: Birds", "True is no number of a cluster"),
         ("7: 12", "7 is 12, expected a text; put it in quotes."),
+        ("7: [a]", "7 is ['a'], expected one name."),
+        ("7: 2024-01-01", "expected a text; put it in quotes."),
+        ("7:", "7 has no name; give one, or take the entry out."),
         ("7: ' '", "7 is ' ', expected a name of one line without control characters, 1 to 40 characters."),
         ('7: "a\\nb"', "expected a name of one line"),
         ('7: "\\u200b\\u202e "', "expected a name of one line"),

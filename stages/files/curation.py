@@ -3,13 +3,14 @@
 import difflib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stages.algorithms.partitions.edits import Edit, Edits, edits_between
-from stages.algorithms.partitions.identity import share_rows
+from stages.algorithms.partitions.identity import Known, Shared, share_rows
 from stages.files.given_names import why_no_name
 from stages.files.identity import IDENTITY, Identity
 from stages.files.numbers import is_number, places_of
@@ -20,6 +21,7 @@ from stages.runtime.parameters import load_yaml, shown
 SAME = 0.75  # Jaccard index on rows of both trainings from which an edited cluster is taken for what it was
 MOST_PARTS = 1000  # of a split
 SEEN, MOST_PLACES = 0.1, 3  # share of rows that it is worth saying where they are, and places that are named
+LOOK_AGAIN = "look whether it still fits; `python -m stages.keep` once it does"
 KEYS = ("rename", "merge", "split", "drop")
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ def refuse_without_numbers(path: Path, curation: Curation, identity: str | None,
 def check_edits(path: Path, edits: Edits, found: np.ndarray, kept: Identity, digests: np.ndarray) -> None:
     """Refuse merges, splits and drops of clusters that are no longer found, and say where their rows went.
 
-    A cluster that is found, but is not what it was when its number was kept, is warned of.
+    So are splits of a cluster that is found, but is not what it was when its number was kept: they would divide what is
+    left of it once more. Merges and drops of one are warned of.
 
     Parameters
     ----------
@@ -101,25 +104,60 @@ def check_edits(path: Path, edits: Edits, found: np.ndarray, kept: Identity, dig
     numbers = np.unique(found[found >= 0])
     shared = share_rows(kept.found, digests, places_of(found, numbers), len(numbers))
     was = {number: i for i, number in enumerate(kept.found.numbers.tolist())}
-    place = {number: j for j, number in enumerate(numbers.tolist())}
-    gone = []
+    changed = changed_clusters(kept.found, shared, numbers)
+    splits = {number for number, _ in edits.split}
+    gone, divided = [], []
     for number in sorted(edits.clusters):
-        named, i, j = f"{number} ({edits.of(number)})", was.get(number), place.get(number)
-        where = "" if i is None else _whereabouts(shared.rows[i], numbers)
-        if j is not None:
-            if i is not None and shared.enough[i] and shared.jaccard[i, j] < SAME:
-                jaccard = shared.jaccard[i, j]
-                log.warning(
-                    "%s: %s is not what it was when its number was kept (Jaccard %.2f): %s", path, named, jaccard, where
-                )
-        elif i is not None:
-            gone.append(f"{named} is gone, {where}")
+        named = f"{number} ({edits.of(number)})"
+        if number in changed:
+            said = f"{named} is not what it was when its number was kept ({changed[number]})"
+            if number in splits:
+                divided.append(said)
+            else:
+                log.warning("%s: %s; %s", path, said, LOOK_AGAIN)
+        elif number in numbers:
+            continue
+        elif number in was:
+            gone.append(f"{named} is gone, {_whereabouts(shared.rows[was[number]], numbers)}")
         elif number in kept.clusters.numbers:
             gone.append(f"{named} was made by an edit; name the cluster that was found")
         else:
             gone.append(f"{named} is no number that is kept")
-    if gone:
-        raise ValueError(f"{path}: {'; '.join(gone)}. Take what no longer fits out, or name other clusters.")
+    remedies = ["Take what no longer fits out, or name other clusters."] if gone else []
+    if divided:
+        remedies.append(
+            "A split would divide what is left once more: take it out; once `dvc repro` and then `python -m "
+            "stages.keep` have run without it, look at the cluster, and split it again if it needs it."
+        )
+    if remedies:
+        raise ValueError(f"{path}: {'; '.join(gone + divided)}. {' '.join(remedies)}")
+
+
+def changed_clusters(known: Known, shared: Shared, numbers: np.ndarray) -> dict[int, str]:
+    """What happened to the rows of each known cluster whose number is in use, by number, where it has changed much.
+
+    Parameters
+    ----------
+    known : Known
+    shared : Shared
+        Its rows, by where they are now.
+    numbers : ndarray of shape (k,), int
+        Of the clusters now, rising.
+    """
+    changed = {}
+    for i, number in enumerate(known.numbers.tolist()):
+        j = int(np.searchsorted(numbers, number))
+        if j < len(numbers) and numbers[j] == number and shared.enough[i] and shared.jaccard[i, j] < SAME:
+            changed[number] = f"Jaccard {shared.jaccard[i, j]:.2f}, {_whereabouts(shared.rows[i], numbers)}"
+    return changed
+
+
+def warn_of_changed(where: str, given: Mapping[int, str], changed: Mapping[int, str]) -> None:
+    """Warn of names by hand whose cluster is not what it was when its number was kept."""
+    for number, name in given.items():
+        if number in changed:
+            what = "is not what it was when its number was kept"
+            log.warning("%s: %d (%s) %s (%s); %s", where, number, name, what, changed[number], LOOK_AGAIN)
 
 
 def _whereabouts(rows: np.ndarray, numbers: np.ndarray) -> str:

@@ -47,6 +47,10 @@ def why_no_name(number: Any, name: Any) -> str:
     """What is wrong with a name that is given by number, and how to mend it; nothing where it is right."""
     if not is_number(number):
         return f"{shown(number)} is no number of a cluster; expected one, such as 7: Birds."
+    if isinstance(name, list | dict):
+        return f"{number} is {shown(name)}, expected one name."
+    if name is None:
+        return f"{number} has no name; give one, or take the entry out."
     if not isinstance(name, str):
         return f"{number} is {shown(name)}, expected a text; put it in quotes."
     kinds = {category(each) for each in name}
@@ -61,6 +65,15 @@ def replace_names(where: str, given: Mapping[int, str], names: list[str], number
     if gone := [f"{number} ({name})" for number, name in given.items() if number not in numbers]:
         log.warning("%s: no cluster has these numbers now: %s", where, ", ".join(gone))
     return [given.get(number, name) for number, name in zip(numbers, names, strict=True)]
+
+
+def warn_of_equal(given: Mapping[int, str], names: list[str], numbers: list[int]) -> None:
+    """Warn of names by hand that several clusters have in the end, which then differ in their numbers alone."""
+    for name in dict.fromkeys(given.values()):
+        equal = [number for number, each in zip(numbers, names, strict=True) if each == name]
+        if len(equal) > 1:
+            listed = f"{', '.join(map(str, equal[:-1]))} and {equal[-1]}"
+            log.warning("clusters %s have one name, %s; give each its own in %s or curation.yaml", listed, name, NAMES)
 
 
 def refuse_fleeting(path: Path, given: Mapping[int, str], numbers: list[int], kept: Iterable[int] | None) -> None:

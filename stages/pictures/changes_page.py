@@ -51,7 +51,7 @@ def by_hand(hand: Curation, card: Card) -> str:
     return "".join(f"\n\n{each}" for each in said)
 
 
-def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarray) -> Changes:
+def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarray, n: int) -> Changes:
     """What has become of clusters.
 
     Parameters
@@ -63,6 +63,8 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
         The rows of the clusters that are kept, by where they are now.
     sizes : ndarray of shape (k,), int
         Rows of each cluster now.
+    n : int
+        Rows that are clustered now, noise among them.
     """
     then, rows_then = kept.clusters.numbers.tolist(), kept.clusters.sizes.tolist()
     names_then, places = dict(zip(then, kept.names, strict=True)), {number: j for j, number in enumerate(card.numbers)}
@@ -71,7 +73,8 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
     parts = {number: _largest(card.numbers, row[:-1]) for number, row in zip(then, shares, strict=True)}
     pairs = zip(kept.clusters.samples, rows_then, strict=True)
     about = "about " if (sampled := any(sum(sample.values()) < size for sample, size in pairs)) else ""
-    fates, lines, staying = Counter(), {}, 0.0
+    all_known = shared.whole and sum(rows_then) == n
+    fates, lines, staying, changed = Counter(), {}, 0.0, False
     for i, number in enumerate(then):
         j = places.get(number)
         staying += shared.rows[i, j] if j is not None else 0.0
@@ -83,6 +86,7 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
         what = [" ".join(filter(None, each)) for each in fate.items()]
         if j is not None and card.names[j] != names_then[number]:
             what.append(f"was named {escaped(names_then[number]) or 'nothing'}")
+        changed |= what != ["kept"] or rows_then[i] != sizes[j]
         jaccard = f"{shared.jaccard[i, j]:.2f}" if j is not None and shared.enough[i] else ""
         name = names_then[number] if j is None else card.names[j]
         lines[number] = _line(number, j, name, rows_then[i], sizes, jaccard, what)
@@ -91,17 +95,29 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
             fates["new"] += 1
             of_others = ", ".join(f"{share:.0%} of {other}" for other, share in _largest(then, shares[:, j]))
             known = f"{about}{min(1.0, shared.rows[:, j].sum() / sizes[j]):.0%} of its rows were in clusters then"
-            what = ["new", *([f"has {of_others}"] if of_others else []), known]
+            what = ["new", *([f"has {of_others}"] if of_others else []), *([] if all_known else [known])]
             lines[number] = _line(number, j, card.names[j], None, sizes, "", what)
 
     total, moved = again.sum(), again.sum() - staying
-    summary = (
-        f"{fates['kept']} of {len(then)} clusters keep their number, {fates['gone']} are gone, {fates['new']} are new; "
-        f"{about}{moved:,.0f} of {total:,.0f} rows found again have another number now"
-    )
+    fate_of_all = [
+        f"{fates['kept']} of {_clusters(len(then))} keep{'s' * (fates['kept'] == 1)} "
+        f"{'its' if fates['kept'] == 1 else 'their'} number",
+        *(f"{_are(fates[fate])} {fate}" for fate in ("gone", "new") if fates[fate]),
+    ]
+    has = "has" if round(moved) == 1 else "have"
+    summary = f"{', '.join(fate_of_all)}; {about}{moved:,.0f} of {total:,.0f} rows found again {has} another number now"
+    said = f"Since the numbers were kept, {summary}, or {'is' if has == 'has' else 'are'} noise."
+    by_kind = [
+        f"{_clusters(fates[fate])} {_are(fates[fate]).split()[1]} {words}"
+        for fate, words in (("split", "split"), ("merged with", "merged with others"))
+        if fates[fate]
+    ]
+    if by_kind:
+        said += f" {', '.join(by_kind)}."
+    if not (changed or fates["new"] or round(moved)):
+        summary, said = "nothing has changed since the numbers were kept", "Nothing has changed."
     page = [
-        f"Since the numbers were kept, {summary}, or are noise. {fates['split']} clusters are split, "
-        f"{fates['merged with']} are merged with others.",
+        said,
         "",
         f"_Split_: each of several clusters has {PART:.0%} or more of its rows. _Merged_: it has most rows of another "
         "cluster too. _Jaccard_: of the rows of both trainings that were in the cluster or are now, the share that was "
@@ -113,6 +129,14 @@ def describe_changes(kept: Identity, card: Card, shared: Shared, sizes: np.ndarr
         *(lines[number] for number in sorted(lines)),
     ]
     return Changes(summary, "\n".join(page))
+
+
+def _are(count: int) -> str:
+    return f"{count:,} {'is' if count == 1 else 'are'}"
+
+
+def _clusters(count: int) -> str:
+    return f"{count:,} cluster{'s' * (count != 1)}"
 
 
 def _fate(number: int, is_there: bool, parts: dict[int, list[tuple[int, float]]], enough: bool) -> dict[str, str]:

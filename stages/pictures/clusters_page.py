@@ -195,7 +195,11 @@ def _contents(clusters: list[dict[str, Any]], levels: Sequence[Level]) -> list[s
     k, rows = len(clusters), [cluster["rows"] for cluster in clusters]
     coarser = [level for level in levels if not level.is_finer(k)]
     finer = [level for level in levels if level.is_finer(k)]
-    counts = [*(f"{len(level.names)}" for level in coarser), f"{k} in use", *(f"{len(level.names)}" for level in finer)]
+    counts = [
+        *(f"{len(level.names)}" for level in coarser),
+        f"{k} (the clusters in use)",
+        *(f"{len(level.names)}" for level in finer),
+    ]
     above = coarser[-1].clusters if coarser else [-1] * k
     shown = [
         f'<a href="#cluster-{c["cluster"]}">{c["cluster"]}</a> {escape(closed(c["name"]))}: {c["rows"]:,} rows'
@@ -222,7 +226,7 @@ def _contents(clusters: list[dict[str, Any]], levels: Sequence[Level]) -> list[s
     return [
         "## Levels",
         "",
-        f"Clusters in clusters: {', '.join(counts)}. Each is named by what tells it from those beside it.{note}",
+        f"Levels, coarsest first: {', '.join(counts)}. Each is named by what tells it from those beside it.{note}",
         "",
         f"<details><summary>All of them</summary>\n{fold(0, -1)}</details>",
     ]

@@ -71,6 +71,7 @@ class Shared(NamedTuple):
 
     rows: np.ndarray  # (known, k + 1) float64; the last column is noise
     enough: np.ndarray  # (known,) bool, whether enough of the sample is found again to tell
+    whole: bool  # whether all of every sample is found again
 
     @property
     def jaccard(self) -> np.ndarray:
@@ -88,7 +89,7 @@ def share_rows(known: Known, digests: np.ndarray, places: np.ndarray, k: int) ->
     """
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
-    rows, enough = np.zeros((len(known.numbers), k + 1)), []
+    rows, enough, whole = np.zeros((len(known.numbers), k + 1)), [], True
     for own, size, sample in zip(rows, known.sizes.tolist(), known.samples, strict=True):
         wanted, counts = np.array(list(sample), dtype=np.uint64), list(sample.values())
         borders = zip(ordered.searchsorted(wanted), ordered.searchsorted(wanted, "right"), strict=True)
@@ -99,8 +100,9 @@ def share_rows(known: Known, digests: np.ndarray, places: np.ndarray, k: int) ->
                 own[now] += count * times / (end - first)  # noise, -1, is the last
                 again += 1
         enough.append(again >= min(FEW, -(-len(sample) // 2)))
+        whole &= again == len(sample)
         own *= size / sum(counts)
-    return Shared(rows, np.array(enough, dtype=bool))
+    return Shared(rows, np.array(enough, dtype=bool), whole)
 
 
 def match_clusters(known: Known, traced: Traced, highest: int) -> Matched:

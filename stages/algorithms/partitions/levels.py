@@ -28,7 +28,8 @@ def cut_levels(rows: np.ndarray, merges: np.ndarray, labels: np.ndarray, counts:
 
     Of fewer clusters than are in use, they join whole ones of these: by the tree's own merges where the clusters in use
     are a cut of it, else by average linkage of their centroids. Of more, they are cuts of the tree, and left out where
-    the clusters in use are none. As many are the clusters in use, and left out too. The log says what is left out.
+    the clusters in use are none. As many are the clusters in use, and left out too. The log says what is left out, and
+    which level each column is then.
 
     Parameters
     ----------
@@ -54,13 +55,19 @@ def cut_levels(rows: np.ndarray, merges: np.ndarray, labels: np.ndarray, counts:
             "levels: the clusters are no cut of the tree, so that levels above them join their centroids%s",
             "".join(f"; the level of {count} would part them, and is left out" for count in counts if count > k),
         )
-    columns = []
+    columns, left = [], []
     for count in counts:
         if count < k:
             of_cluster = np.append(cut_tree(joined, count), np.int32(-1))  # noise stays noise
             columns.append(number_by_size(of_cluster[labels]))
         elif count > k and is_cut:
             columns.append(cut_tree(merges, count))
-        elif count == k:
-            log.info("levels: %d are the clusters in use, and no level beside them", count)
+        else:
+            continue
+        left.append(count)
+    if k in counts:
+        log.info("levels: %d are the clusters in use, which have no column of their own", k)
+    if left != counts and left:
+        named = ", ".join(f"level_{i} has {count} clusters" for i, count in enumerate(left, start=1))
+        log.info("levels: columns are numbered over those that are left: %s", named)
     return np.stack(columns, axis=1) if columns else np.empty((len(labels), 0), dtype=np.int32)
