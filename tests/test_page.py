@@ -238,6 +238,42 @@ def test_what_was_made_from_other_clusters_is_left_out_and_named(project, browse
     assert "Stability" not in browser.execute_script("return document.querySelector('.cards').textContent")
 
 
+def test_plots_without_a_digest_are_left_out_where_the_labels_are_known(project, browser):
+    """Those of an older version say nothing of their labels; of a revision that is all older they are drawn."""
+    undated = [path for path in sorted((project.folder / "plots").glob("*.json")) if path.stem != "davies_bouldin"]
+    for path in undated:
+        path.write_text(re.sub('"(labels|reduction)_digest": "[0-9a-f]+", ', "", path.read_text()))
+    project.run("dvc", "plots", "show")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    assert set(unfold(browser)) == {"#plots_davies_bouldin_json", "#plots_explained_variance_json"}
+    assert browser.execute_script("return document.querySelectorAll('.card').length") == 0
+    curve = project.folder / "plots" / "davies_bouldin.json"
+    curve.write_text(re.sub('"labels_digest": "[0-9a-f]+", ', "", curve.read_text()))
+    project.commit()
+    project.run("dvc", "repro", "--force", "--single-item", "describe")
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    revisions = "return [...new Set(values(arguments[0]).map((point) => point.rev))]"
+    assert browser.execute_script(revisions, "#plots_tsne_json") == ["HEAD"]
+    assert set(browser.execute_script(revisions, "#plots_clusters_json")) == {"HEAD", "workspace"}
+
+
+def test_the_confusion_of_many_clusters_is_drawn_of_two_revisions(project, browser):
+    path = project.folder / "plots" / "confusion.json"
+    digest = project.json("plots/confusion.json")[0]["labels_digest"]
+    points = [
+        {"actual": a, "predicted": b, "rows": 1, "share": 1 / 60} for a in range(60) for b in range(60)
+    ]  # fmt: skip
+    path.write_text(json.dumps([{"labels_digest": digest} | points[0], *points[1:]]))
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    assert "#plots_confusion_json" in unfold(browser)
+    marks = browser.execute_script(FIND_MARKS, "#plots_confusion_json")
+    drawn = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "rect" and mark["rev"] == "workspace"]
+    assert len(drawn) == len(points)
+    assert_quiet(browser)
+
+
 def test_the_page_and_the_pictures_have_the_same_colors():
     from stages.pictures.style import COLORS
 
