@@ -226,8 +226,11 @@ def test_what_was_made_from_other_clusters_is_left_out_and_named(project, browse
     heads = browser.execute_script("return [...document.querySelectorAll('main h2')].map((head) => head.innerText)")
     assert "The verdict" not in heads
     assert "The clusters" in heads
-    stale = browser.execute_script("return document.querySelector('.stale').innerText")
-    assert "dvc repro" in stale
+    line, stale = browser.execute_script(
+        "return ['summary', 'p'].map((part) => document.querySelector(`.stale ${part}`).textContent)"
+    )
+    assert "dvc repro" in line
+    assert f": {stale.count('“')} plots; " in line
     of_compare = {"#plots_null_band_json", "#plots_stability_json", "#plots_cluster_stability_json"}
     assert not of_compare & set(figures)
     assert {"#plots_tsne_json", "#plots_davies_bouldin_json", "#plots_explained_variance_json"} <= set(figures)
@@ -255,6 +258,10 @@ def test_plots_without_a_digest_are_left_out_where_the_labels_are_known(project,
     open_page(browser, project.folder / "dvc_plots" / "index.html")
     revisions = "return [...new Set(values(arguments[0]).map((point) => point.rev))]"
     assert browser.execute_script(revisions, "#plots_tsne_json") == ["HEAD"]
+    notices = browser.execute_script(
+        "return [...document.querySelectorAll('.stale summary')].map((each) => each.textContent)"
+    )
+    assert len([notice for notice in notices if "Left out" in notice and "of workspace" in notice]) == 1
     assert set(browser.execute_script(revisions, "#plots_clusters_json")) == {"HEAD", "workspace"}
 
 
