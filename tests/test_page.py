@@ -28,7 +28,7 @@ const walk = (mark, x, y) => mark.items.forEach((item) => {
   } else {
     const datum = item.datum || {};
     marks.push({role: mark.role, type: mark.marktype, x: x + (item.x || 0), y: y + (item.y || 0), opacity: item.opacity,
-                text: item.text, label: datum.label, value: datum.value, row: datum.text, rev: datum.rev,
+                text: item.text, align: item.align, label: datum.label, value: datum.value, row: datum.text, rev: datum.rev,
                 probability: datum.probability, width: item.width});
   }
 });
@@ -279,6 +279,36 @@ def test_the_confusion_of_many_clusters_is_drawn_of_two_revisions(project, brows
     drawn = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "rect" and mark["rev"] == "workspace"]
     assert len(drawn) == len(points)
     assert_quiet(browser)
+
+
+def test_a_cluster_that_is_called_differently_has_one_panel_of_words(project, browser):
+    path = project.folder / "plots" / "words.json"
+    points = json.loads(path.read_text())
+    for point in points:
+        point["label"] = f"{point['cluster']} renamed"
+    path.write_text(json.dumps(points))
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    unfold(browser)
+    numbers = "return new Set(values('#plots_words_json').map((point) => point.cluster)).size"
+    marks = browser.execute_script(FIND_MARKS, "#plots_words_json")
+    heads = [mark["text"] for mark in marks if mark["role"] == "title-text" and re.match("[0-9]+ ", str(mark["text"]))]
+    assert len(heads) == len(set(heads)) == browser.execute_script(numbers)
+
+
+def test_how_many_components_are_kept_is_said_on_the_side_that_has_room(project, browser):
+    path = project.folder / "plots" / "explained_variance.json"
+    points = json.loads(path.read_text())
+    for few, align in ((True, "left"), (False, "right")):
+        for place, point in enumerate(points):
+            point["explained_variance"] = 0.96 if few or place == len(points) - 1 else 0.5
+        path.write_text(json.dumps(points))
+        project.run("dvc", "plots", "show")
+        open_page(browser, project.folder / "dvc_plots" / "index.html")
+        unfold(browser)
+        marks = browser.execute_script(FIND_MARKS, "#plots_explained_variance_json")
+        (label,) = (mark for mark in marks if mark["type"] == "text" and "components explain" in str(mark["text"]))
+        assert label["align"] == align
 
 
 def test_the_page_and_the_pictures_have_the_same_colors():
