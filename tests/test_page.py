@@ -28,8 +28,8 @@ const walk = (mark, x, y) => mark.items.forEach((item) => {
   } else {
     const datum = item.datum || {};
     marks.push({role: mark.role, type: mark.marktype, x: x + (item.x || 0), y: y + (item.y || 0), opacity: item.opacity,
-                text: item.text, align: item.align, label: datum.label, value: datum.value, row: datum.text, rev: datum.rev,
-                probability: datum.probability, width: item.width});
+                text: item.text, align: item.align, label: datum.label, value: datum.value, row: datum.text,
+                rev: datum.rev, probability: datum.probability, width: item.width});
   }
 });
 const canvas = view.container().querySelector("canvas").getBoundingClientRect();
