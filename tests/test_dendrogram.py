@@ -1,5 +1,8 @@
 """The top of the tree is that of the whole tree, and is drawn without crossing lines."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import make_blobs
@@ -7,6 +10,9 @@ from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
 
 from stages.algorithms.centroids import cluster_centroids, number_by_size
 from stages.algorithms.presentation.dendrogram import join_clusters, layout_tree, top_branches
+from stages.files.model import Level
+from stages.pictures.dendrogram import write_dendrogram
+from stages.pictures.style import Plots
 
 
 def clusters_of(merges: np.ndarray, k: int) -> list[set[int]]:
@@ -80,3 +86,22 @@ def test_brackets_join_their_children_and_do_not_cross():
         # The places between the children belong to this branch: no line of another one passes there.
         places = [layout.places[leaf] for leaf in clusters_of(merges, 25)[i]]
         assert max(places) - min(places) == len(places) - 1
+
+
+def test_branches_have_short_names_of_the_two_coarsest_levels():
+    merges = np.array([[2 * i, 2 * i + 1, 1.0, 2] for i in range(8)], dtype=float)
+    merges = np.concatenate([merges, [[16 + 2 * i, 17 + 2 * i, 2.0, 4] for i in range(4)]])
+    merges = np.concatenate([merges, [[24, 25, 3.0, 8], [26, 27, 3.5, 8], [28, 29, 4.0, 16]]])
+
+    def level(width: int) -> Level:
+        k = 16 // width
+        names = [f"{k} clusters, of which this is {place}" for place in range(k)]
+        return Level(names, [[]] * k, [-1] * k, [place // width for place in range(16)], of_tree=True)
+
+    Path("plots").mkdir()
+    names = {place: f"name {place}" for place in range(16)}
+    write_dendrogram(Plots(Path("plots")), merges, True, names, [level(8), level(4), level(2), level(1)])
+    points = json.loads(Path("plots/dendrogram.json").read_text())
+    branches = [point["branch"] for point in points if point.get("branch")]
+    assert sorted(branches) == ["2 clusters, of which …"] * 2 + ["4 clusters, of which …"] * 4
+    assert "branch" in points[0]  # DVC knows columns by the first point

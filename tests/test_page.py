@@ -28,8 +28,8 @@ const walk = (mark, x, y) => mark.items.forEach((item) => {
   } else {
     const datum = item.datum || {};
     marks.push({role: mark.role, type: mark.marktype, x: x + (item.x || 0), y: y + (item.y || 0), opacity: item.opacity,
-                text: item.text, label: datum.label, value: datum.value, row: datum.text, rev: datum.rev,
-                probability: datum.probability, width: item.width});
+                text: item.text, align: item.align, label: datum.label, value: datum.value, row: datum.text,
+                rev: datum.rev, probability: datum.probability, width: item.width});
   }
 });
 const canvas = view.container().querySelector("canvas").getBoundingClientRect();
@@ -226,8 +226,11 @@ def test_what_was_made_from_other_clusters_is_left_out_and_named(project, browse
     heads = browser.execute_script("return [...document.querySelectorAll('main h2')].map((head) => head.innerText)")
     assert "The verdict" not in heads
     assert "The clusters" in heads
-    stale = browser.execute_script("return document.querySelector('.stale').innerText")
-    assert "dvc repro" in stale
+    line, stale = browser.execute_script(
+        "return ['summary', 'p'].map((part) => document.querySelector(`.stale ${part}`).textContent)"
+    )
+    assert "dvc repro" in line
+    assert f": {stale.count('“')} plots; " in line
     of_compare = {"#plots_null_band_json", "#plots_stability_json", "#plots_cluster_stability_json"}
     assert not of_compare & set(figures)
     assert {"#plots_tsne_json", "#plots_davies_bouldin_json", "#plots_explained_variance_json"} <= set(figures)
@@ -236,6 +239,76 @@ def test_what_was_made_from_other_clusters_is_left_out_and_named(project, browse
     assert not any("null_band" in picture for picture in pictures)
     assert any("tsne" in picture for picture in pictures)
     assert "Stability" not in browser.execute_script("return document.querySelector('.cards').textContent")
+
+
+def test_plots_without_a_digest_are_left_out_where_the_labels_are_known(project, browser):
+    """Those of an older version say nothing of their labels; of a revision that is all older they are drawn."""
+    undated = [path for path in sorted((project.folder / "plots").glob("*.json")) if path.stem != "davies_bouldin"]
+    for path in undated:
+        path.write_text(re.sub('"(labels|reduction)_digest": "[0-9a-f]+", ', "", path.read_text()))
+    project.run("dvc", "plots", "show")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    assert set(unfold(browser)) == {"#plots_davies_bouldin_json", "#plots_explained_variance_json"}
+    assert browser.execute_script("return document.querySelectorAll('.card').length") == 0
+    curve = project.folder / "plots" / "davies_bouldin.json"
+    curve.write_text(re.sub('"labels_digest": "[0-9a-f]+", ', "", curve.read_text()))
+    project.commit()
+    project.run("dvc", "repro", "--force", "--single-item", "describe")
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    revisions = "return [...new Set(values(arguments[0]).map((point) => point.rev))]"
+    assert browser.execute_script(revisions, "#plots_tsne_json") == ["HEAD"]
+    notices = browser.execute_script(
+        "return [...document.querySelectorAll('.stale summary')].map((each) => each.textContent)"
+    )
+    assert len([notice for notice in notices if "Left out" in notice and "of workspace" in notice]) == 1
+    assert set(browser.execute_script(revisions, "#plots_clusters_json")) == {"HEAD", "workspace"}
+
+
+def test_the_confusion_of_many_clusters_is_drawn_of_two_revisions(project, browser):
+    path = project.folder / "plots" / "confusion.json"
+    digest = project.json("plots/confusion.json")[0]["labels_digest"]
+    points = [
+        {"actual": a, "predicted": b, "rows": 1, "share": 1 / 60} for a in range(60) for b in range(60)
+    ]  # fmt: skip
+    path.write_text(json.dumps([{"labels_digest": digest} | points[0], *points[1:]]))
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    assert "#plots_confusion_json" in unfold(browser)
+    marks = browser.execute_script(FIND_MARKS, "#plots_confusion_json")
+    drawn = [mark for mark in marks if mark["role"] == "mark" and mark["type"] == "rect" and mark["rev"] == "workspace"]
+    assert len(drawn) == len(points)
+    assert_quiet(browser)
+
+
+def test_a_cluster_that_is_called_differently_has_one_panel_of_words(project, browser):
+    path = project.folder / "plots" / "words.json"
+    points = json.loads(path.read_text())
+    for point in points:
+        point["label"] = f"{point['cluster']} renamed"
+    path.write_text(json.dumps(points))
+    project.run("dvc", "plots", "diff", "HEAD")
+    open_page(browser, project.folder / "dvc_plots" / "index.html")
+    unfold(browser)
+    numbers = "return new Set(values('#plots_words_json').map((point) => point.cluster)).size"
+    marks = browser.execute_script(FIND_MARKS, "#plots_words_json")
+    heads = [mark["text"] for mark in marks if mark["role"] == "title-text" and re.match("[0-9]+ ", str(mark["text"]))]
+    assert len(heads) == len(set(heads)) == browser.execute_script(numbers)
+
+
+def test_how_many_components_are_kept_is_said_on_the_side_that_has_room(project, browser):
+    path = project.folder / "plots" / "explained_variance.json"
+    points = json.loads(path.read_text())
+    for few, align in ((True, "left"), (False, "right")):
+        for place, point in enumerate(points):
+            point["explained_variance"] = 0.96 if few or place == len(points) - 1 else 0.5
+        path.write_text(json.dumps(points))
+        project.run("dvc", "plots", "show")
+        open_page(browser, project.folder / "dvc_plots" / "index.html")
+        unfold(browser)
+        marks = browser.execute_script(FIND_MARKS, "#plots_explained_variance_json")
+        (label,) = (mark for mark in marks if mark["type"] == "text" and "components explain" in str(mark["text"]))
+        assert label["align"] == align
 
 
 def test_the_page_and_the_pictures_have_the_same_colors():

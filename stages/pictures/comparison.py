@@ -9,7 +9,20 @@ import numpy as np
 from stages.algorithms.comparison.findings import Findings
 from stages.algorithms.comparison.stability import DOUBTFUL, STABLE
 from stages.algorithms.comparison.variants import CURVES
-from stages.pictures.style import BAND, LINE, MARK, NAMED, NULL, Plots, Points, captions, pyplot, ticks, write_plot
+from stages.pictures.style import (
+    BAND,
+    LINE,
+    MARK,
+    NAMED,
+    NULL,
+    Plots,
+    Points,
+    captions,
+    pyplot,
+    saying,
+    ticks,
+    write_plot,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,10 +148,7 @@ DRAW = {
 
 def draw_nothing(points: Points) -> "Figure":
     """A picture that says where to read why there is nothing to draw."""
-    figure, axes = pyplot().subplots()
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, "left out; metrics/compare/verdict.md says why", ha="center")
-    return figure
+    return saying("left out; metrics/compare/verdict.md says why")
 
 
 def _captions(name: str, points: Points) -> dict[str, str]:

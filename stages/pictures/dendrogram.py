@@ -8,11 +8,14 @@ import numpy as np
 from stages.algorithms.presentation.dendrogram import Layout, layout_tree, top_branches
 from stages.files.model import Level
 from stages.pictures.style import LINE, Plots, Points, captions, column, drawable, pyplot, write_plot
+from stages.runtime.cutting import cut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BRANCHES = 60  # leaves, each a cluster or a whole branch of them, that the picture has room for
+NAMED_LEVELS = 2  # the names of more would lie on each other
+BRANCH_LENGTH = 22  # of a level's name, in the middle of the tree
 
 
 def write_dendrogram(
@@ -21,7 +24,7 @@ def write_dendrogram(
     """Write the leaves, and the corners of the bracket of each merge; of many clusters a leaf is a whole branch.
 
     `merges` and `is_cut` are as `join_clusters` gives them; `names` has the name of each cluster by its number, in the
-    order of their places. Branches that are clusters of a level have the name of that.
+    order of their places. Branches that are clusters of one of the NAMED_LEVELS coarsest levels have its name.
     """
     labels = [f"{number} {name}".rstrip() for number, name in names.items()]
     top, branches = top_branches(merges, BRANCHES)
@@ -46,7 +49,8 @@ def write_dendrogram(
         for merge, bracket in enumerate(layout.brackets.tolist())
         for order, (distance, place) in enumerate(bracket)
     ]
-    named = _named_branches(top, branches, layout, [level for level in levels if not level.is_finer(len(names))])
+    coarser = [level for level in levels if not level.is_finer(len(names))][:NAMED_LEVELS]
+    named = _named_branches(top, branches, layout, coarser)
     if named:  # DVC draws no list of points whose first one lacks a field that another one has
         leaves[0]["branch"] = None
     write_plot(plots, "dendrogram", leaves + corners + named, draw_dendrogram)
@@ -64,7 +68,8 @@ def _named_branches(top: np.ndarray, branches: list[list[int]], layout: Layout, 
         for level in levels:  # the coarsest first
             (cluster, *others) = {level.clusters[each] for each in joined}
             if not others and level.clusters.count(cluster) == len(joined):
-                points.append({"distance": height, "place": center, "merge": None, "branch": level.names[cluster]})
+                name = cut(level.names[cluster], BRANCH_LENGTH)
+                points.append({"distance": height, "place": center, "merge": None, "branch": name})
                 break
     return points
 
@@ -81,9 +86,13 @@ def draw_dendrogram(points: Points) -> "Figure":
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.5, foreground="white")]  # lines pass behind names
+    distances = column(points, "distance")
+    middle = (distances.min() + distances.max()) / 2
     for branch in (point for point in points if point.get("branch")):
         name, place = drawable(branch["branch"]), (branch["distance"], branch["place"])
-        axes.text(*place, f"{name} ", size=7.5, weight="bold", ha="right", va="bottom", path_effects=halo)
+        # To the left of its bracket, or inside of it where there is no room left of it.
+        side = {"ha": "left", "va": "center"} if branch["distance"] > middle else {"ha": "right", "va": "bottom"}
+        axes.text(*place, f" {name} ", size=7.5, weight="bold", path_effects=halo, **side)
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.invert_xaxis()

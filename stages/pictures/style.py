@@ -95,6 +95,14 @@ def save_picture(figure: "Figure", file: BinaryIO) -> None:
         pyplot().close(figure)
 
 
+def saying(words: str) -> "Figure":
+    """A picture of these words, where there is nothing to draw."""
+    figure, axes = pyplot().subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center")
+    return figure
+
+
 @cache
 def pyplot():
     """matplotlib's pyplot in the style of these pictures; the first picture imports it, not the start of a stage.

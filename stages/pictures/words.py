@@ -2,19 +2,30 @@
 
 from typing import TYPE_CHECKING, Any
 
-from stages.pictures.style import LINE, NAMED, Plots, Points, captions, cluster_label, drawable, pyplot, write_plot
+from stages.pictures.style import (
+    LINE,
+    NAMED,
+    Plots,
+    Points,
+    captions,
+    cluster_label,
+    drawable,
+    pyplot,
+    saying,
+    write_plot,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_WORDS = 5
 COLUMNS = 3
-NO_WORDS = "(no words)"
 
 
 def write_words(plots: Plots, clusters: list[dict[str, Any]]) -> None:
-    """Write the first words of the NAMED largest clusters, ties by rising number, with their weights."""
-    largest = sorted(clusters, key=lambda cluster: (-cluster["rows"], cluster["cluster"]))[:NAMED]
+    """Write the first words of the NAMED largest clusters that have any, ties by rising number, with their weights."""
+    worded = (cluster for cluster in clusters if cluster["words"])
+    largest = sorted(worded, key=lambda cluster: (-cluster["rows"], cluster["cluster"]))[:NAMED]
     points = [
         {
             "cluster": cluster["cluster"],
@@ -25,9 +36,8 @@ def write_words(plots: Plots, clusters: list[dict[str, Any]]) -> None:
         }
         for cluster in sorted(largest, key=lambda cluster: cluster["cluster"])
         for word, weight in list(zip(cluster["words"], cluster["weights"], strict=True))[:SHOWN_WORDS]
-        or [(NO_WORDS, 0.0)]
     ]
-    write_plot(plots, "words", points, draw_words)
+    write_plot(plots, "words", points, draw_words if points else draw_no_words)
 
 
 def draw_words(points: Points) -> "Figure":
@@ -52,3 +62,8 @@ def draw_words(points: Points) -> "Figure":
     figure.suptitle(said["title"], x=0, ha="left", fontsize=12)
     figure.supxlabel(said["xlabel"], fontsize=9)
     return figure
+
+
+def draw_no_words(points: Points) -> "Figure":
+    """A picture that says why there is nothing to draw."""
+    return saying("left out; no cluster has words, which come from texts")
