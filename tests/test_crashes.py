@@ -77,7 +77,7 @@ def test_a_killed_stage_leaves_whole_files_and_the_next_run_mends_the_rest(copy,
 @pytest.mark.parametrize(("stage", "words"), [("visualize", "t-SNE of"), ("compare", "trees")])
 def test_an_interrupted_stage_says_so_in_one_line_and_leaves_neither_workers_nor_half_files(copy, stage, words):
     outputs = copy.digests()
-    process = start(copy, stage, **TWO_CORES)
+    process = start(copy, stage, **TWO_CORES, STAGE_LOG="DEBUG")  # which tells what compare has done
     while words not in process.stderr.readline():
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: all of the group

@@ -104,8 +104,10 @@ def test_the_map_keeps_as_many_neighbours_as_one_of_five_times_the_iterations():
 
     rows, _ = make_blobs(300, 20, 4, spread=1.5)
     units = directions(rows)
-    peer = TSNE(perplexity=30, metric="cosine", neighbors="exact", negative_gradient_method="bh", n_jobs=1).fit(units)
-    assert kept(fit_map(rows, rows[:0], 30, seed=0)[0]) > kept(np.array(peer)) - 0.01
+    options = {"perplexity": 30, "metric": "cosine", "neighbors": "exact", "negative_gradient_method": "bh", "n_jobs": 1}
+    # From one seed to another a map of the peer keeps 0.44 to 0.46 of them.
+    peers = [kept(np.array(TSNE(**options, random_state=seed).fit(units))) for seed in range(3)]
+    assert kept(fit_map(rows, rows[:0], 30, seed=0)[0]) > np.mean(peers) - 0.01
 
 
 def test_the_start_has_two_axes_on_which_neighbours_are_near():
