@@ -149,6 +149,7 @@ def test_what_is_pushed_to_a_remote_is_pulled_into_a_clone_and_runs_nothing(copy
     assert_settled(clone, found)
 
 
+@pytest.mark.long
 def test_what_gc_leaves_and_a_lost_cache_give_the_same_bytes(finished, copy):
     copy.run("dvc", "gc", "--workspace", "--force")
     assert_settled(copy, finished.digests())

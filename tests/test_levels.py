@@ -20,7 +20,9 @@ from stages.algorithms.tree.linkage import linkage_tree
 from stages.files.intermediates import read_levels
 from stages.files.model import Level, read_card, write_card
 from stages.pictures.clusters_page import _contents
+from stages.pictures.dendrogram import BRANCH_LENGTH
 from stages.runtime.arrays import save_array
+from stages.runtime.cutting import cut
 
 ROWS = make_blobs(400, 20, 12, spread=1.0)[0]
 EQUAL = np.repeat(make_blobs(40, 10, 4, spread=1.0)[0], 5, axis=0)  # whose tree has ties
@@ -234,7 +236,7 @@ def test_the_page_folds_clusters_in_clusters_and_branches_have_names(nested):
     points = nested.json("plots/dendrogram.json")
     branches = [point["branch"] for point in points if point.get("branch") is not None]
     joined = [
-        level.names[cluster]
+        cut(level.names[cluster], BRANCH_LENGTH)
         for level in card.levels[:2]
         for cluster in range(len(level.names))
         if level.clusters.count(cluster) > 1

@@ -133,7 +133,7 @@ def test_neighbours_are_the_nearest_and_of_equally_near_ones_the_first(copies):
         np.testing.assert_array_equal(own[:300, :2], np.arange(300)[:, None] + [300, 600])
 
 
-@pytest.mark.parametrize("copies", [[1], [1, 2, 5], [40]])
+@pytest.mark.parametrize("copies", [[1], [1, 2, 5], pytest.param([40], marks=pytest.mark.long)])
 def test_neighbours_among_many_rows_are_those_among_few(monkeypatch, copies):
     rows = make_blobs(300, 10, 4)[0]
     rows = rows.repeat(np.resize(copies, 300), axis=0)[
