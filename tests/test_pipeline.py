@@ -190,7 +190,9 @@ def test_a_new_batch_reruns_classify_and_what_shows_its_results(copy):
     assert table["id"].to_pylist() == [f"n{i}" for i in range(10)]
 
 
-@pytest.mark.parametrize(("columns", "cuts"), [(384, [1, 2, 50, 330]), pytest.param(1024, [300], marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("columns", "cuts"), [(384, [1, 2, 50, 330]), pytest.param(1024, [300], marks=pytest.mark.long)]
+)
 def test_other_data_run_with_no_change_but_the_files(project, columns, cuts):
     rows = np.random.default_rng(0).normal(size=(400, columns)).astype(np.float32)
     for i, part in enumerate(np.split(rows[:350], cuts)):
